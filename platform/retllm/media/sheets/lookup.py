@@ -132,15 +132,24 @@ class Lookup:
         if not found and (path := sidecars.cut_path(document.name)):
             begun = self._seen.beginning(path, document.archive)
             found = begun if len(begun) == 1 else []
-        if not found and (sharing := self.sharing(document)):
-            return sharing if len(sharing) == 1 else []
         if not found:
-            # a large export is split over archives without regard to what belongs together
-            elsewhere = (self._in_archive(place, archive) for place in places for archive in self._with_pictures)
-            found = _first(elsewhere)
+            sharing = self.sharing(document)
+            found = sharing if len({picture.item_id for picture in sharing}) == 1 else []
         return found
 
+    def _elsewhere(self, document: Located) -> list[Picture]:
+        """Return the pictures outside of a sidecar's archive that it may mean, all equally well.
+
+        A large export is split over archives without regard to what belongs together.
+        """
+        places = sidecars.places(document.name)
+        return _first(_best(place, document, self._seen.outside(place.path, document)) for place in places)
+
     def sharing(self, document: Located) -> list[Picture]:
+        """Return the pictures that a sidecar fits equally well: by its key in WebDataset, or in other archives."""
+        return self._of_key(document) or self._elsewhere(document)
+
+    def _of_key(self, document: Located) -> list[Picture]:
         """Return the pictures whose key in WebDataset is the name of a sidecar: a.input.jpg for a.txt."""
         paths = (place.path for place in sidecars.places(document.name) if place.suffix is None)
         return _first(self._seen.of_key(path, document.archive) for path in paths)
@@ -153,6 +162,24 @@ def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Pictur
     """Return the pictures that a place means; those whose letters are in another case only if there are no others."""
     found = [picture for picture in pictures if place.fits(picture.located.name)]
     return [picture for picture in found if path_stem(picture.located.name) == place.path] or found
+
+
+def _best(place: sidecars.Beside, document: Located, pictures: Iterable[Picture]) -> list[Picture]:
+    """Return the pictures of other archives that a place means best: if all are unpacked, then in the same folder."""
+    unpacked = _lower(document.unpacked)
+
+    def rank(picture: Picture) -> tuple[bool, ...]:
+        located = picture.located
+        apart = unpacked.isdisjoint(_lower(located.unpacked))
+        return apart, not document.is_alike(located), stem(located.name) != base_name(place.path)
+
+    ranked = [(rank(picture), picture) for picture in pictures if place.named_like(picture.located.name)]
+    best = min((found for found, _ in ranked), default=None)
+    return [picture for found, picture in ranked if found == best]
+
+
+def _lower(folders: Iterable[tuple[str, ...]]) -> set[str]:
+    return {"/".join(folder).lower() for folder in folders}
 
 
 def _first(results: Iterable[list[Picture]]) -> list[Picture]:
