@@ -129,12 +129,12 @@ def _given(session: Session, job_id: UUID) -> dict[UUID, Given]:
     return given
 
 
-def _archives(session: Session, job_id: UUID) -> dict[UUID | None, str]:
+def _archives(session: Session, job_id: UUID) -> Mapping[UUID | None, str]:
     """Return the names of an upload's archives by their keys."""
     query = sa.select(UploadFile.id, UploadFile.name).where(
         UploadFile.job_id == job_id, UploadFile.content == FileKind.ARCHIVE
     )
-    return {key: name for key, name in session.execute(query)}
+    return {row.id: row.name for row in session.execute(query)}
 
 
 def _names_seen(session: Session, job_id: UUID, packs: Mapping[UUID | None, str]) -> NamesSeen:

@@ -77,8 +77,7 @@ def captions(uploads: Uploads, files: dict[str, bytes]) -> list[str | None]:
             "y/b.zip": packed({"1.png": TWO}),
         },
     ],
-    ids=["sheets beside", "sheets inside", "rows name archives", "named like archives", "named like folders", "texts"]
-    + ["texts beside"],
+    ids=["sheets", "sheets inside", "rows name archives", "like archives", "like folders", "texts", "texts beside"],
 )
 def test_pictures_of_one_name_are_told_apart_by_their_archives(uploads: Uploads, files: dict[str, bytes]) -> None:
     assert captions(uploads, files) == ["first", "second"]
