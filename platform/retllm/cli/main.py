@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import importlib.util
-import json
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-import click
-import pydantic
+from retllm.cli.start import INTERRUPTED, leaving_quietly
 
-from retllm import logs
-from retllm.errors import RetllmError
-from retllm.redaction import redact
+with leaving_quietly():
+    import importlib
+    import importlib.metadata
+    import importlib.util
+    import json
+    import logging
+    import os
+
+    import click
+    import pydantic
+
+    from retllm import logs
+    from retllm.errors import RetllmError
+    from retllm.redaction import redact
 
 FAILED = 2
 """Exit status of a command that failed."""
@@ -89,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except RetllmError as error:
         sys.exit(_fail(error.message, error.as_json(), "--json" in options))
     except pydantic.ValidationError as error:

@@ -17,6 +17,7 @@ from retllm.cli.client import Api, Json, RequestRejected, connect, json_option
 from retllm.cli.folders import Found, walk
 from retllm.cli.patience import GaveUp, Patience, PatientApi
 from retllm.cli.sending import Sender
+from retllm.cli.start import INTERRUPTED
 from retllm.errors import NotFound, RetllmError
 from retllm.media.outcomes import FileOutcome
 
@@ -27,7 +28,6 @@ TAKEN = ("added", "updated", "duplicate")
 _SHOWN = (*TAKEN, "ignored", "rejected", "read")
 PATIENCE = 600.0
 """Seconds to wait for a server that is away."""
-_INTERRUPTED = 130
 _AGAIN = "Run the same command again to send the rest."
 _STOPPED = "Not sent: the upload was stopped; run the command again to send the rest."
 
@@ -89,7 +89,9 @@ def upload(
         done = upload_paths(api, target["id"], paths, index=index, texts=texts, patience=patience, quiet=as_json)
     except Interrupted as stopped:
         show.say(stopped.message)
-        ctx.exit(_INTERRUPTED)
+        if as_json:
+            show.as_json(stopped.as_json())
+        ctx.exit(INTERRUPTED)
     refused = any(outcome["status"] == "rejected" for outcome in done.outcomes)
     if as_json:
         answer = {"collection": target["id"], "files": done.outcomes, "job": done.jobs[-1], "jobs": done.jobs}

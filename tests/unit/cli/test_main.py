@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -29,6 +30,15 @@ def test_listing_the_commands_imports_no_heavy_libraries() -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "  up " in result.stdout
     assert result.stderr.strip() == "set()"
+
+
+@pytest.mark.parametrize("module", ["click", "pydantic"])
+def test_a_stop_while_libraries_are_imported_leaves_no_traceback(module: str, tmp_path: Path) -> None:
+    stopping = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(10_000_000):\n    pass\n"
+    (tmp_path / f"{module}.py").write_text(stopping)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    stopped = retllm("upload", "holiday", ".", PYTHONPATH=path)
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (130, "", "")
 
 
 def test_every_listed_command_exists_and_has_help() -> None:
