@@ -75,7 +75,7 @@ def _mended_webp(data: bytes) -> Mended:
 
 
 def is_readable(jpeg: bytes) -> bool:
-    """Whether a JPEG is of a kind that is read and all its pixels are there; whether they are sound is not looked at."""
+    """Whether a JPEG is of a kind that is read and all its pixels are there, sound or not."""
     found = _mended_jpeg(jpeg)
     return unread_jpeg(jpeg) is None and (Blemish.END not in found.blemishes or is_complete(found.data))
 
