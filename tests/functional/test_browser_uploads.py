@@ -265,7 +265,7 @@ def test_a_reload_lists_what_was_not_sent(page: Page, api: httpx.Client, empty: 
     # the page that was left closed its upload
     expect(page.locator("#outcomes [data-summary]")).to_have_text("20 added, 12 rejected.")
     expect(page.locator("tr[data-status=rejected]").first).to_contain_text("Not sent: the page was left; choose")
-    page.get_by_role("link", name="All 32 files").click()
+    page.get_by_role("link", name="All outcomes of this upload").click()
     expect(page.get_by_role("heading", name="Upload", level=1)).to_be_visible()
     expect(page.locator("tr[data-status=rejected]")).to_contain_text([f"note {n}.txt" for n in range(20, 32)])
     expect(page.locator("#job")).to_have_attribute("data-over", "true")
@@ -293,7 +293,7 @@ def test_a_cancelled_job_ends_the_upload_and_lists_the_rest(
             route.continue_()
 
     page.route("**/uploads/*/files", answer)
-    expect(page.get_by_text("No items yet")).to_be_visible()
+    expect(page.get_by_text("No items yet", exact=True)).to_be_visible()
     page.get_by_label("Files").set_input_files(_pictures(tmp_path, [f"{n:02}.png" for n in range(24)]))
     page.get_by_role("button", name="Upload", exact=True).click()
     # the page shows what is there while more is sent
@@ -309,14 +309,12 @@ def test_a_cancelled_job_ends_the_upload_and_lists_the_rest(
     )
     expect(page.locator("[data-summary]")).to_have_text("20 added, 4 rejected.")
     expect(page.locator("tr[data-status=rejected]")).to_contain_text(["Not sent: the upload was cancelled."] * 4)
-    page.get_by_role("link", name="All 24 files").click()
+    page.get_by_role("link", name="All outcomes of this upload").click()
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
     expect(page.get_by_role("button", name="Try rejected files again")).to_be_hidden()
 
 
-def test_names_are_the_same_whether_files_are_sent_or_known(
-    page: Page, api: httpx.Client, empty: str, tmp_path: Path
-) -> None:
+def test_names_are_the_same_whether_sent_or_known(page: Page, api: httpx.Client, empty: str, tmp_path: Path) -> None:
     names = ['5" disk.png', "5%22 disk.png", "50%.png", "a #1.png", "a%0Ab.png", "back\\slash.png"]
     files = _pictures(tmp_path, names)
     shown = {name.replace("\\", "/") for name in names}
@@ -330,7 +328,7 @@ def test_names_are_the_same_whether_files_are_sent_or_known(
         rows = api.get(f"/uploads/{job}/files").raise_for_status().json()["files"]
         assert {row["name"] for row in rows} == shown
         # also when indexing is over
-        expect(page.locator("#outcomes")).to_contain_text(f"6 {status}. Processed. Details")
+        expect(page.locator("#outcomes")).to_contain_text(f"6 {status}. Processed. All outcomes")
     assert set(_names(api, empty)) == shown
 
 
@@ -339,7 +337,7 @@ def test_the_state_of_the_last_upload_follows_its_job_to_the_end(page: Page, sta
         _drop(page, 0, 1)
         expect(page.locator("#outcomes")).to_contain_text("Processed; new items are being indexed.")
         expect(page.locator(".tile")).to_have_count(1)
-    expect(page.locator("#outcomes")).to_contain_text("1 added. Processed. Details")
+    expect(page.locator("#outcomes")).to_contain_text("1 added. Processed. All outcomes")
 
 
 def test_pictures_that_arrived_before_are_not_sent_again(
