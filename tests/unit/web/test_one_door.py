@@ -249,7 +249,9 @@ def test_the_script_says_what_it_leaves_out_of_a_drop(scripts: Page) -> None:
             // Chromium answers never for the content of some folders
             let calls = 0;
             const half = folder("half", (done, fail) => [done, fail][calls++]([good]));
-            const nested = [[half, folder("stuck", () => {})], []];
+            // and gives names that are not UTF-8 as empty ones with the path of their folder
+            const bad = [true, true, false].map((isDirectory) => ({ name: "", fullPath: "/outer/", isDirectory }));
+            const nested = [[half, ...bad, folder("stuck", () => {})], []];
             const good = { ...file("good.png"), file: (done) => done(new File([], "good.png")) };
             const outer = folder("outer", (done) => done(nested.shift()));
             const entries = [folder("empty"), folder("locked", failing), file("secret.png"), file("Thumbs.db"), outer];
@@ -262,7 +264,9 @@ def test_the_script_says_what_it_leaves_out_of_a_drop(scripts: Page) -> None:
         }"""
     )
     reasons = {one["name"]: one["reason"] for one in found["unsent"]}
-    assert all("`retllm upload`, or as a ZIP" in reasons[name] for name in ("locked", "stuck", "half"))
+    assert all("cannot read this folder" in reasons[name] for name in ("locked", "stuck", "half"))
+    assert "2 folders here, since their names are not UTF-8. Upload the folder by the" in reasons["outer/…/…"]
+    assert "a file here, since its name is not UTF-8" in reasons["outer/…"]
     assert "permissions" in reasons["secret.png"]
     # what a folder gave before it failed is sent
     assert found["files"] == ["good.png"]
@@ -270,6 +274,8 @@ def test_the_script_says_what_it_leaves_out_of_a_drop(scripts: Page) -> None:
         ["empty", "rejected"],
         ["locked", "rejected"],
         ["secret.png", "rejected"],
+        ["outer/…/…", "rejected"],
+        ["outer/…", "rejected"],
         ["half", "rejected"],
         ["stuck", "rejected"],
         ["Thumbs.db", "ignored"],

@@ -30,8 +30,8 @@ export class Clutter {
   }
 }
 
-// Chromium never answers for some folders whose name is not UTF-8
 const READING_MS = 10000;
+const OTHERWISE = "Upload the folder by the command line (retllm upload) or as a ZIP.";
 
 export function unreadable(name) {
   const reason = "The browser cannot read this file. Check its permissions and whether it still exists, and try again.";
@@ -39,8 +39,15 @@ export function unreadable(name) {
 }
 
 function unreadableFolder(name) {
-  const reason = "The browser cannot read this folder, or not all of it: names in it may not be UTF-8, or its permissions forbid it. Upload it with `retllm upload`, or as a ZIP.";
-  return { name, status: "rejected", reason };
+  return { name, status: "rejected", reason: `The browser cannot read this folder, or not all of it. Check its permissions and try again.` };
+}
+
+// Chromium gives these entries no name and the path of the folder that they are in; as folders they would have its content.
+function nameless(kind, entries) {
+  const count = entries.length;
+  const [what, whose] = count === 1 ? [`a ${kind}`, "its name is"] : [`${count.toLocaleString("en")} ${kind}s`, "their names are"];
+  const reason = `The browser cannot read ${what} here, since ${whose} not UTF-8. ${OTHERWISE}`;
+  return { name: `${pathOf(entries[0])}…${kind === "folder" ? "/…" : ""}`, status: "rejected", reason, count };
 }
 
 // What was chosen or dropped: the files to send, as {file, name}, and the outcomes of what is not sent.
@@ -102,8 +109,13 @@ async function walkAll(entries, found) {
 }
 
 async function walk(entries, found) {
-  for (const entry of entries) {
-    const name = entry.fullPath.replace(/^\//, "");
+  for (const kind of ["folder", "file"]) {
+    const some = entries.filter((entry) => !entry.name && Boolean(entry.isDirectory) === (kind === "folder"));
+    found.seen += some.length;
+    if (some.length) found.others.push(nameless(kind, some));
+  }
+  for (const entry of entries.filter((one) => one.name)) {
+    const name = pathOf(entry);
     if (entry.isDirectory) {
       const { inside, whole } = await entriesOf(entry);
       if (!whole && found.takes(name)) found.others.push(unreadableFolder(name));
@@ -114,6 +126,8 @@ async function walk(entries, found) {
     }
   }
 }
+
+const pathOf = (entry) => entry.fullPath.replace(/^\//, "");
 
 // Return what is in a folder, and whether that is all. A reader returns 100 entries at a time and an empty list at the end.
 async function entriesOf(folder) {
