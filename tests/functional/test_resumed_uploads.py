@@ -267,9 +267,9 @@ def test_stopping_says_what_arrived_and_indexes_it(
         (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
         assert client.get(f"/uploads/{job['id']}").json()["closed_at"] is not None
         rejected = client.get(f"/uploads/{job['id']}/files", params={"status": "rejected"}).json()["files"]
-    # one entry for the large file, which says how much of it came; a row of the sheet names it too
+    # one entry for the large file, of which nothing came; a row of the sheet names it too
     files = [(file["name"], file["error"]["code"]) for file in rejected if file["within"] is None]
-    assert files == [("large.png", "incomplete")]
+    assert files == [("large.png", "not_sent")]
 
 
 def test_what_a_killed_command_did_not_send_is_listed_when_its_upload_is_closed(

@@ -23,7 +23,7 @@ from retllm.errors import Conflict, Incomplete, MediaRejected, NotFound, NotSent
 from retllm.media import streams
 from retllm.media.clutter import ClutterCount
 from retllm.media.names import clean_name
-from retllm.media.outcomes import IncomingFile
+from retllm.media.outcomes import IncomingFile, rejected
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 from retllm.uploads import unsent
@@ -283,16 +283,17 @@ def reject_incomplete(session: Session, job_id: UUID) -> None:
         UploadFile.error_code.is_distinct_from(NotSent.code),
     )
     query = sa.select(LargeFile).where(LargeFile.job_id == job_id, LargeFile.file_id.is_(None), ~named.exists())
-    found = session.scalars(query.order_by(LargeFile.id)).all()
-    unsent.forget(session, job_id, {large.name for large in found})
-    for large in found:
+    for large in session.scalars(query.order_by(LargeFile.id)).all():
         offset, whole = _arrived(session, large).offset, streams.mebibytes(large.size_bytes)
-        here = f"Only {streams.mebibytes(offset)} of {whole} arrived"
-        error = (
-            Incomplete(f"{here}: send the file again within a day, and only the rest is sent.")
-            if offset
-            else NotSent(f"Not sent: nothing of its {whole} arrived. Send the file again.")
+        if not offset:
+            told = NotSent(f"Not sent: nothing of its {whole} arrived. Send the file again.")
+            unsent.note(session, job_id, [rejected(large.name, told)])
+            continue
+        error = Incomplete(
+            f"Only {streams.mebibytes(offset)} of {whole} arrived: send the file again within a day, and only the rest "
+            "is sent."
         )
+        unsent.forget(session, job_id, [large.name])
         columns = {"size_bytes": large.size_bytes, "sha256": large.sha256, **rejection(error)}
         session.add(UploadFile(id=new_id(), job_id=job_id, name=large.name, **columns))
     session.flush()

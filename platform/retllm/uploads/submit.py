@@ -124,8 +124,8 @@ def close(session: Session, upload: Upload, reason: str) -> bool:
     if upload.closed_at is not None:
         return False
     upload.closed_at = sa.func.now()
-    large_files.reject_incomplete(session, upload.id)
     unsent.note_missing(session, upload, reason)
+    large_files.reject_incomplete(session, upload.id)
     return True
 
 

@@ -14,6 +14,7 @@ from tests.unit.web.uploads import BLUE, RED, STREAM, TUS, Body, begin, needs, o
 from retllm.db.session import transaction
 from retllm.db.uploads import FilePart, LargeFile
 from retllm.uploads.large_files import expire
+from retllm.uploads.unsent import LEFT
 from retllm_web.http.services import Services
 
 
@@ -197,12 +198,14 @@ def test_the_protocol_is_named_and_its_rules_hold(ada: Caller, collection: str, 
 
 def test_a_file_of_which_nothing_arrived_is_not_sent(ada: Caller, collection: str) -> None:
     upload = begin(ada, collection)
-    assert ada.post(f"/uploads/{upload}/expected", json={"first": 0, "names": ["none", "half"]}).status_code == 204
+    assert ada.post(f"/uploads/{upload}/expected", json={"first": 0, "names": ["half", "told"]}).status_code == 204
     announce(ada, upload, "none", b"\0" * (3 << 20))
+    announce(ada, upload, "told", b"\0" * (3 << 20), hashed=False)
     patch(ada, announce(ada, upload, "half", b"\1" * (3 << 20)), 0, b"\1" * (1 << 20))
     ada.post(f"/uploads/{upload}/close")
     rows = ada.get(f"/uploads/{upload}/files").json["files"]
     assert {row["name"]: (row["error"]["code"], row["error"]["message"]) for row in rows} == {
+        "told": ("not_sent", LEFT),
         "none": ("not_sent", "Not sent: nothing of its 3.0 MiB arrived. Send the file again."),
         "half": (
             "incomplete",
