@@ -20,6 +20,7 @@ from retllm import redaction
 from retllm.presets import PRESETS as PRESETS
 from retllm.presets import notice_on
 from retllm.presets import public_name as public_name
+from retllm.scorer_address import ScorerAddress, is_remote, parse_scorer_address
 
 
 class Settings(BaseSettings):
@@ -93,7 +94,24 @@ class Settings(BaseSettings):
         "worker loads each of them, and each needs an index job.",
     )
     scorer: str | None = Field(
-        default=None, description="transformers image-text-to-text model in place of the preset's: a name or a folder."
+        default=None,
+        description="transformers image-text-to-text model in place of the preset's: a name or a folder. Or one that a "
+        "server runs: openai+http://HOST:8000/v1#MODEL or rerank+http://HOST:8000#MODEL.",
+    )
+    scorer_key: str | None = Field(
+        default=None, repr=False, description="Key for the server of a scorer; sent as a bearer token."
+    )
+    scorer_requests: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="Maximum number of pairs that a worker asks the scorer's server at once.",
+    )
+    scorer_seconds: float = Field(
+        default=120, gt=0, description="Seconds after which a request to the server of a scorer is given up."
+    )
+    scorer_patience_seconds: float = Field(
+        default=3600, ge=0, description="Seconds that a search waits for the server of its scorer before it fails."
     )
     scorer_revision: str | None = Field(default=None, description="Commit (or branch or tag) of the scorer on its hub.")
     device: str = Field(default="auto", description="Device of the models: auto, cpu, cuda or cuda:N.")
@@ -313,9 +331,24 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _remote_scorer_fits(self) -> Self:
+        address = self.remote_scorer
+        if address is None:
+            return self
+        if "trigger" in self.model_fields_set and self.trigger != "off":
+            raise ValueError("a scorer on a server can't re-inject visual tokens: unset RETLLM_TRIGGER")
+        if self.scorer_revision is not None:
+            raise ValueError("a scorer on a server has the revision that it says: unset RETLLM_SCORER_REVISION")
+        if address.protocol == "rerank" and self.mode != "true_false":
+            raise ValueError(f"a reranker on a server has no mode {self.mode}: unset RETLLM_MODE")
+        if self.scorer_key and not (self.scorer_key.isascii() and self.scorer_key.isprintable()):
+            raise ValueError("RETLLM_SCORER_KEY has characters that no key can have, such as a line break")
+        return self
+
+    @model_validator(mode="after")
     def _redact_secrets(self) -> Self:
         """Redact the secrets of these settings from now on (:mod:`retllm.redaction`)."""
-        redaction.remember(self.secret_key, self.metrics_token)
+        redaction.remember(self.secret_key, self.metrics_token, self.scorer_key)
         redaction.remember_addresses(self.database_url, self.redis_url, self.storage_url)
         return self
 
@@ -351,8 +384,18 @@ class Settings(BaseSettings):
 
     @property
     def scorer_name(self) -> str:
-        """The transformers name or folder of the configured scorer."""
+        """The transformers name or folder of the configured scorer, or the address of one on a server."""
         return self.scorer or PRESETS[self.preset].scorer
+
+    @property
+    def remote_scorer(self) -> ScorerAddress | None:
+        """The address of the configured scorer, if a server runs it."""
+        return parse_scorer_address(self.scorer_name) if is_remote(self.scorer_name) else None
+
+    @property
+    def default_trigger(self) -> Literal["entropy", "fixed", "off"]:
+        """The trigger of a search that does not set it; a scorer on a server has none."""
+        return self.trigger if self.remote_scorer is None else "off"
 
     @property
     def notice(self) -> str | None:

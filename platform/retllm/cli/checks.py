@@ -263,7 +263,11 @@ def check_extra_embedder(check: str, name: str) -> Check:
 
 
 def check_scorer(settings: Settings) -> Check:
-    """Check that the files of the scorer are present or downloadable."""
+    """Check that the files of the scorer are present or downloadable, or that its server answers."""
+    if settings.remote_scorer is not None:
+        from retllm.cli.check_remote import inspect_remote_scorer
+
+        return Check("scorer", *inspect_remote_scorer(settings))
     from retllm.fine import can_load
     from retllm.fine.sources import decoder_layers
 
