@@ -68,9 +68,9 @@ class ScoringServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, model: SmallModel, port: int = 0, offers: frozenset[str] = OFFERS) -> None:
+    def __init__(self, model: SmallModel | None, port: int = 0, offers: frozenset[str] = OFFERS) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
-        self.model = model
+        self._model = model
         self.offers = offers
         self.key: str | None = None
         self.faults: deque[str | int | None] = deque()
@@ -82,6 +82,11 @@ class ScoringServer(ThreadingHTTPServer):
         self.scale = 1.0
         self.left: int | None = None
         self._open: set[socket.socket] = set()
+
+    @property
+    def model(self) -> SmallModel:
+        assert self._model is not None
+        return self._model
 
     @property
     def root(self) -> str:
@@ -264,7 +269,7 @@ def small_model() -> SmallModel:
 
 
 @contextlib.contextmanager
-def serving(model: SmallModel, **options: Any) -> Iterator[ScoringServer]:
+def serving(model: SmallModel | None, **options: Any) -> Iterator[ScoringServer]:
     """Run the server in a thread."""
     server = ScoringServer(model, **options)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -274,6 +279,14 @@ def serving(model: SmallModel, **options: Any) -> Iterator[ScoringServer]:
     finally:
         server.go_away()
         thread.join()
+
+
+@contextlib.contextmanager
+def refusing_server() -> Iterator[str]:
+    """Run a server without a model that refuses every key, and quotes it; yield its address."""
+    with serving(None) as server:
+        server.key = "another key"
+        yield server.root
 
 
 if __name__ == "__main__":
