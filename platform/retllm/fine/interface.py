@@ -22,6 +22,10 @@ class FineScorer(Protocol):
     def least_pixels(self) -> int:
         """Minimum number of pixels to which a JPEG may be reduced by its decoder before it is scored; 0 if unknown."""
 
+    @property
+    def pairs_at_once(self) -> int:
+        """How many pairs keep the model busy in one call."""
+
     def refresh(self) -> None:
         """Make :attr:`info` and :meth:`version` those of now; nothing to do for a model in this process.
 
@@ -33,16 +37,15 @@ class FineScorer(Protocol):
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         """Return a short stable hash of everything that can change a score, to be stored with each score."""
 
-    def score(
+    def score_pairs(
         self,
-        query: Content,
-        candidates: Sequence[Content],
+        pairs: Sequence[tuple[Content, Content]],
         injection: Injection | None = None,
         *,
         mode: Mode = "true_false",
         trace: bool = False,
     ) -> list[PairScore]:
-        """Score every candidate against the query, in the given order.
+        """Score every pair of a query and a candidate, in the given order.
 
         Raises:
             InvalidInput: the settings do not fit this scorer, or it can't take a pair (``detail["index"]``).
