@@ -144,7 +144,7 @@ class ChatScorer(RemoteScorer):
         return sums
 
     def _asked(self, pair: RemotePair, wording: Wording, wanted: Mapping[int, str]) -> dict[int, float]:
-        """Return the probabilities of tokens by their ids, those that the server tells (vLLM since 0.24)."""
+        """Return the probabilities of tokens by their ids, those that the server tells."""
         try:
             choice, _ = self._ask(
                 pair,
