@@ -14,7 +14,7 @@ from rich.table import Table
 
 from retllm.cli.client import Api, Json
 from retllm.db.enums import JobKind, JobState
-from retllm.db.state_words import JOB_STATES
+from retllm.db.state_words import JOB_STATES, rejected_words
 from retllm.media import outcomes
 
 # avoids line breaks at 80 columns in files and pipes
@@ -55,6 +55,13 @@ def number(value: float | None, decimals: int = 4) -> str | None:
 def job_state(job: Json) -> str:
     """Return the word for the state of ``job``; a state that only a newer server knows stays as it is."""
     return str(JOB_STATES.get(job["state"], job["state"]))
+
+
+def job_result(job: Json) -> str:
+    """Return the word for the state of ``job`` with the number of its files that were rejected."""
+    files = job.get("files") or {"counts": {}, "not_sent": 0}
+    rejected = rejected_words(files["counts"].get("rejected", 0), files["not_sent"])
+    return ", ".join(filter(None, [job_state(job), rejected]))
 
 
 def _progress(job: Json) -> tuple[str, int, int | None]:
@@ -114,6 +121,14 @@ def place(file: Json) -> str:
     """Return the name of a file of an upload with the archive or sheet that it is in."""
     within = outcomes.place(file["name"], file["within"])
     return file["name"] if within is None else f"{file['name']} in {within}"
+
+
+def outcome(file: Json) -> str:
+    """Return what became of a file of an upload in one line: its place, the item that it is or changed, the reason."""
+    same = {"duplicate": "the same as ", "updated": "caption of "}.get(file["status"])
+    error = file["error"]["message"] if file["error"] else None
+    told = [error, same + file["item_name"] if same and file["item_name"] else None, file["remark"]]
+    return ": ".join(filter(None, [place(file), "; ".join(filter(None, told))]))
 
 
 def notice(source: Json) -> None:

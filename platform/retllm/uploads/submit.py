@@ -42,11 +42,13 @@ def open_upload(
     index: bool = True,
     texts: bool = False,
     idempotency_key: str | None = None,
+    job_id: UUID | None = None,
 ) -> Submitted:
     """Open an upload into a collection; it is a job from now on, and takes files until it is closed.
 
     Args:
         index: whether to embed what arrives.
+        job_id: the key of the new job, under which files may be stored before.
         texts: whether the rows of a sheet that name no picture become texts.
 
     Raises:
@@ -56,7 +58,7 @@ def open_upload(
     """
     collection = collection_for(session, actor, collection_id, Right.CHANGE)
     params = embedding_params(embedders_for(collection, settings), settings) | {"index": index, "texts": texts}
-    job, created = insert_job(session, actor, collection_id, JobKind.UPLOAD, params, idempotency_key)
+    job, created = insert_job(session, actor, collection_id, JobKind.UPLOAD, params, idempotency_key, job_id=job_id)
     if created:
         session.add(Upload(id=job.id))
         session.flush()

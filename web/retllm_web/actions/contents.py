@@ -74,12 +74,16 @@ def add_files(
     Raises:
         NotFound: no such collection.
     """
-    job = uploads.begin(actor, collection_id, index=index, texts=texts)
-    try:
-        uploads.add(actor, job.id, files)
-    finally:
-        # what arrived before an error is processed
-        uploads.close(actor, job.id)
+    files = list(files)
+    if len(files) <= uploads.BATCH:
+        job = uploads.begin_whole(actor, collection_id, files, index=index, texts=texts)
+    else:
+        job = uploads.begin(actor, collection_id, index=index, texts=texts)
+        try:
+            uploads.add(actor, job.id, files)
+        finally:
+            # what arrived before an error is processed
+            uploads.close(actor, job.id)
     state = uploads.wait(job.id, wait)
     with transaction(services().sessions) as session:
         outcomes = outcomes_of(session, job.id)
