@@ -62,6 +62,7 @@ class ScoringServer(ThreadingHTTPServer):
         faults: the next answers to POST: a status, ``cut``, ``half``, ``garbage`` or ``hang``; None answers.
         entry: what it says of its model.
         asked: the bodies of the requests, with their paths.
+        processed: whether log-probabilities are those after the restriction to allowed tokens.
         left: number of answers after which it hangs; None answers all.
     """
 
@@ -81,6 +82,7 @@ class ScoringServer(ThreadingHTTPServer):
         self.top = 20
         self.scale = 1.0
         self.left: int | None = None
+        self.processed = False
         self._open: set[socket.socket] = set()
 
     @property
@@ -221,6 +223,8 @@ def _completion(server: ScoringServer, body: dict[str, Any]) -> dict[str, Any]:
     for _ in range(body["max_tokens"]):
         logprobs, length = server.model.logprobs(message, answer)
         allowed = body.get("allowed_token_ids") if "allowed_token_ids" in server.offers else None
+        if allowed and server.processed:
+            logprobs = logprobs - logprobs[allowed].logsumexp(0)
         token = max(allowed or range(len(logprobs)), key=logprobs.tolist().__getitem__)
         content.append(_entry(server, body, logprobs, token))
         if token in server.model.ends:

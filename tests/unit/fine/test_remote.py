@@ -126,6 +126,18 @@ def test_without_ids_a_label_that_is_not_listed_has_bounds_or_no_score(
             assert other.score > 0.02
 
 
+def test_probabilities_after_a_restriction_are_not_taken_for_the_true_ones(
+    small: SmallModel, server: ScoringServer, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.offers, server.processed = OFFERS - {"logprob_token_ids"}, True
+    monkeypatch.setattr("retllm.fine.remote.chat.TOP", 1)
+    remote = opened().score(TEXTS[0], PICTURES, OFF)
+    local = small.scorer.score(TEXTS[0], PICTURES, OFF)
+    assert [one.score for one in remote] == pytest.approx([one.score for one in local], abs=0.03)
+    assert remote[1].remark is not None
+    assert "the score is between 0.0000 and 0.02" in remote[1].remark
+
+
 def test_bounds_hold_for_every_number_of_listed_tokens() -> None:
     """Against a distribution whose probabilities are known."""
     known = {"False": 0.6, "True": 0.2, " True": 0.04, "x": 0.1, "y": 0.05, "z": 0.01}

@@ -14,6 +14,7 @@ from retllm.errors import ServerAway
 from retllm.history import control
 from retllm.history.job_views import job_view
 from retllm.indexing.submit import submit_index
+from retllm.queue.audit import violations
 from retllm.queue.worker import WorkerContext, run_unit
 
 AWAY = "The server of the scorer openai:m is away: it can't be reached."
@@ -55,6 +56,7 @@ def test_waiting_counts_as_no_attempt_and_the_job_says_why(context: WorkerContex
         view = job_view(session, world.job(unit.job_id))
     assert [(error.error, error.waits) for error in view.errors] == [(AWAY, True)]
     assert view.state is JobState.RUNNING
+    assert violations(world.sessions) == []
 
 
 def test_the_waits_double_up_to_half_a_minute_and_are_as_long_as_the_server_wants(
