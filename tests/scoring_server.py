@@ -59,7 +59,8 @@ class ScoringServer(ThreadingHTTPServer):
     Attributes:
         offers: what it can do, a part of OFFERS.
         key: the bearer token that it wants.
-        faults: the next answers to POST: a status, ``cut``, ``half``, ``garbage`` or ``hang``; None answers.
+        faults: the next answers to POST: a status, ``cut``, ``half``, ``garbage``, ``drip``, ``endless`` or ``hang``;
+            None answers.
         entry: what it says of its model.
         asked: the bodies of the requests, with their paths.
         processed: whether log-probabilities are those after the restriction to allowed tokens.
@@ -175,11 +176,24 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "half":
             self.close_connection = True
             self._send(200, {"choices": []}, length=10_000)
+        elif fault == "drip":
+            self._drip()
+        elif fault == "endless":
+            self._send_bytes(200, b" " * (5 << 20))
         elif fault == "garbage":
             self._send_bytes(200, b"<html>It works!</html>")
         elif isinstance(fault, int):
             self._send(fault, {"error": {"message": "as ordered"}})
         return fault is not None
+
+    def _drip(self) -> None:
+        """Send an answer so slowly that it never ends, but never so slowly that a read times out."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self._send_bytes(200, b"{", 1 << 20)
+            while True:
+                time.sleep(0.05)
+                self.wfile.write(b" ")
 
     def _send(self, status: int, answer: Any, length: int | None = None) -> None:
         self._send_bytes(status, json.dumps(answer).encode(), length)

@@ -203,13 +203,15 @@ def test_a_passing_failure_is_repeated(server: ScoringServer, opened: Open, faul
         (503, ServerAway, f"The server of the scorer openai:{MODEL} is away: it answers 503."),
         (500, ServerFailed, f'The server of the scorer openai:{MODEL} fails: it answers 500 ("as ordered").'),
         ("garbage", ServerFailed, "answered something that is no JSON: check RETLLM_SCORER."),
+        ("endless", ServerFailed, f"The server of the scorer openai:{MODEL} sent an endless answer."),
+        ("drip", ServerAway, f"The server of the scorer openai:{MODEL} is away: it did not answer within 0.5 s."),
         ("hang", ServerAway, f"The server of the scorer openai:{MODEL} is away: it did not answer within 0.5 s."),
     ],
 )
 def test_a_lasting_failure_has_its_error(
     server: ScoringServer, opened: Open, fault: str | int, error: type[Exception], message: str
 ) -> None:
-    scorer = opened(scorer_seconds=0.5 if fault == "hang" else 60)
+    scorer = opened(scorer_seconds=0.5 if fault in ("hang", "drip") else 60)
     server.faults.extend(itertools.repeat(fault, 1000))
     with pytest.raises(error) as raised:
         scorer.score(TEXTS[0], PICTURES[:3])
