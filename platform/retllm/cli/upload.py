@@ -18,7 +18,7 @@ from retllm.cli.entry import INTERRUPTED
 from retllm.cli.folders import Found, walk
 from retllm.cli.patience import GaveUp, Patience, PatientApi
 from retllm.cli.sending import Sender
-from retllm.errors import InvalidInput, NotFound, RetllmError
+from retllm.errors import Conflict, InvalidInput, NotFound, RetllmError
 from retllm.media.outcomes import FileOutcome
 
 # outcomes of one kind that are printed; --json has all of them
@@ -140,6 +140,7 @@ def upload_files(
     Raises:
         GaveUp: the server was away for longer than ``patience`` seconds.
         Interrupted: the user stopped it; what arrived stays.
+        Conflict: the job was cancelled before all files were sent.
     """
     patient = PatientApi(api.http, Patience(patience, show.say))
     asked = {"index": index, "texts": texts}
@@ -216,7 +217,11 @@ def _merge(rows: dict[tuple[str | None, str], list[Json]], found: Iterable[Json]
 
 
 def _send(api: PatientApi, upload_id: str, files: Files, bar: Progress) -> bool:
-    """Send files to an upload and close it; return false if it was closed before, as an idle one is."""
+    """Send files to an upload and close it; return false if it was closed before, as an idle one is.
+
+    Raises:
+        Conflict: it was cancelled.
+    """
     task = bar.add_task("uploading", total=len(files.found))
     sender = Sender(api, upload_id, lambda count: bar.advance(task, count), unsent=list(files.unsent))
     with _closing(sender, len(files.found)):
@@ -226,8 +231,15 @@ def _send(api: PatientApi, upload_id: str, files: Files, bar: Progress) -> bool:
         except RequestRejected as error:
             if error.detail.get("job_id") != upload_id:
                 raise
-            return False
-    return True
+            if not error.detail.get("cancelled"):
+                return False
+            here = sender.leave("Not sent: the upload was cancelled; run the command again to send the rest.")
+        else:
+            return True
+    raise Conflict(
+        f"Job {upload_id} was cancelled: {here or sender.arrived:,} of {len(files.found):,} files had arrived. "
+        f"`retllm jobs files {upload_id}` lists what became of each. {_AGAIN}"
+    )
 
 
 @contextmanager

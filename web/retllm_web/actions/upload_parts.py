@@ -97,7 +97,7 @@ def _take_kept(upload_id: UUID, name: str, key: str) -> bool:
 
 
 def note_unsent(actor: Actor, upload_id: UUID, outcomes: Sequence[FileOutcome]) -> None:
-    """Note in an open upload what became of files that are never sent, each once.
+    """Note in an open or cancelled upload what became of files that are never sent, each once.
 
     Raises:
         NotFound: no such upload.
@@ -107,7 +107,7 @@ def note_unsent(actor: Actor, upload_id: UUID, outcomes: Sequence[FileOutcome]) 
 
     def note(session: Session) -> None:
         for_change(session, actor, upload_id)
-        submit.lock_open(session, upload_id)
+        submit.lock_open(session, upload_id, or_cancelled=True)
         unsent.note(session, upload_id, outcomes)
 
     run_transaction(services().sessions, note)

@@ -290,7 +290,7 @@ def list_upload_files(path: UploadPath, query: FileQuery) -> Response:
 @api.get("/uploads/<uuid:upload_id>/files.csv", tags=TAGS, responses={200: _CSV})
 def export_upload_files(path: UploadPath, query: FileFilterQuery) -> Response:
     """Export what became of the files of an upload as CSV."""
-    return downloads.outcomes(upload_parts.every_file(current_actor(), path.upload_id, query.status))
+    return downloads.outcomes(path.upload_id, upload_parts.every_file(current_actor(), path.upload_id, query.status))
 
 
 @api.post("/uploads/<uuid:upload_id>/retry", tags=TAGS, responses={202: RetriedJobView, 409: ErrorBody})

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import chain
 from typing import Any
+from uuid import UUID
 
 from flask import Response
 
@@ -43,10 +44,10 @@ FILE_COLUMNS = ("within", "name", "status", "item_id", "item_name", "kind", "err
 """Columns of the exported files of an upload."""
 
 
-def outcomes(files: Iterator[FileView], *, mark: bool = False) -> Response:
+def outcomes(upload_id: UUID, files: Iterator[FileView], *, mark: bool = False) -> Response:
     """Return what became of the files of an upload as a CSV file; ``mark`` puts a byte order mark before it."""
     response = Response(_csv(FILE_COLUMNS, map(_file_row, files), mark), mimetype=_TYPES[Format.CSV])
-    response.headers["Content-Disposition"] = 'attachment; filename="files.csv"'
+    response.headers["Content-Disposition"] = f'attachment; filename="files-{upload_id}.csv"'
     return response
 
 

@@ -8,6 +8,7 @@ from flask import flash, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from retllm.db.enums import FileStatus
 from retllm.db.session import transaction
 from retllm.db.state_words import again_words
 from retllm.errors import InvalidInput, RetllmError
@@ -126,8 +127,9 @@ def retry_files(upload_id: UUID) -> ResponseReturnValue:
 
 @pages.get("/uploads/<uuid:upload_id>/files.csv")
 def export_files(upload_id: UUID) -> ResponseReturnValue:
-    """Export what became of every file of an upload."""
-    return downloads.outcomes(upload_parts.every_file(current_actor(), upload_id, ()), mark=True)
+    """Export what became of the files of an upload: of every one, or of those with one outcome."""
+    statuses = [status for status in FileStatus if status.value == request.args.get("status")]
+    return downloads.outcomes(upload_id, upload_parts.every_file(current_actor(), upload_id, statuses), mark=True)
 
 
 @pages.post("/collections/<uuid:collection_id>/texts")

@@ -306,6 +306,8 @@ def test_its_files_are_exported_as_csv(reader: Visitor, mixed: str) -> None:
     assert "is not such a picture" in rows[1]["error"]
     assert rows[0]["item_id"] == rows[3]["item_id"]
     assert rows[3]["item_name"] == "red.png"
+    rejected = reader.client.get(f"/uploads/{mixed}/files.csv?status=rejected").get_data(as_text=True)
+    assert (rejected.count("\n"), rejected.count(",rejected,")) == (3, 2)
 
 
 def test_csv_of_pages_is_marked_as_utf_8_and_that_of_the_api_is_not(reader: Visitor, mixed: str, ada: Caller) -> None:
