@@ -59,9 +59,11 @@ class ScoringServer(ThreadingHTTPServer):
     Attributes:
         offers: what it can do, a part of OFFERS.
         key: the bearer token that it wants.
-        faults: the next answers to POST: a status, ``cut``, ``half``, ``garbage`` or ``hang``; None answers.
+        faults: the next answers to POST: a status, ``cut``, ``half``, ``garbage``, ``drip``, ``endless`` or ``hang``;
+            None answers.
         entry: what it says of its model.
         asked: the bodies of the requests, with their paths.
+        processed: whether log-probabilities are those after the restriction to allowed tokens.
         left: number of answers after which it hangs; None answers all.
     """
 
@@ -81,6 +83,7 @@ class ScoringServer(ThreadingHTTPServer):
         self.top = 20
         self.scale = 1.0
         self.left: int | None = None
+        self.processed = False
         self._open: set[socket.socket] = set()
 
     @property
@@ -173,11 +176,24 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "half":
             self.close_connection = True
             self._send(200, {"choices": []}, length=10_000)
+        elif fault == "drip":
+            self._drip()
+        elif fault == "endless":
+            self._send_bytes(200, b" " * (5 << 20))
         elif fault == "garbage":
             self._send_bytes(200, b"<html>It works!</html>")
         elif isinstance(fault, int):
             self._send(fault, {"error": {"message": "as ordered"}})
         return fault is not None
+
+    def _drip(self) -> None:
+        """Send an answer so slowly that it never ends, but never so slowly that a read times out."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self._send_bytes(200, b"{", 1 << 20)
+            while True:
+                time.sleep(0.05)
+                self.wfile.write(b" ")
 
     def _send(self, status: int, answer: Any, length: int | None = None) -> None:
         self._send_bytes(status, json.dumps(answer).encode(), length)
@@ -221,6 +237,8 @@ def _completion(server: ScoringServer, body: dict[str, Any]) -> dict[str, Any]:
     for _ in range(body["max_tokens"]):
         logprobs, length = server.model.logprobs(message, answer)
         allowed = body.get("allowed_token_ids") if "allowed_token_ids" in server.offers else None
+        if allowed and server.processed:
+            logprobs = logprobs - logprobs[allowed].logsumexp(0)
         token = max(allowed or range(len(logprobs)), key=logprobs.tolist().__getitem__)
         content.append(_entry(server, body, logprobs, token))
         if token in server.model.ends:

@@ -128,13 +128,12 @@ class Captioner:
             beside = lookup.beside([document.located for document in some])
             for document in some:
                 try:
-                    pictures = beside.get(document.located, [])
-                    self._sort(document, pictures, [] if pictures else lookup.sharing(document.located), found)
+                    self._sort(document, *beside[document.located], found)
                 except (MediaRejected, TooLarge) as error:
                     found.others.append(_refused(document, error))
         return found
 
-    def _sort(self, document: Document, pictures: list[Picture], sharing: list[Picture], found: _Sorted) -> None:
+    def _sort(self, document: Document, pictures: list[Picture], sharing: Sequence[Picture], found: _Sorted) -> None:
         name, kind = document.located.name, document.kind
         if kind is FileKind.CSV:
             found.sheets.append(document)
@@ -151,7 +150,9 @@ class Captioner:
         else:
             found.sheets.append(document)
 
-    def _sort_text(self, document: Document, pictures: list[Picture], sharing: list[Picture], found: _Sorted) -> None:
+    def _sort_text(
+        self, document: Document, pictures: list[Picture], sharing: Sequence[Picture], found: _Sorted
+    ) -> None:
         name = document.located.name
         with document.opened() as stream:
             table = is_sheet(stream, self._ingest.settings)

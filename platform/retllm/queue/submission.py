@@ -30,9 +30,18 @@ class Submitted:
 
 
 def insert_job(
-    session: Session, actor: Actor, collection_id: UUID, kind: JobKind, params: dict[str, Any], key: str | None
+    session: Session,
+    actor: Actor,
+    collection_id: UUID,
+    kind: JobKind,
+    params: dict[str, Any],
+    key: str | None,
+    *,
+    job_id: UUID | None = None,
 ) -> tuple[Job, bool]:
     """Insert a job, or return the existing one with this user's idempotency key; the flag says whether it is new.
+
+    A new job gets ``job_id`` if it is given.
 
     Raises:
         NotFound: the collection was deleted meanwhile.
@@ -45,7 +54,12 @@ def insert_job(
     inserted = session.scalar(
         insert(Job)
         .values(
-            id=new_id(), kind=kind, user_id=actor.id, collection_id=collection_id, params=params, idempotency_key=key
+            id=job_id or new_id(),
+            kind=kind,
+            user_id=actor.id,
+            collection_id=collection_id,
+            params=params,
+            idempotency_key=key,
         )
         .on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"])
         .returning(Job.id)

@@ -10,7 +10,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 MIN_BYTES = 16 << 10
@@ -21,7 +21,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class RequestSlots:
-    """Limits the threads that run requests to ``count``; a thread releases its slot while it waits for its client."""
+    """Limits the threads that run requests to ``count``; a thread releases its slot while it waits."""
 
     def __init__(self, count: int, on_release: Callable[[], object]) -> None:
         self._free = threading.Semaphore(count)
@@ -65,6 +65,10 @@ class ClientSocket(socket.socket):
     def start_period(self) -> None:
         """Start a new period for the client."""
         self._mark, self._waited = self._progress(), 0.0
+
+    def without_slot(self) -> AbstractContextManager[None]:
+        """Release the request slot of this thread while it waits for something other than its client."""
+        return self._slots.released()
 
     def setblocking(self, flag: bool) -> None:
         """Let calls wait, or raise ``BlockingIOError``."""

@@ -4,7 +4,8 @@ Gunicorn's own worker starts a thread at the first byte of a request, which then
 for the client to read the answer: a few slow clients can block all threads. In this worker
 
 - the main loop reads the header of a request, and a thread starts when the header is complete;
-- a thread that waits for its client to send a body or read an answer holds no request slot (``client_socket``);
+- a thread that waits for its client to send a body or read an answer, or for a decoder, holds no request slot
+  (``client_socket``);
 - too slow clients are disconnected, and at the maximum number of connections the longest waiting one is closed.
 """
 
@@ -22,6 +23,7 @@ from typing import Any
 
 import gunicorn.util
 from gunicorn.errors import ConfigError
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from retllm.settings import get_settings
@@ -34,6 +36,8 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 64 << 10
 _SWEEP_SECONDS = 0.5
+# what forms are parsed in; Gunicorn reads up to 1 MiB ahead, and copies all of it again for each piece that is parsed
+_BODY_BYTES = 64 << 10
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -64,6 +68,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        SocketUnreader.max_body_chunk = _BODY_BYTES
         self._seconds = get_settings().client_seconds
         self._slots = RequestSlots(self.cfg.threads, lambda: self.method_queue.defer(self._start_ready))
         # connections in the main loop with their deadlines, oldest first

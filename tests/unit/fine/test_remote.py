@@ -126,6 +126,18 @@ def test_without_ids_a_label_that_is_not_listed_has_bounds_or_no_score(
             assert other.score > 0.02
 
 
+def test_probabilities_after_a_restriction_are_not_taken_for_the_true_ones(
+    small: SmallModel, server: ScoringServer, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.offers, server.processed = OFFERS - {"logprob_token_ids"}, True
+    monkeypatch.setattr("retllm.fine.remote.chat.TOP", 1)
+    remote = opened().score(TEXTS[0], PICTURES, OFF)
+    local = small.scorer.score(TEXTS[0], PICTURES, OFF)
+    assert [one.score for one in remote] == pytest.approx([one.score for one in local], abs=0.03)
+    assert remote[1].remark is not None
+    assert "the score is between 0.0000 and 0.02" in remote[1].remark
+
+
 def test_bounds_hold_for_every_number_of_listed_tokens() -> None:
     """Against a distribution whose probabilities are known."""
     known = {"False": 0.6, "True": 0.2, " True": 0.04, "x": 0.1, "y": 0.05, "z": 0.01}
@@ -191,13 +203,15 @@ def test_a_passing_failure_is_repeated(server: ScoringServer, opened: Open, faul
         (503, ServerAway, f"The server of the scorer openai:{MODEL} is away: it answers 503."),
         (500, ServerFailed, f'The server of the scorer openai:{MODEL} fails: it answers 500 ("as ordered").'),
         ("garbage", ServerFailed, "answered something that is no JSON: check RETLLM_SCORER."),
+        ("endless", ServerFailed, f"The server of the scorer openai:{MODEL} sent an endless answer."),
+        ("drip", ServerAway, f"The server of the scorer openai:{MODEL} is away: it did not answer within 0.5 s."),
         ("hang", ServerAway, f"The server of the scorer openai:{MODEL} is away: it did not answer within 0.5 s."),
     ],
 )
 def test_a_lasting_failure_has_its_error(
     server: ScoringServer, opened: Open, fault: str | int, error: type[Exception], message: str
 ) -> None:
-    scorer = opened(scorer_seconds=0.5 if fault == "hang" else 60)
+    scorer = opened(scorer_seconds=0.5 if fault in ("hang", "drip") else 60)
     server.faults.extend(itertools.repeat(fault, 1000))
     with pytest.raises(error) as raised:
         scorer.score(TEXTS[0], PICTURES[:3])

@@ -7,7 +7,7 @@ import io
 import json
 import uuid
 import zipfile
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from PIL import Image
@@ -15,6 +15,8 @@ from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pictures import picture
 
 from retllm.db.enums import Stage
+from retllm.errors import StorageFull
+from retllm.media.storage import Storage
 from retllm_web.http.services import Services
 
 UNKNOWN_ID = "018f0000-0000-7000-8000-000000000000"
@@ -74,6 +76,28 @@ def test_an_archive_and_many_files_can_be_uploaded_together(ada: Caller, birds: 
 def test_an_upload_can_exceed_the_limit_of_1000_parts_in_flask(ada: Caller, birds: str) -> None:
     texts = [(f"{n}.txt", f"text {n}".encode()) for n in range(1_100)]
     assert _send(ada, birds, *texts, query="?index=false").json["added"] == 1_100
+
+
+@pytest.mark.parametrize(("files", "kept"), [(3, 0), (40, 32)], ids=["one transaction", "several"])
+def test_of_a_form_that_fills_the_storage_whole_transactions_stay(
+    ada: Caller, birds: str, served: Services, monkeypatch: pytest.MonkeyPatch, files: int, kept: int
+) -> None:
+    stored: list[str] = []
+    put = Storage.put
+
+    def put_most(storage: Storage, key: str, file: BinaryIO) -> int:
+        if len(stored) == files - 1:
+            raise StorageFull
+        stored.append(key)
+        return put(storage, key, file)
+
+    monkeypatch.setattr(Storage, "put", put_most)
+    answer = _send(ada, birds, *((f"{number}.txt", b"text %d" % number) for number in range(files)))
+    assert answer.status_code == 507
+    jobs = ada.get("/jobs").json["jobs"]
+    arrived = sum(len(ada.get(f"/uploads/{job['id']}/files").json["files"]) for job in jobs)
+    assert (len(jobs), arrived) == (bool(kept), kept)
+    assert [key for key in stored[kept:] if served.storage.exists(key)] == []
 
 
 def test_texts_are_added_as_json(ada: Caller, birds: str) -> None:
@@ -231,6 +255,9 @@ def test_items_are_paged_and_filtered(ada: Caller, birds: str) -> None:
     assert [item["name"] for item in only] == ["red.png"]
     for q, count in (("note", 5), ("100%25_3", 1), ("%25", 5), ("_", 5), ("100__", 0), ("RED", 1), ("", 6)):
         assert len(ada.get(f"/collections/{birds}/items?q={q}").json["items"]) == count, q
+    ada.post(f"/collections/{birds}/items", json={"items": [{"text": "a ferry", "name": "\u00dcberfahrt"}]})
+    (composed,) = ada.get(f"/collections/{birds}/items?q=U\u0308berfahrt").json["items"]
+    assert composed["text"] == "a ferry"
     for wrong in ("kind=film", "q=" + "x" * 201, "state=ready"):
         assert ada.get(f"/collections/{birds}/items?{wrong}").status_code == 422
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache, partial
 from itertools import islice
 from typing import TypeVar
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import Collection, Job
+from retllm.db.tables import Collection, Job, new_id
 from retllm.errors import NotFound, RetllmError
 from retllm.history.job_views import JobView
 from retllm.identity import access
@@ -25,6 +26,7 @@ from retllm.identity.audit import Action
 from retllm.media.clutter import ClutterCount
 from retllm.media.outcomes import IncomingFile
 from retllm.queue.notifications import Notification
+from retllm.queue.submission import Submitted
 from retllm.uploads import offers, submit
 from retllm.uploads.offers import Offer
 from retllm.uploads.receive import ReceivedFile, receive
@@ -40,8 +42,8 @@ _POLL_SECONDS = (0.02, 0.5)
 _POLL_SHARE = 0.1
 Value = TypeVar("Value")
 
-# files of one transaction while a request is read
-_BATCH = 32
+BATCH = 32
+"""Files of one transaction while a request is read."""
 
 
 def begin(
@@ -63,6 +65,31 @@ def begin(
     )
 
 
+def begin_whole(
+    actor: Actor, collection_id: UUID, files: Sequence[IncomingFile], *, index: bool, texts: bool
+) -> JobView:
+    """Open an upload, add its files and close it in one transaction: all of them arrive, or nothing happens.
+
+    Raises:
+        NotFound: no such collection.
+        Forbidden: ``actor`` may not change it.
+        StorageFull: the storage is full.
+    """
+    found, job_id, clutter = services(), new_id(), ClutterCount()
+    wanted = [file for file in files if not clutter.take(file.name)]
+    with _stored(job_id, wanted) as stored:
+        received = stored + [ReceivedFile.left_out(outcome) for outcome in clutter.outcomes()]
+
+        def open_add_close(session: Session) -> Submitted:
+            opened = submit.open_upload(
+                session, actor, collection_id, found.settings, index=index, texts=texts, job_id=job_id
+            )
+            units = submit.add_files(session, job_id, received)
+            return replace(opened, units=units + _closed(session, actor, opened.job))
+
+        return submissions.submit(actor, open_add_close)
+
+
 def add(actor: Actor, job_id: UUID, files: Iterable[IncomingFile], *, repeated: bool = False) -> list[ReceivedFile]:
     """Store files of an open upload; workers begin with them at once. What arrived before an error stays.
 
@@ -81,7 +108,7 @@ def add(actor: Actor, job_id: UUID, files: Iterable[IncomingFile], *, repeated: 
         submit.lock_open(session, job_id)
     received: list[ReceivedFile] = []
     clutter = ClutterCount()
-    for batch in batched((file for file in files if not clutter.take(file.name)), _BATCH):
+    for batch in batched((file for file in files if not clutter.take(file.name)), BATCH):
         received += receive_batch(job_id, batch, repeated=repeated)
     left_out = [ReceivedFile.left_out(outcome) for outcome in clutter.outcomes()]
     if left_out:
@@ -91,24 +118,32 @@ def add(actor: Actor, job_id: UUID, files: Iterable[IncomingFile], *, repeated: 
 
 def receive_batch(job_id: UUID, files: Iterable[IncomingFile], *, repeated: bool) -> list[ReceivedFile]:
     """Store some files; all of them arrive, or none; otherwise like :func:`add`."""
-    found = services()
-    stored: list[ReceivedFile] = []
+    with _stored(job_id, files) as stored:
 
-    def add_new(session: Session) -> tuple[list[ReceivedFile], list[Notification]]:
-        submit.lock_open(session, job_id)
-        new = offers.new_files(session, job_id, stored) if repeated else stored
-        return new, submit.add_files(session, job_id, new)
+        def add_new(session: Session) -> tuple[list[ReceivedFile], list[Notification]]:
+            submit.lock_open(session, job_id)
+            new = offers.new_files(session, job_id, stored) if repeated else stored
+            return new, submit.add_files(session, job_id, new)
 
-    try:
-        for file in files:
-            stored.append(receive(found.storage, job_id, file, found.settings))
-        new, units = run_transaction(found.sessions, add_new)
-    except (RetllmError, OSError):
-        _discard(stored)
-        raise
+        new, units = run_transaction(services().sessions, add_new)
     _discard(file for file in stored if file not in new)
     _notify(units)
     return new
+
+
+@contextmanager
+def _stored(job_id: UUID, files: Iterable[IncomingFile]) -> Iterator[list[ReceivedFile]]:
+    """Store files for a transaction, and delete them again if it can't be committed."""
+    found = services()
+    stored: list[ReceivedFile] = []
+    try:
+        for file in files:
+            stored.append(receive(found.storage, job_id, file, found.settings))
+        yield stored
+    except (RetllmError, OSError):
+        # not after an error of the database: its commit may have succeeded although the answer was lost
+        _discard(stored)
+        raise
 
 
 def _discard(files: Iterable[ReceivedFile]) -> None:
@@ -135,26 +170,29 @@ def close(actor: Actor, job_id: UUID, offered: Sequence[Offer] = ()) -> list[boo
     """
 
     def closed(session: Session) -> list[Notification]:
-        job = for_change(session, actor, job_id)
-        state = upload_state(session, job_id)
-        if state is None or state.closed_at is not None:
-            return []
-        units = submit.close_upload(session, job_id)
-        collection = session.get_one(Collection, job.collection_id)
-        record(
-            session,
-            Action.ITEMS_UPLOADED,
-            user=actor,
-            target=collection.name,
-            target_id=collection.id,
-            collection_id=collection.id,
-            files=sum(state.counts.values()),
-        )
-        return units
+        return _closed(session, actor, for_change(session, actor, job_id))
 
     _notify(run_transaction(services().sessions, closed))
     with transaction(services().sessions) as session:
         return offers.arrived(session, job_id, offered) if offered else []
+
+
+def _closed(session: Session, actor: Actor, job: Job) -> list[Notification]:
+    state = upload_state(session, job.id)
+    if state is None or state.closed_at is not None:
+        return []
+    units = submit.close_upload(session, job.id)
+    collection = session.get_one(Collection, job.collection_id)
+    record(
+        session,
+        Action.ITEMS_UPLOADED,
+        user=actor,
+        target=collection.name,
+        target_id=collection.id,
+        collection_id=collection.id,
+        files=sum(state.counts.values()),
+    )
+    return units
 
 
 def _notify(units: Sequence[Notification]) -> None:

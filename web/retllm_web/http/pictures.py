@@ -21,6 +21,7 @@ from retllm.media.names import base_name, suffix_of
 from retllm.media.pictures import SMALL_MEDIA_TYPE, render_picture
 from retllm_web.http.middleware import MEDIA_POLICY
 from retllm_web.http.services import services
+from retllm_web.http.waiting import without_slot
 
 # pixels of the longer side of a displayed picture: enough for most screens, small to transfer
 RENDITION_SIDE = 1600
@@ -74,7 +75,7 @@ def send_rendition(key: str, etag: str, side: int = RENDITION_SIDE) -> Response:
     if etag in request.if_none_match:
         return _unchanged(etag)
     found = services()
-    with found.storage.open(key) as file:
+    with found.storage.open(key) as file, without_slot():
         try:
             data = render_picture(file, side, found.settings)
         except MediaRejected as error:

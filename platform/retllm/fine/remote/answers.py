@@ -20,12 +20,13 @@ TOP = 20
 CLOSE = 5e-5
 """Bounds that are closer than this, half of the last digit that decides a tie, count as exact."""
 
+ROUNDING = 1e-6
+"""Error of probabilities that were rounded to float32, and of a sum of such."""
+
 _WIDEST = 0.05
 #: of a vocabulary; bounds the entropy of tokens that are not listed
 _MOST_TOKENS = 300_000
 _CLOSE_ENTROPY = 0.01
-#: error of probabilities that were rounded to float32, and of a sum of such
-_ROUNDING = 1e-6
 _LEAST = 1e-30
 
 
@@ -92,7 +93,7 @@ class Listed:
         """Return the probability of all tokens but these, above 0."""
         listed = sum(probability for text, probability in self.tokens if text not in spellings)
         unlisted = self.missing - sum(self.exact.get(text, 0.0) for text in spellings)
-        return max(listed + (unlisted if unlisted > _ROUNDING else 0.0), _LEAST)
+        return max(listed + (unlisted if unlisted > ROUNDING else 0.0), _LEAST)
 
     @property
     def least(self) -> float:
@@ -103,7 +104,7 @@ class Listed:
         """Return the entropy of the whole distribution in nats; None if what is not listed could change it."""
         listed = -sum(probability * math.log(probability) for _, probability in self.tokens if probability > 0)
         missing = self.missing
-        if missing <= _ROUNDING:
+        if missing <= ROUNDING:
             return listed
         low = missing * -math.log(max(min(self.least, missing), _LEAST))
         high = missing * math.log(_MOST_TOKENS / missing)
@@ -129,7 +130,7 @@ def listed_tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
         found = [(_text(entry["token"]), float(entry["logprob"])) for entry in entries]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ServerFailed("The server of the scorer answered in another form than that of its protocol.") from error
-    if not all(value <= _ROUNDING * 1000 for _, value in found):
+    if not all(value <= ROUNDING * 1000 for _, value in found):
         raise ScoreUnreadable("The log-probabilities of the server are not finite numbers up to 0.")
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from retllm.errors import ModelUnavailable, ScoreUnreadable, ServerFailed
 from retllm.fine.odds import binary_entropy, clipped_log_odds, log_sigmoid, mean_log_odds
 from retllm.fine.prompts import Labels, Mode, Wording, load_prompts
-from retllm.fine.remote.answers import TOP, Bounds, Listed, as_listed, listed_tokens
+from retllm.fine.remote.answers import ROUNDING, TOP, Bounds, Listed, as_listed, listed_tokens
 from retllm.fine.remote.client import Refused
 from retllm.fine.remote.contents import parts_of
 from retllm.fine.remote.scorer import RemotePair, RemoteScorer
@@ -22,8 +22,8 @@ from retllm.fine.written import MAX_NEW_TOKENS, truncated_answer, written_score
 _TAKES_TEMPLATE_ARGUMENTS = frozenset({"vllm", "sglang"})
 #: the name of a token whose id was asked for (vLLM's ``return_tokens_as_token_ids``)
 _ID = "token_id:"
-#: two ways of asking for the same probability agree to this share of it, or to this difference of logarithms
-_AGREES = 0.05
+#: two answers to the same question agree to this share of a probability; servers compute in bfloat16
+_AGREES = 0.2
 
 
 class ChatScorer(RemoteScorer):
@@ -132,7 +132,7 @@ class ChatScorer(RemoteScorer):
         seen = {text for text, _ in listed.tokens}
         wanted = {token: text for token, text in self._label_ids.items() if text in spellings and text not in seen}
         exact = self._asked(pair, wording, wanted) if wanted else {}
-        if len(exact) < len(wanted) or not all(_plausible(value, listed) for value in exact.values()):
+        if len(exact) < len(wanted) or not _plausible(exact.values(), listed):
             exact = self._forced(pair, wording, wanted, listed)
         if len(exact) < len(wanted):
             self._tells_ids = False
@@ -144,7 +144,7 @@ class ChatScorer(RemoteScorer):
         return sums
 
     def _asked(self, pair: RemotePair, wording: Wording, wanted: Mapping[int, str]) -> dict[int, float]:
-        """Return the probabilities of tokens by their ids, those that the server tells (vLLM since 0.24)."""
+        """Return the probabilities of tokens by their ids, those that the server tells."""
         try:
             choice, _ = self._ask(
                 pair,
@@ -179,9 +179,11 @@ class ChatScorer(RemoteScorer):
                 found = dict(listed_tokens(choice)).get(f"{_ID}{token}")
             except (Refused, ScoreUnreadable):
                 found = None
-            if found is None or not _plausible(math.exp(found), listed):
+            if found is None:
                 return {}
             exact[token] = math.exp(found)
+            if not _plausible(exact.values(), listed):
+                return {}
         return exact
 
     #: whether the server can be asked for tokens by their ids, as far as is known
@@ -218,12 +220,13 @@ class ChatScorer(RemoteScorer):
             return []
 
 
-def _plausible(value: float, listed: Listed) -> bool:
-    """Return whether a token that is not among the most likely ones can have this probability.
+def _plausible(values: Collection[float], listed: Listed) -> bool:
+    """Return whether tokens that are not among the most likely ones can have these probabilities.
 
-    A server that ignores an option, or gives probabilities after the restriction to some tokens, answers another one.
+    A server that ignores an option, or gives probabilities after the restriction to some tokens, answers other ones.
     """
-    return value <= listed.least * (1 + _AGREES)
+    most, together = (bound * (1 + _AGREES) + ROUNDING for bound in (listed.least, listed.missing))
+    return all(value <= min(most, 1 - ROUNDING) for value in values) and sum(values) <= together
 
 
 def _odds(listed: Listed, labels: Labels) -> float:

@@ -109,6 +109,8 @@ class Client:
                 f"The server of the scorer {self.name} is away: it did not answer within {limit:g} s."
             ) from error
         except httpx.TransportError as error:
+            # the reason may contain the address, which is for administrators
+            log.warning("scorer.no_answer", url=url, reason=str(error))
             raise _Passing(_reason(error)) from error
         return self._read(method, status, headers, content)
 
@@ -153,6 +155,8 @@ class Client:
 
 def _reason(error: httpx.TransportError) -> str:
     """Return what went wrong with a connection, without the address."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "its certificate is not valid"
     if isinstance(error, httpx.ConnectError):
         return "it can't be reached"
     return "it cut the connection"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -262,15 +262,15 @@ class NamesSeen:
     _by_stem: dict[str, list[Picture]] = field(default_factory=dict)
     _by_path: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
     _by_beginning: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
-    _by_key: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
+    _by_key: dict[UUID | None, dict[str, list[Picture]]] = field(default_factory=dict)
 
     def add(self, located: Located, item_id: UUID | None) -> None:
         """Record that the file at ``located`` is this item (an older one, if it was a duplicate); None if rejected."""
         picture = Picture(located, item_id)
         self._by_stem.setdefault(stem(located.name).lower(), []).append(picture)
         self._by_path.setdefault((located.archive, path_stem(located.name).lower()), []).append(picture)
-        if (key := dataset_key(located.name)) != path_stem(located.name):
-            self._by_key.setdefault((located.archive, key), []).append(picture)
+        if (key := further_key(located.name)) is not None:
+            self._by_key.setdefault(located.archive, {}).setdefault(key, []).append(picture)
         if len(base_name(located.name)) >= LONG_NAME:
             self._by_beginning.setdefault((located.archive, _beginning(located.name)), []).append(picture)
 
@@ -282,9 +282,9 @@ class NamesSeen:
         """Return the pictures with this path in any case of letters, whatever their suffix, in this archive."""
         return self._by_path.get((archive, path.lower()), [])
 
-    def of_key(self, key: str, archive: UUID | None) -> list[Picture]:
-        """Return the pictures in this archive whose names begin with this key and have more before their suffix."""
-        return self._by_key.get((archive, key), [])
+    def with_keys(self, archive: UUID | None) -> Mapping[str, list[Picture]]:
+        """Return the pictures in this archive that have a :func:`further_key`, by that."""
+        return self._by_key.get(archive, {})
 
     def beginning(self, path: str, archive: UUID | None) -> list[Picture]:
         """Return the pictures in this archive whose long path begins with ``path``."""
@@ -313,7 +313,11 @@ def path_stem(name: str) -> str:
     return name.removesuffix(base_name(name)) + stem(name)
 
 
-def dataset_key(name: str) -> str:
-    """Return what the files of one sample have in common in WebDataset: the path up to the first dot in its end."""
+def further_key(name: str) -> str | None:
+    """Return what the files of one sample have in common in WebDataset: the path up to the first dot in its end.
+
+    Returns None if that is the whole path of the picture without its suffix.
+    """
     base = base_name(name)
-    return name.removesuffix(base) + base[:1] + base[1:].partition(".")[0]
+    key = name.removesuffix(base) + base[:1] + base[1:].partition(".")[0]
+    return key if key != path_stem(name) else None
