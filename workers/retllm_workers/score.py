@@ -7,7 +7,7 @@ from uuid import UUID
 from retllm.fine.interface import FineScorer
 from retllm.fine.opening import open_scorer
 from retllm.queue.notifications import TASK_OF
-from retllm.queue.worker import run_unit
+from retllm.queue.worker import Finisher, run_units
 from retllm.search import fine_worker
 from retllm.settings import get_settings, public_name
 from retllm_workers.celery_app import app
@@ -30,7 +30,17 @@ def models() -> dict[str, HeldModel[FineScorer]]:
     return {public_name(get_settings().scorer_name): HELD}
 
 
+# the scores of some units are stored while the next ones are computed
+_FINISHER = Finisher()
+
+
 @app.task(name=TASK_OF["score"])  # type: ignore[untyped-decorator]  # celery has no types
 def fine_unit(unit_id: str) -> None:
-    """Score the candidates of a unit of a search."""
-    run_unit(get_context(), UUID(unit_id), lambda context, held: fine_worker.fine_unit(context, held, HELD.get()))
+    """Score the candidates of a unit of a search, and of as many other units as the scorer takes at once."""
+    run_units(
+        get_context(),
+        UUID(unit_id),
+        lambda context, held: fine_worker.fine_units(context, held, HELD.get()),
+        items=HELD.loaded.pairs_at_once if HELD.loaded else 1,
+        finisher=_FINISHER,
+    )

@@ -37,6 +37,17 @@ class FineScorer(Protocol):
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         """Return a short stable hash of everything that can change a score, to be stored with each score."""
 
+    def score(
+        self,
+        query: Content,
+        candidates: Sequence[Content],
+        injection: Injection | None = None,
+        *,
+        mode: Mode = "true_false",
+        trace: bool = False,
+    ) -> list[PairScore]:
+        """Score every candidate against the query, in the given order; see :meth:`score_pairs`."""
+
     def score_pairs(
         self,
         pairs: Sequence[tuple[Content, Content]],

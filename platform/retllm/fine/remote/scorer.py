@@ -141,10 +141,26 @@ class RemoteScorer(ABC):
         source = "" if self._picture_source == "original" else f"-{self._picture_source}"
         return f"{digest}-{info.picture_tokens}{source}"
 
+    @property
+    def pairs_at_once(self) -> int:
+        """See :class:`retllm.fine.interface.FineScorer`."""
+        return self._requests
+
     def score(
         self,
         query: Content,
         candidates: Sequence[Content],
+        injection: Injection | None = None,
+        *,
+        mode: Mode = "true_false",
+        trace: bool = False,
+    ) -> list[PairScore]:
+        """Score every candidate against the query, in the given order; see :meth:`score_pairs`."""
+        return self.score_pairs([(query, candidate) for candidate in candidates], injection, mode=mode, trace=trace)
+
+    def score_pairs(
+        self,
+        pairs: Sequence[tuple[Content, Content]],
         injection: Injection | None = None,
         *,
         mode: Mode = "true_false",
@@ -158,15 +174,20 @@ class RemoteScorer(ABC):
         if mode not in self.modes:
             raise ModelUnsuited(f"The scorer {self._address.name} has no mode {mode}.")
         before = self.served
-        urls = self._urls(query, 0)
+        # a query's picture is encoded once for all its candidates
+        queries: dict[int, dict[str, str]] = {}
+        for place, (query, _) in enumerate(pairs):
+            if id(query) not in queries:
+                queries[id(query)] = self._urls(query, place)
 
         def one(place: int) -> PairScore:
-            pair = RemotePair(query, candidates[place], urls | self._urls(candidates[place], place))
+            query, candidate = pairs[place]
+            pair = RemotePair(query, candidate, queries[id(query)] | self._urls(candidate, place))
             return self._scored(pair, mode)
 
-        with ThreadPoolExecutor(max_workers=max(1, min(self._requests, len(candidates)))) as pool:
+        with ThreadPoolExecutor(max_workers=max(1, min(self._requests, len(pairs)))) as pool:
             try:
-                scores = list(pool.map(carried(one), range(len(candidates))))
+                scores = list(pool.map(carried(one), range(len(pairs))))
             except BaseException:
                 # the others would wait for the same server
                 pool.shutdown(wait=False, cancel_futures=True)
