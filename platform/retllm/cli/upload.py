@@ -100,6 +100,8 @@ def upload(
         done = upload_files(api, target["id"], files, index=index, texts=texts, patience=patience, quiet=as_json)
     except Interrupted as stopped:
         show.say(stopped.message)
+        if as_json:
+            show.as_json(stopped.as_json())
         ctx.exit(INTERRUPTED)
     refused = any(outcome["status"] == "rejected" for outcome in done.outcomes)
     if as_json:

@@ -111,11 +111,13 @@ class Captioner:
         yield lambda _: found.others
         lookup.with_sheets = {document.located.archive for document in found.sheets}
         captions = SheetCaptions(self._ingest, lookup, self._given, texts=self._texts, check=self._check)
+        # in the order of their names, since files arrive in any order
+        found.sheets.sort(key=lambda document: document.located.path)
         for document in found.sheets:
             yield self._sheet(document, captions)
         given = captions.given
         # the best sidecar of a picture comes first
-        found.sidecars.sort(key=lambda each: sidecars.by_rank(each[0].located.name))
+        found.sidecars.sort(key=lambda each: (sidecars.by_rank(each[0].located.name), each[0].located.path))
         for some in batches(found.sidecars, _BATCH):
             yield self._sidecars(some, given)
         for texts in batches(found.texts, _BATCH):

@@ -25,6 +25,7 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # of an animated PNG, of which the default picture is shown
 _COLOUR_TYPE = slice(25, 26)  # where a PNG has it
 _INDEXED = b"\3"
+_COLOURS = 256  # of a palette, at most
 _TRANSPARENT = {b"\0": 2, b"\2": 6}  # colour type -> least bytes of tRNS
 _EOI = b"\xff\xd9"
 _SEARCHED = 4096  # bytes at the end of a JPEG in which its end marker usually is
@@ -74,6 +75,12 @@ def _mended_webp(data: bytes) -> Mended:
             return Mended(data[:4] + struct.pack("<I", len(data) - 7) + data[8:] + b"\0", set())
         at += size % 2
     return Mended(data)
+
+
+def is_readable(jpeg: bytes) -> bool:
+    """Whether a JPEG is of a kind that is read and all its pixels are there, sound or not."""
+    found = _mended_jpeg(jpeg)
+    return unread_jpeg(jpeg) is None and (Blemish.END not in found.blemishes or is_complete(found.data))
 
 
 def is_complete(jpeg: bytes) -> bool:
@@ -168,6 +175,8 @@ def _flaw(name: bytes, body: bytes, checksum: bytes, colour_type: bytes) -> Blem
         return None
     shortest = _TRANSPARENT.get(colour_type, 0) if name == b"tRNS" else _SHORTEST.get(name, 0)
     if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(checksum, "big") or len(body) < shortest:
+        return Blemish.METADATA
+    if name == b"tRNS" and colour_type == _INDEXED and len(body) > _COLOURS:
         return Blemish.METADATA
     if name in (b"zTXt", b"iCCP"):
         _, separator, packed = body.partition(b"\0")

@@ -142,10 +142,17 @@ class Lookup:
         if not found and any(of_key := _of_key(self._seen.with_keys(document.archive), places)):
             return of_key
         if not found:
-            # a large export is split over archives without regard to what belongs together
-            elsewhere = (self._in_archive(place, archive) for place in places for archive in self._with_pictures)
-            found = _first(elsewhere)
+            found = self._elsewhere(document, places)
+            if len({picture.item_id for picture in found}) > 1:
+                return Neighbours([], found)
         return Neighbours(found)
+
+    def _elsewhere(self, document: Located, places: Sequence[sidecars.Beside]) -> list[Picture]:
+        """Return the pictures outside of a sidecar's archive that it may mean, all equally well.
+
+        A large export is split over archives without regard to what belongs together.
+        """
+        return _first(_best(place, document, self._seen.outside(place.path, document)) for place in places)
 
     def _in_archive(self, place: sidecars.Beside, archive: UUID | None) -> list[Picture]:
         return _fitting(place, self._seen.beside(place.path, archive))
@@ -160,7 +167,7 @@ def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Pictur
 def _of_key(by_key: Mapping[str, list[Picture]], places: Iterable[sidecars.Beside]) -> Neighbours:
     """Return the pictures whose key in WebDataset is the name of a sidecar: a.input.jpg for a.txt."""
     found = _first(by_key.get(place.path, []) for place in places if place.suffix is None)
-    is_one = len({picture.located.name for picture in found}) == 1
+    is_one = len({picture.located.name for picture in found}) == 1 or len({p.item_id for p in found}) == 1
     return Neighbours(found) if is_one else Neighbours([], found)
 
 
@@ -171,6 +178,24 @@ def _by(pictures: Iterable[Picture], key_of: Callable[[str], str | None]) -> dic
         if (key := key_of(picture.located.name)) is not None:
             found.setdefault(key, []).append(picture)
     return found
+
+
+def _best(place: sidecars.Beside, document: Located, pictures: Iterable[Picture]) -> list[Picture]:
+    """Return the pictures of other archives that a place means best: if all are unpacked, then in the same folder."""
+    unpacked = _lower(document.unpacked)
+
+    def rank(picture: Picture) -> tuple[bool, ...]:
+        located = picture.located
+        apart = unpacked.isdisjoint(_lower(located.unpacked))
+        return apart, not document.is_alike(located), stem(located.name) != base_name(place.path)
+
+    ranked = [(rank(picture), picture) for picture in pictures if place.named_like(picture.located.name)]
+    best = min((found for found, _ in ranked), default=None)
+    return [picture for found, picture in ranked if found == best]
+
+
+def _lower(folders: Iterable[tuple[str, ...]]) -> set[str]:
+    return {"/".join(folder).lower() for folder in folders}
 
 
 def _first(results: Iterable[list[Picture]]) -> list[Picture]:
