@@ -81,7 +81,8 @@ def test_an_upload_that_is_stopped_before_its_first_file_says_so(
         done = run(upload.upload, collection, folder)
         assert (done.exit_code, lines(done.stderr)) == (130, ["Stopped: nothing was sent."])
         done = run(upload.upload, collection, "--json", folder)
-        assert json.loads(done.stdout)["error"]["message"] == "Stopped: nothing was sent."
+        (answer,) = lines(done.stdout)
+        assert json.loads(answer)["error"]["message"] == "Stopped: nothing was sent."
     assert ada.get(f"/jobs?collection={collection}").json["jobs"] == []
     monkeypatch.setattr(sending.Sender, "_send_lot", stopped)
     done = run(upload.upload, collection, folder)
