@@ -118,7 +118,7 @@ def run_units(
 
 
 def _do(context: WorkerContext, claimed: Sequence[Claim], function: UnitsFunction, finisher: Finisher | None) -> None:
-    """Make an attempt of each unit, and end each of them."""
+    """Make an attempt of each unit, and end each of them by itself."""
     began = time.monotonic()
     with ExitStack() as stack:
         held = []
@@ -128,12 +128,14 @@ def _do(context: WorkerContext, claimed: Sequence[Claim], function: UnitsFunctio
             ending = stack.enter_context(ExitStack())
             _current.append(claim)
             ending.callback(_current.remove, claim)
-            held.append(LeasedUnit(claim, ending.enter_context(Lease(context.sessions, claim, context.settings))))
-            endings.append(ending)
             with _logged(claim):
                 log.info("unit.started")
+                held.append(LeasedUnit(claim, ending.enter_context(Lease(context.sessions, claim, context.settings))))
+            endings.append(ending)
         try:
-            results = function(context, held)
+            # lines of one unit have its ids, those of several only that of the first
+            with _logged(claimed[0]) if len(claimed) == 1 else structlog.contextvars.bound_contextvars(units=len(held)):
+                results = function(context, held)
         except Exception as error:
             results = [error] * len(held)
         # each unit is ended below, whatever happens to the others
