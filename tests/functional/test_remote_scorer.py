@@ -163,7 +163,8 @@ def _assert_attempts(stack: LocalStack, job: str) -> None:
 def test_what_the_server_cannot_do_is_refused_when_the_search_is_submitted(api: Api) -> None:
     from retllm.errors import InvalidInput, RetllmError
 
-    (row,) = api.get("/collections")["collections"]
+    row = api.call("POST", "/collections", json={"name": "Refused"})
+    api.call("POST", f"/collections/{row['id']}/items", json={"items": [{"text": "a red circle"}]})
     for asked, field in (({"injection": {"trigger": "entropy"}}, "injection.trigger"), ({"trace": True}, "trace")):
         with pytest.raises(RetllmError) as raised:
             api.call("POST", f"/collections/{row['id']}/searches", json={"text": "a red circle"} | asked)
