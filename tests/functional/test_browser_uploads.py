@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +235,7 @@ def test_stop_tells_what_arrived_and_that_is_indexed(page: Page, api: httpx.Clie
     unsent = page.locator("tr[data-status=rejected]")
     expect(unsent).to_have_count(10)
     expect(unsent.first).to_contain_text("Not sent: the upload was stopped; send the rest")
-    expect(page.locator("[data-unsent] li")).to_have_count(10)
+    expect(page.locator("[data-unsent] li")).to_have_text([*(f"note {n}.txt" for n in range(40, 45)), "and 5 more"])
     assert _names(api, empty) == _numbered(0, 40)
     expect(page.locator("#index-state")).to_contain_text("All 40 items are indexed")
     page.unroute("**/uploads/*/files")
@@ -244,9 +245,7 @@ def test_stop_tells_what_arrived_and_that_is_indexed(page: Page, api: httpx.Clie
     assert _names(api, empty) == _numbered(0, 50)
 
 
-def test_a_reload_shows_what_became_of_the_files_and_the_rest_can_be_sent(
-    page: Page, api: httpx.Client, empty: str
-) -> None:
+def test_a_reload_lists_what_was_not_sent(page: Page, api: httpx.Client, empty: str) -> None:
     page.on("dialog", lambda dialog: dialog.accept())
     sent: list[Route] = []
 
@@ -256,19 +255,89 @@ def test_a_reload_shows_what_became_of_the_files_and_the_rest_can_be_sent(
             route.continue_()
 
     page.route("**/uploads/*/files", answer)
+    # whatever else a page sends that is left may come or not
+    page.route(re.compile("/unsent$"), lambda route: route.abort())
     _drop(page, 0, 30)
     expect(page.locator("[data-sent]")).to_contain_text("20 of 30 files")
+    _drop(page, 30, 32)
+    expect(page.locator("[data-sent]")).to_contain_text("20 of 32 files")
     page.reload()
     # the page that was left closed its upload
-    expect(page.locator("#outcomes [data-summary]")).to_have_text("20 added.")
-    page.get_by_role("link", name="Details of this upload").click()
+    expect(page.locator("#outcomes [data-summary]")).to_have_text("20 added, 12 rejected.")
+    expect(page.locator("tr[data-status=rejected]").first).to_contain_text("Not sent: the page was left; choose")
+    page.get_by_role("link", name="All outcomes of this upload").click()
     expect(page.get_by_role("heading", name="Upload", level=1)).to_be_visible()
-    expect(page.locator("tr[data-status=added]")).to_have_count(20)
+    expect(page.locator("tr[data-status=rejected]")).to_contain_text([f"note {n}.txt" for n in range(20, 32)])
     expect(page.locator("#job")).to_have_attribute("data-over", "true")
     (job,) = _jobs(api, empty)
     assert job["state"] == "succeeded"
     assert _names(api, empty) == _numbered(0, 20)
     expect(page.locator(".timeline")).to_contain_text("20 of 20")
+
+
+def _pictures(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Write small pictures with these names, each of a colour of its own."""
+    for n, name in enumerate(names):
+        Image.new("RGB", (24, 16), (9 * n, 50, 50)).save(folder / name)
+    return sorted(folder.iterdir())
+
+
+def test_a_cancelled_job_ends_the_upload_and_lists_the_rest(
+    page: Page, api: httpx.Client, empty: str, tmp_path: Path
+) -> None:
+    sent: list[Route] = []
+
+    def answer(route: Route) -> None:
+        sent.append(route)
+        if len(sent) == 1:
+            route.continue_()
+
+    page.route("**/uploads/*/files", answer)
+    expect(page.get_by_text("No items yet", exact=True)).to_be_visible()
+    page.get_by_label("Files").set_input_files(_pictures(tmp_path, [f"{n:02}.png" for n in range(24)]))
+    page.get_by_role("button", name="Upload", exact=True).click()
+    # the page shows what is there while more is sent
+    expect(page.locator(".tile")).to_have_count(20)
+    expect(page.get_by_label("Query text")).to_be_visible()
+    expect(page.locator("[data-sent]")).to_contain_text("20 of 24 files")
+    (job,) = _jobs(api, empty)
+    api.post(f"/jobs/{job['id']}/cancel").raise_for_status()
+    sent[1].continue_()
+    expect(page.locator("[data-said]")).to_have_text(
+        "The job of this upload was cancelled. Resume it for what arrived, and upload the rest again. "
+        "20 of 24 files arrived. 4 files were not sent."
+    )
+    expect(page.locator("[data-summary]")).to_have_text("20 added, 4 rejected.")
+    expect(page.locator("tr[data-status=rejected]")).to_contain_text(["Not sent: the upload was cancelled."] * 4)
+    page.get_by_role("link", name="All outcomes of this upload").click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    expect(page.get_by_role("button", name="Try rejected files again")).to_be_hidden()
+
+
+def test_names_are_the_same_whether_sent_or_known(page: Page, api: httpx.Client, empty: str, tmp_path: Path) -> None:
+    names = ['5" disk.png', "5%22 disk.png", "50%.png", "a #1.png", "a%0Ab.png", "back\\slash.png"]
+    files = _pictures(tmp_path, names)
+    shown = {name.replace("\\", "/") for name in names}
+    for status in ("added", "duplicate"):
+        page.reload()
+        page.get_by_label("Files").set_input_files(files)
+        page.get_by_role("button", name="Upload", exact=True).click()
+        expect(page.locator("[data-said]")).to_have_text("6 files arrived.")
+        expect(page.locator("[data-summary]")).to_have_text(f"6 {status}.")
+        job = _jobs(api, empty)[0]["id"]
+        rows = api.get(f"/uploads/{job}/files").raise_for_status().json()["files"]
+        assert {row["name"] for row in rows} == shown
+        # also when indexing is over
+        expect(page.locator("#outcomes")).to_contain_text(f"6 {status}. Processed. All outcomes")
+    assert set(_names(api, empty)) == shown
+
+
+def test_the_state_of_the_last_upload_follows_its_job_to_the_end(page: Page, stack: LocalStack) -> None:
+    with paused(stack, "embed"):
+        _drop(page, 0, 1)
+        expect(page.locator("#outcomes")).to_contain_text("Processed; new items are being indexed.")
+        expect(page.locator(".tile")).to_have_count(1)
+    expect(page.locator("#outcomes")).to_contain_text("1 added. Processed. All outcomes")
 
 
 def test_pictures_that_arrived_before_are_not_sent_again(

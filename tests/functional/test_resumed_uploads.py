@@ -272,6 +272,40 @@ def test_stopping_says_what_arrived_and_indexes_it(
     assert files == [("large.png", "incomplete")]
 
 
+def test_what_a_killed_command_did_not_send_is_listed_when_its_upload_is_closed(
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, folder: Path
+) -> None:
+    key = server.collection("Killed")
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(sending.Sender, "_send_batch", die)
+    with pytest.raises(Killed):
+        upload(monkeypatch, server, proxy, key, folder)
+    with server.client() as client:
+        (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
+        close(server, job["id"])
+        rejected = client.get(f"/uploads/{job['id']}/files", params={"status": "rejected"}).json()["files"]
+    assert {file["name"]: file["error"]["code"] for file in rejected} == dict.fromkeys(
+        ["captions.csv", "large.png", *(f"{number}.png" for number in range(8))], "not_sent"
+    )
+
+
+def test_names_arrive_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, tmp_path: Path
+) -> None:
+    names = ['5" disk.png', "5%22 disk.png", "50%.png", "a #1.png", "größe.png"]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(picture(f"rgb(9, {number * 20}, 9)"))
+    key = server.collection("Names")
+    for status in ("added", "duplicate"):
+        assert statuses(upload(monkeypatch, server, proxy, key, tmp_path)) == dict.fromkeys(names, status)
+
+
 def test_an_independent_client_of_the_protocol_sends_a_file(server: Server, folder: Path) -> None:
     key = server.collection("tus")
     content = (folder / "large.png").read_bytes()

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from retllm.cli.client import Json, RequestRejected, Unreachable
 from retllm.cli.folders import Found, OpenedFile, Unreadable
 from retllm.cli.patience import PatientApi
-from retllm.errors import NotSent, RetllmError, TooLarge
+from retllm.errors import RetllmError, TooLarge
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.streams import LARGE
 
@@ -60,6 +61,8 @@ class Sender:
     def send(self, files: Sequence[Found]) -> None:
         """Send the files that the server does not have, in their order, and tell it of those that are not sent.
 
+        It knows all names before the first bytes, so that it can list what is missing whenever this ends.
+
         Raises:
             GaveUp: the server was away for too long.
             RequestRejected: the server takes no more files, for example because its storage is full.
@@ -68,6 +71,9 @@ class Sender:
         lots = list(_cut(files, _LOT_FILES, _LOT_BYTES))
         stop = threading.Event()
         pool = ThreadPoolExecutor(1, "hash")
+        for first in range(0, len(files), _NOTED):
+            names = [file.name for file in files[first : first + _NOTED]]
+            self.api.call("POST", f"/uploads/{self.upload_id}/expected", json={"first": first, "names": names})
         self._note_unsent()
         try:
             hashing = [pool.submit(self._hashed, lot, stop) for lot in lots[:1]]
@@ -81,18 +87,17 @@ class Sender:
             pool.shutdown(cancel_futures=True)
 
     def leave(self, reason: str) -> int | None:
-        """Note why the files that are left are not sent, and close the upload, in a bounded time.
+        """Close the upload in a bounded time, and say why the files that are left are not sent.
 
         Returns:
             How many files arrived, as the server says; None if it did not answer in time.
         """
-        self.unsent += [rejected(file.name, NotSent(reason)) for file in self.left]
-        self.left.clear()
         end = time.monotonic() + _LEAVING_SECONDS
         with suppress(RetllmError):
             self._note_unsent(lambda *request, **options: self._before(end, *request, **options))
         with suppress(RetllmError):
-            closed = self._before(time.monotonic() + _CLOSING_SECONDS, "POST", f"/uploads/{self.upload_id}/close")
+            end = time.monotonic() + _CLOSING_SECONDS
+            closed = self._before(end, "POST", f"/uploads/{self.upload_id}/close", json={"reason": reason})
             return int(closed["arrived"])
         return None
 
@@ -184,9 +189,9 @@ class Sender:
                     self._leave_out(one.file, error)
             if not opened:
                 return True
-            parts = [("file", (one.file.name, stream)) for one, stream in opened.items()]
+            parts = [("file", (quote(one.file.name), stream)) for one, stream in opened.items()]
             try:
-                self.api.once("POST", f"/uploads/{self.upload_id}/files", files=parts)
+                self.api.once("POST", f"/uploads/{self.upload_id}/files", files=parts, params={"quoted": "true"})
             except Unreadable as error:
                 (wrong,) = (one for one, stream in opened.items() if stream.problem is error)
                 batch.remove(wrong)

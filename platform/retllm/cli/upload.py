@@ -145,7 +145,7 @@ def upload_files(
         Conflict: the job was cancelled before all files were sent.
     """
     patient = PatientApi(api.http, Patience(patience, show.say))
-    asked = {"index": index, "texts": texts}
+    asked = {"index": index, "texts": texts, "files": len(files.found)}
     rows: dict[tuple[str | None, str], list[Json]] = {}
     jobs: list[Json] = []
     with show.progress(quiet=quiet) as bar:
@@ -256,7 +256,7 @@ def _closing(sender: Sender, total: int) -> Iterator[None]:
         raise GaveUp(f"{error.message} {here} {_AGAIN}", not_sent=missing) from error
     except KeyboardInterrupt as error:
         show.say("Stopping: the server is told what was not sent. Press Ctrl-C again to leave at once.")
-        with _stoppable(f"Left at once; job {sender.upload_id} lists what arrived, and nothing else. {_AGAIN}"):
+        with _stoppable(f"Left at once; job {sender.upload_id} lists later what did not arrive. {_AGAIN}"):
             here = _left(sender, total)
         raise Interrupted(here) from error
     except RetllmError as error:
@@ -278,12 +278,7 @@ def _left(sender: Sender, total: int) -> str:
     arrived = sender.leave(_STOPPED)
     if arrived is None:
         here = f"Stopped: at least {sender.arrived:,} of {total:,} files arrived."
-        return f"{here} The server did not answer in time, so job {job} may list no more than these. {_AGAIN}"
-    if sender.unsent:
-        return (
-            f"Stopped: {arrived:,} of {total:,} files arrived. There was no time to list the other ones in job {job}. "
-            f"{_AGAIN}"
-        )
+        return f"{here} The server did not answer in time; it lists the others in job {job} later. {_AGAIN}"
     if not arrived:
         return f"Stopped: nothing was sent, as job {job} lists. {_AGAIN}"
     here = f"Stopped: {arrived:,} of {total:,} files arrived; they stay, and job {job} goes on with them."

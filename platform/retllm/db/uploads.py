@@ -18,7 +18,8 @@ UNPACKED = ".unpacked"
 class Upload(Base):
     """What an upload job has besides the job; its key is that of the job.
 
-    ``closed_at`` is null while further files may come; ``active_at`` is when the last one came.
+    ``closed_at`` is null while further files may come; ``active_at`` is when the last one came; ``expected`` is how
+    many its client announced when it opened it.
     """
 
     __tablename__ = "uploads"
@@ -27,6 +28,20 @@ class Upload(Base):
     id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     active_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
     closed_at: Mapped[datetime | None]
+    expected: Mapped[int] = mapped_column(server_default=sa.text("0"))
+
+
+class ExpectedFiles(Base):
+    """Names of files that the client of an open upload is going to send, up to some hundreds in one row.
+
+    ``first`` is the place of the first of them among all that the upload expects, so that a repeated request adds none.
+    """
+
+    __tablename__ = "expected_files"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    first: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    names: Mapped[list[str]]
 
 
 class UploadFile(Keyed, Base):

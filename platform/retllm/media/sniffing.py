@@ -15,10 +15,11 @@ from retllm.settings import Settings
 _CSV_SUFFIXES = frozenset({".csv", ".tsv", ".token"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-ACCEPTED = (
-    f"pictures ({PICTURE_FORMATS}), PDFs, films, texts (.txt), "
-    "captions (.csv, .json, .xmp and others), ZIP and tar archives"
+ACCEPTED_SENTENCE = (
+    f"Accepted: pictures ({PICTURE_FORMATS}), PDFs, films, texts (.txt), "
+    "captions (.csv, .json, .xmp and others), ZIP and tar archives."
 )
+"""The end of messages on files of other kinds."""
 
 
 class FileKind(StrEnum):
@@ -89,7 +90,7 @@ def sniff(head: bytes, name: str) -> FileKind:
     if _film(head) is not None:
         return FileKind.FILM
     if (what := other_kinds.name_of(head, textual=not _describes_one(name))) is not None:
-        raise MediaRejected(f"The file is {what}. Accepted: {ACCEPTED}.")
+        raise MediaRejected(f"The file is {what}. {ACCEPTED_SENTENCE}")
     if b"\0" in head:
         raise _misnamed(name)
     return _by_suffix(name)
@@ -180,4 +181,4 @@ def _misnamed(name: str) -> MediaRejected:
         return MediaRejected(f"The file is named {suffix} but is not such an archive: pack it again.")
     if role is FileRole.FILM:
         return MediaRejected(f"The file is named {suffix} but is not such a film: export it again as MP4.")
-    return MediaRejected(f"The kind of the file is unknown. Accepted: {ACCEPTED}.")
+    return MediaRejected(f"The kind of the file is unknown. {ACCEPTED_SENTENCE}")

@@ -21,6 +21,7 @@ FAILED = "failed"
 """The error code of files whose unit is dead."""
 CANCELLED = "cancelled"
 """The error code of files that waited when their upload was cancelled."""
+_UNSENT = "Not sent: the upload was cancelled. Upload the same files again to send the rest."
 
 
 def _next_units(session: Session, job: Job) -> NextUnits | None:
@@ -77,7 +78,7 @@ def _finish(_session: Session, _job: Job) -> None:
 
 def _cancelled(session: Session, job: Job) -> None:
     """Close the upload, and reject the files that still wait; they can be tried again."""
-    close(session, session.get_one(Upload, job.id, populate_existing=True))
+    close(session, session.get_one(Upload, job.id, populate_existing=True), _UNSENT)
     error = "The upload was cancelled before this file was processed: retry the upload, or send the file again."
     session.execute(
         sa.update(UploadFile)

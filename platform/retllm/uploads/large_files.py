@@ -286,9 +286,12 @@ def reject_incomplete(session: Session, job_id: UUID) -> None:
     found = session.scalars(query.order_by(LargeFile.id)).all()
     unsent.forget(session, job_id, {large.name for large in found})
     for large in found:
-        here, whole = (streams.mebibytes(count) for count in (_arrived(session, large).offset, large.size_bytes))
-        error = Incomplete(
-            f"Only {here} of {whole} arrived: send the file again within a day, and only the rest is sent."
+        offset, whole = _arrived(session, large).offset, streams.mebibytes(large.size_bytes)
+        here = f"Only {streams.mebibytes(offset)} of {whole} arrived"
+        error = (
+            Incomplete(f"{here}: send the file again within a day, and only the rest is sent.")
+            if offset
+            else NotSent(f"Not sent: nothing of its {whole} arrived. Send the file again.")
         )
         columns = {"size_bytes": large.size_bytes, "sha256": large.sha256, **rejection(error)}
         session.add(UploadFile(id=new_id(), job_id=job_id, name=large.name, **columns))

@@ -41,6 +41,7 @@ def open_upload(
     *,
     index: bool = True,
     texts: bool = False,
+    expected: int = 0,
     idempotency_key: str | None = None,
     job_id: UUID | None = None,
 ) -> Submitted:
@@ -48,8 +49,9 @@ def open_upload(
 
     Args:
         index: whether to embed what arrives.
-        job_id: the key of the new job, under which files may be stored before.
         texts: whether the rows of a sheet that name no picture become texts.
+        expected: how many files are to come, if that is known.
+        job_id: the key of the new job, under which files may be stored before.
 
     Raises:
         NotFound: the collection does not exist.
@@ -60,7 +62,7 @@ def open_upload(
     params = embedding_params(embedders_for(collection, settings), settings) | {"index": index, "texts": texts}
     job, created = insert_job(session, actor, collection_id, JobKind.UPLOAD, params, idempotency_key, job_id=job_id)
     if created:
-        session.add(Upload(id=job.id))
+        session.add(Upload(id=job.id, expected=expected))
         session.flush()
     return Submitted(job, [], created=created)
 
@@ -98,8 +100,11 @@ def _units(files: Sequence[ReceivedFile]) -> Iterator[dict[str, Any]]:
         yield {"items": batch}
 
 
-def close_upload(session: Session, job_id: UUID) -> list[Notification]:
+def close_upload(session: Session, job_id: UUID, reason: str = unsent.LEFT) -> list[Notification]:
     """Take no more files; return the units to notify workers of. A closed upload stays as it is.
+
+    Args:
+        reason: why expected files that did not come are not sent, and what to do about it.
 
     Raises:
         NotFound: the upload was deleted.
@@ -108,15 +113,19 @@ def close_upload(session: Session, job_id: UUID) -> list[Notification]:
     if job is None:
         raise NotFound("There is no such upload.")
     upload = session.get_one(Upload, job_id, populate_existing=True)
-    return lifecycle.finish_if_complete(session, job) if close(session, upload) else []
+    return lifecycle.finish_if_complete(session, job) if close(session, upload, reason) else []
 
 
-def close(session: Session, upload: Upload) -> bool:
-    """Let an upload, whose job is locked, take no more files; return false if it was closed before."""
+def close(session: Session, upload: Upload, reason: str) -> bool:
+    """Let an upload, whose job is locked, take no more files; return false if it was closed before.
+
+    Expected files that did not come are noted with ``reason``.
+    """
     if upload.closed_at is not None:
         return False
     upload.closed_at = sa.func.now()
     large_files.reject_incomplete(session, upload.id)
+    unsent.note_missing(session, upload, reason)
     return True
 
 
@@ -134,7 +143,8 @@ def lock_open(session: Session, job_id: UUID, *, or_cancelled: bool = False) -> 
     if job.cancel_requested or job.state is JobState.CANCELLED:
         if or_cancelled:
             return job
-        raise Conflict("The upload was cancelled: begin another one.", job_id=str(job_id), cancelled=True)
+        told = "The job of this upload was cancelled. Resume it for what arrived, and upload the rest again."
+        raise Conflict(told, job_id=str(job_id), cancelled=True)
     if upload.closed_at is not None or job.finished_at is not None:
         raise Conflict("This upload takes no more files: begin another one.", job_id=str(job_id), cancelled=False)
     return job

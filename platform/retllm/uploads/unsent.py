@@ -1,4 +1,4 @@
-"""Files that a client never sends: what it says of them, until they arrive after all."""
+"""Files that a client never sends: what it says of them, until they arrive after all, and what it announced in vain."""
 
 from __future__ import annotations
 
@@ -6,15 +6,77 @@ from collections.abc import Collection, Sequence
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus
 from retllm.db.many import insert_many
 from retllm.db.tables import new_id
-from retllm.db.uploads import Upload, UploadFile
+from retllm.db.uploads import ExpectedFiles, Upload, UploadFile
 from retllm.errors import Incomplete, NotSent
+from retllm.media.file_table import clutter_of
+from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome
 from retllm.uploads.captions import columns_of
+from retllm.uploads.receive import rejection
+
+LEFT = "Not sent: the upload ended before this file came. Upload the same files again to send the rest."
+"""Why an expected file is missing, if its client said nothing."""
+
+
+def expect(session: Session, job_id: UUID, first: int, names: Sequence[str]) -> None:
+    """Note names of files that are to come to an upload whose job is locked.
+
+    Args:
+        first: the place of the first of these among all that the client announces; the same place again adds nothing.
+    """
+    rows = insert(ExpectedFiles).values(job_id=job_id, first=first, names=[clean_name(name) for name in names])
+    session.execute(rows.on_conflict_do_nothing())
+    session.execute(sa.update(Upload).where(Upload.id == job_id).values(active_at=sa.func.now()))
+
+
+def note_missing(session: Session, upload: Upload, reason: str) -> None:
+    """Note every file that an upload, whose job is locked, expected and that neither came nor was noted.
+
+    Clutter is not missed.
+    """
+    names = [name for name in session.scalars(_missing(upload.id)) if clutter_of(name) is None]
+    named = sa.select(sa.func.coalesce(sa.func.sum(sa.func.cardinality(ExpectedFiles.names)), 0))
+    unnamed = upload.expected - session.scalars(named.where(ExpectedFiles.job_id == upload.id)).one()
+    rows = [{"name": name, "count": 1} for name in names]
+    if unnamed > 0:
+        rows.append({"name": "1 more file" if unnamed == 1 else f"{unnamed:,} more files", "count": unnamed})
+    told = {"job_id": upload.id, **rejection(NotSent(reason))}
+    if rows:
+        session.execute(insert_many(UploadFile, [{"id": new_id(), **told, **row} for row in rows]))
+    session.execute(sa.delete(ExpectedFiles).where(ExpectedFiles.job_id == upload.id))
+
+
+def _missing(job_id: UUID) -> sa.Select[str]:
+    """Return the query of expected names in their order, each as often as it is missing."""
+    names = sa.func.unnest(ExpectedFiles.names).table_valued("name", with_ordinality="place")
+    one = names.render_derived(name="one")
+    place = (ExpectedFiles.first, one.c.place)
+    nth = sa.func.row_number().over(partition_by=one.c.name, order_by=place).label("nth")
+    expected = (
+        sa.select(one.c.name, ExpectedFiles.first, one.c.place, nth)
+        .select_from(ExpectedFiles)
+        .join(one, sa.true())
+        .where(ExpectedFiles.job_id == job_id)
+        .subquery()
+    )
+    come = (
+        sa.select(UploadFile.name, sa.func.count().label("count"))
+        .where(UploadFile.job_id == job_id, UploadFile.parent_id.is_(None))
+        .group_by(UploadFile.name)
+        .subquery()
+    )
+    return (
+        sa.select(expected.c.name)
+        .outerjoin(come, come.c.name == expected.c.name)
+        .where(expected.c.nth > sa.func.coalesce(come.c.count, 0))
+        .order_by(expected.c.first, expected.c.place)
+    )
 
 
 def note(session: Session, job_id: UUID, outcomes: Sequence[FileOutcome]) -> None:

@@ -15,6 +15,7 @@ from retllm.db.tables import Item, Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.history.file_counts import file_counts
 from retllm.media.outcomes import FileError, FileOutcome, place
+from retllm.uploads.handler import CANCELLED, FAILED
 from retllm.uploads.kept import to_try_again
 
 OUTCOMES = tuple(status for status in FileStatus if status is not FileStatus.WAITING)
@@ -106,8 +107,12 @@ def files_with_rejected_first(
 
 
 def has_kept_rejected(session: Session, job_id: UUID) -> bool:
-    """Return whether rejected files and rows of an upload can be tried again, because their bytes are kept."""
-    return session.scalar(to_try_again(job_id).limit(1)) is not None
+    """Return whether rejected files and rows of an upload can be tried again, because their bytes are kept.
+
+    Those that a failure or a cancellation left are not counted: a retry of the job goes on with them.
+    """
+    code = sa.func.coalesce(UploadFile.error_code, "")
+    return session.scalar(to_try_again(job_id).where(code.not_in([FAILED, CANCELLED])).limit(1)) is not None
 
 
 def upload_files(

@@ -205,6 +205,7 @@ POLICY: dict[str, Needs] = {
     "api.send_files": Needs.CHANGE,
     "api.retry_upload": Needs.CHANGE,
     "api.note_unsent_files": Needs.CHANGE,
+    "api.expect_files": Needs.CHANGE,
     "api.create_large_file": Needs.CHANGE,
     "api.get_large_file": Needs.CHANGE,
     "api.append_part": Needs.CHANGE,

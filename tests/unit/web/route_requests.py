@@ -93,6 +93,7 @@ BODIES: dict[str, Callable[[Scene, SceneBuilder], RequestOptions]] = {
     "api.set_visibility": lambda *_: _json(visibility="private"),
     "api.upload_items": lambda *_: _json(items=[{"text": "a robin"}]),
     "api.open_upload": lambda *_: _json(index=True),
+    "api.expect_files": lambda *_: _json(first=0, names=["a.png"]),
     "api.note_unsent_files": lambda *_: _json(files=[{"name": "a.png", "status": "rejected", "reason": "gone"}]),
     "api.announce_files": lambda *_: _json(files=[{"name": "a.png", "size": 1, "sha256": "0" * 64}]),
     "api.send_files": lambda *_: _file("file", picture("blue"), "blue.png"),

@@ -193,3 +193,19 @@ def test_the_protocol_is_named_and_its_rules_hold(ada: Caller, collection: str, 
         assert answer.status_code == 415
     stream = ada.post(f"/uploads/{upload}/known", data=b"{}", content_type=STREAM)
     assert stream.status_code == 415
+
+
+def test_a_file_of_which_nothing_arrived_is_not_sent(ada: Caller, collection: str) -> None:
+    upload = begin(ada, collection)
+    assert ada.post(f"/uploads/{upload}/expected", json={"first": 0, "names": ["none", "half"]}).status_code == 204
+    announce(ada, upload, "none", b"\0" * (3 << 20))
+    patch(ada, announce(ada, upload, "half", b"\1" * (3 << 20)), 0, b"\1" * (1 << 20))
+    ada.post(f"/uploads/{upload}/close")
+    rows = ada.get(f"/uploads/{upload}/files").json["files"]
+    assert {row["name"]: (row["error"]["code"], row["error"]["message"]) for row in rows} == {
+        "none": ("not_sent", "Not sent: nothing of its 3.0 MiB arrived. Send the file again."),
+        "half": (
+            "incomplete",
+            "Only 1.0 MiB of 3.0 MiB arrived: send the file again within a day, and only the rest is sent.",
+        ),
+    }

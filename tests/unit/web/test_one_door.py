@@ -237,7 +237,7 @@ def test_the_script_of_the_pages_gives_the_outcomes_of_the_api(scripts: Page, ex
 @browser
 @pytest.mark.browser
 def test_the_script_says_what_it_leaves_out_of_a_drop(scripts: Page) -> None:
-    unsent = scripts.evaluate(
+    found = scripts.evaluate(
         """async () => {
             const { dropped } = await import("/folders.js");
             const failing = (_, reject) => reject(new DOMException("no", "NotReadableError"));
@@ -246,15 +246,38 @@ def test_the_script_says_what_it_leaves_out_of_a_drop(scripts: Page) -> None:
                 createReader: () => ({ readEntries: inner ?? ((done) => done([])) }),
             });
             const file = (name) => ({ name, fullPath: `/${name}`, isFile: true, file: failing });
-            const entries = [folder("empty"), folder("locked", failing), file("secret.png"), file("Thumbs.db")];
+            // Chromium answers never for the content of some folders
+            let calls = 0;
+            const half = folder("half", (done, fail) => [done, fail][calls++]([good]));
+            // and gives names that are not UTF-8 as empty ones with the path of their folder
+            const bad = [true, true, false].map((isDirectory) => ({ name: "", fullPath: "/outer/", isDirectory }));
+            const nested = [[half, ...bad, folder("stuck", () => {})], []];
+            const good = { ...file("good.png"), file: (done) => done(new File([], "good.png")) };
+            const outer = folder("outer", (done) => done(nested.shift()));
+            const entries = [folder("empty"), folder("locked", failing), file("secret.png"), file("Thumbs.db"), outer];
             const items = entries.map((entry) => ({ kind: "file", webkitGetAsEntry: () => entry }));
-            return (await dropped({ items })).unsent.map(({ name, status }) => [name, status]);
+            const wait = globalThis.setTimeout;
+            globalThis.setTimeout = (act, ms) => wait(act, ms / 1000);
+            const { files, unsent } = await dropped({ items });
+            globalThis.setTimeout = wait;
+            return { files: files.map(({ name }) => name), unsent };
         }"""
     )
-    assert unsent == [
+    reasons = {one["name"]: one["reason"] for one in found["unsent"]}
+    assert all("cannot read this folder" in reasons[name] for name in ("locked", "stuck", "half"))
+    assert "2 folders here, since their names are not UTF-8. Upload the folder by the" in reasons["outer/…/…"]
+    assert "a file here, since its name is not UTF-8" in reasons["outer/…"]
+    assert "permissions" in reasons["secret.png"]
+    # what a folder gave before it failed is sent
+    assert found["files"] == ["good.png"]
+    assert [[one["name"], one["status"]] for one in found["unsent"]] == [
         ["empty", "rejected"],
         ["locked", "rejected"],
         ["secret.png", "rejected"],
+        ["outer/…/…", "rejected"],
+        ["outer/…", "rejected"],
+        ["half", "rejected"],
+        ["stuck", "rejected"],
         ["Thumbs.db", "ignored"],
     ]
 

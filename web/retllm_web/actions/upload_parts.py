@@ -96,6 +96,26 @@ def _take_kept(upload_id: UUID, name: str, key: str) -> bool:
     return False
 
 
+def expect(actor: Actor, upload_id: UUID, first: int, names: Sequence[str]) -> None:
+    """Note names of files that come to an open upload; those that never do are listed as not sent when it is closed.
+
+    Args:
+        first: the place of the first of these among all that the client announces.
+
+    Raises:
+        NotFound: no such upload.
+        Forbidden: ``actor`` may not change its collection.
+        Conflict: it takes no more files.
+    """
+
+    def note(session: Session) -> None:
+        for_change(session, actor, upload_id)
+        submit.lock_open(session, upload_id)
+        unsent.expect(session, upload_id, first, names)
+
+    run_transaction(services().sessions, note)
+
+
 def note_unsent(actor: Actor, upload_id: UUID, outcomes: Sequence[FileOutcome]) -> None:
     """Note in an open or cancelled upload what became of files that are never sent, each once.
 

@@ -27,7 +27,7 @@ from retllm.media.clutter import ClutterCount
 from retllm.media.outcomes import IncomingFile
 from retllm.queue.notifications import Notification
 from retllm.queue.submission import Submitted
-from retllm.uploads import offers, submit
+from retllm.uploads import offers, submit, unsent
 from retllm.uploads.offers import Offer
 from retllm.uploads.receive import ReceivedFile, receive
 from retllm.uploads.views import UploadState, is_processed, upload_state
@@ -47,9 +47,15 @@ BATCH = 32
 
 
 def begin(
-    actor: Actor, collection_id: UUID, *, index: bool = True, texts: bool = False, idempotency_key: str | None = None
+    actor: Actor,
+    collection_id: UUID,
+    *,
+    index: bool = True,
+    texts: bool = False,
+    expected: int = 0,
+    idempotency_key: str | None = None,
 ) -> JobView:
-    """Open an upload.
+    """Open an upload, which expects so many files if that is known.
 
     Raises:
         NotFound: no such collection.
@@ -60,7 +66,14 @@ def begin(
     return submissions.submit(
         actor,
         lambda session: submit.open_upload(
-            session, actor, collection_id, settings, index=index, texts=texts, idempotency_key=idempotency_key
+            session,
+            actor,
+            collection_id,
+            settings,
+            index=index,
+            texts=texts,
+            expected=expected,
+            idempotency_key=idempotency_key,
         ),
     )
 
@@ -161,8 +174,11 @@ def batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
         yield batch
 
 
-def close(actor: Actor, job_id: UUID, offered: Sequence[Offer] = ()) -> list[bool]:
+def close(actor: Actor, job_id: UUID, offered: Sequence[Offer] = (), reason: str | None = None) -> list[bool]:
     """Take no more files; return for each of these files whether it arrived. Nothing arrives afterwards.
+
+    Args:
+        reason: why expected files that did not come are not sent, and what to do about it.
 
     Raises:
         NotFound: no such upload.
@@ -170,18 +186,18 @@ def close(actor: Actor, job_id: UUID, offered: Sequence[Offer] = ()) -> list[boo
     """
 
     def closed(session: Session) -> list[Notification]:
-        return _closed(session, actor, for_change(session, actor, job_id))
+        return _closed(session, actor, for_change(session, actor, job_id), reason or unsent.LEFT)
 
     _notify(run_transaction(services().sessions, closed))
     with transaction(services().sessions) as session:
         return offers.arrived(session, job_id, offered) if offered else []
 
 
-def _closed(session: Session, actor: Actor, job: Job) -> list[Notification]:
+def _closed(session: Session, actor: Actor, job: Job, reason: str = unsent.LEFT) -> list[Notification]:
     state = upload_state(session, job.id)
     if state is None or state.closed_at is not None:
         return []
-    units = submit.close_upload(session, job.id)
+    units = submit.close_upload(session, job.id, reason)
     collection = session.get_one(Collection, job.collection_id)
     record(
         session,

@@ -14,6 +14,7 @@ from flask_openapi.models.media_type import MediaType
 from flask_openapi.models.request_body import RequestBody
 from flask_openapi.models.response import Response as DocumentedResponse
 from flask_openapi.models.schema import Schema
+from flask_openapi.utils import parse_body
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import FileStatus
@@ -49,6 +50,7 @@ class NewUpload(BaseModel):
 
     index: bool = Field(default=True, description="also index what arrives")
     texts: bool = Field(default=False, description="add the rows of a sheet that name no picture as texts")
+    files: int = Field(default=0, ge=0, le=1 << 30, description="how many files are to come, if that is known")
 
 
 class UploadPath(BaseModel):
@@ -68,6 +70,17 @@ class OpenUploadView(BaseModel):
     processed: bool = Field(description="whether every file has its outcome")
     arrived: int = Field(description="number of files that came, without clutter, entries and rows")
     counts: Mapping[FileStatus, int] = Field(description="number of files, entries and rows by status")
+
+
+class SendQuery(BaseModel):
+    """How the names of files are written."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    quoted: bool = Field(
+        default=False,
+        description="whether names are percent-encoded (UTF-8): in the headers of a form, `%22` is a quotation mark",
+    )
 
 
 class Receipt(BaseModel):
@@ -109,6 +122,30 @@ class Needs(BaseModel):
     needs: list[Need] = Field(description="for each file of the manifest, in its order")
 
 
+class ExpectedFiles(BaseModel):
+    """Names of files that are to come."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    first: int = Field(ge=0, le=1 << 30, description="place of the first name among all names of the upload, from 0")
+    names: list[Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]] = Field(
+        min_length=1, max_length=MAX_ANNOUNCED
+    )
+
+
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+
+
+class Closing(BaseModel):
+    """How an upload ends."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Reason | None = Field(
+        default=None, description="why expected files that did not come are not sent, and what to do about it"
+    )
+
+
 class UnsentFile(BaseModel):
     """A file that the sender leaves out, or files that it leaves out together."""
 
@@ -116,9 +153,7 @@ class UnsentFile(BaseModel):
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
     status: Literal["ignored", "rejected"] = Field(description="whether nobody misses it, or it could not be sent")
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = Field(
-        description="why, and what to do about it"
-    )
+    reason: Reason = Field(description="why, and what to do about it")
     count: int = Field(default=1, ge=1, le=1 << 30, description="how many files, if they are left out together")
 
     def outcome(self) -> FileOutcome:
@@ -176,14 +211,14 @@ _CSV = DocumentedResponse(
 )
 
 
-def form_files() -> list[IncomingFile]:
-    """Return the files of the form of this request.
+def form_files(*, quoted: bool = False) -> list[IncomingFile]:
+    """Return the files of the form of this request; ``quoted`` like :func:`sent_files`.
 
     Raises:
         InvalidInput: there is none, or another part.
     """
     refuse_other_parts(form=set(), files={"file"})
-    files = sent_files()
+    files = sent_files(quoted=quoted)
     if not files:
         raise InvalidInput("The form contains no file.", fields=[{"field": "file", "message": "missing"}])
     return files
@@ -201,6 +236,7 @@ def open_upload(path: CollectionPath, header: IdempotencyHeader, body: NewUpload
         path.collection_id,
         index=body.index,
         texts=body.texts,
+        expected=body.files,
         idempotency_key=header.idempotency_key,
     )
     return answer(_view(job.id), 201, location=f"{PREFIX}/uploads/{job.id}")
@@ -226,11 +262,35 @@ def get_upload(path: UploadPath) -> Response:
     return answer(_view(path.upload_id))
 
 
-@api.post("/uploads/<uuid:upload_id>/close", tags=TAGS, responses={200: OpenUploadView})
+_CLOSING, _CLOSING_SCHEMAS = parse_body(Closing)
+api.components_schemas.update(_CLOSING_SCHEMAS)
+
+
+@api.post(
+    "/uploads/<uuid:upload_id>/close",
+    tags=TAGS,
+    request_body=RequestBody(description="May be left out.", content=_CLOSING, required=False),
+    responses={200: OpenUploadView},
+)
 def close_upload(path: UploadPath) -> Response:
-    """Take no more files; then captions are applied and, if asked for, what arrived is indexed."""
-    uploads.close(current_actor(), path.upload_id)
+    """Take no more files; then captions are applied and, if asked for, what arrived is indexed.
+
+    Expected files that did not come are listed as not sent.
+    """
+    closing = strictly(Closing, request.get_data() or "{}")
+    uploads.close(current_actor(), path.upload_id, reason=closing.reason)
     return answer(_view(path.upload_id))
+
+
+@api.post("/uploads/<uuid:upload_id>/expected", tags=TAGS, responses={204: None, 409: ErrorBody})
+def expect_files(path: UploadPath, body: ExpectedFiles) -> Response:
+    """Say which files are to come, with the first request or soon: those that never come are listed as not sent.
+
+    That holds whoever ends the upload: a client that says why, or the server when the client is gone.
+    """
+    body = strictly(ExpectedFiles, request.get_data())
+    upload_parts.expect(current_actor(), path.upload_id, body.first, body.names)
+    return nothing()
 
 
 @api.post("/uploads/<uuid:upload_id>/known", tags=TAGS, responses={200: Needs, 409: ErrorBody})
@@ -256,12 +316,12 @@ def note_unsent_files(path: UploadPath, body: UnsentFiles) -> Response:
 
 
 @api.post("/uploads/<uuid:upload_id>/files", tags=TAGS, request_body=_FORM, responses={202: Receipts, 409: ErrorBody})
-def send_files(path: UploadPath) -> Response:
+def send_files(path: UploadPath, query: SendQuery) -> Response:
     """Send files to an open upload; the answer has a receipt for each. Those that arrive before an error stay."""
     actor = current_actor()
     # check before reading gigabytes
     upload_parts.require_change(actor, path.upload_id)
-    received = uploads.add(actor, path.upload_id, form_files())
+    received = uploads.add(actor, path.upload_id, form_files(quoted=query.quoted))
     return answer(Receipts(files=[receipt(file) for file in received]), 202)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import IO, BinaryIO, Protocol, cast
+from urllib.parse import unquote
 
 import flask
 from werkzeug import formparser
@@ -30,11 +31,16 @@ class Request(flask.Request):
         return get_input_stream({**self.environ, "wsgi.input": body}, max_content_length=limit)
 
 
-def sent_files() -> list[IncomingFile]:
-    """Return the files of the form of this request."""
+def sent_files(*, quoted: bool = False) -> list[IncomingFile]:
+    """Return the files of the form of this request.
+
+    Args:
+        quoted: whether their names are percent-encoded; otherwise ``%22`` in a name is taken for a quotation mark.
+    """
+    name_of = unquote if quoted else str
     # a browser sends an empty file field as a part without name and content
     parts = [part for part in flask.request.files.getlist("file") if part.filename]
-    return [IncomingFile(part.filename or "", cast("BinaryIO", part.stream)) for part in parts]
+    return [IncomingFile(name_of(part.filename or ""), cast("BinaryIO", part.stream)) for part in parts]
 
 
 class _Decoder(MultipartDecoder):

@@ -25,6 +25,7 @@ from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES, rej
 from retllm.history.file_counts import FileCounts
 from retllm.history.job_views import JobView, UnitError
 from retllm.media.file_table import accepted
+from retllm.media.sniffing import ACCEPTED_SENTENCE
 from retllm.media.streams import LARGE
 from retllm.scorer_address import is_remote_name
 from retllm_web.http.auth import current_actor
@@ -247,6 +248,7 @@ def install(app: Flask) -> None:
         "account_of_request": current_actor,
         "navigation": navigation,
         "ACCEPTED": accepted(),
+        "ACCEPTED_KINDS": f" {ACCEPTED_SENTENCE}",
         "LARGE": LARGE,
     }
     app.jinja_env.globals.update(tables)

@@ -25,7 +25,9 @@ from retllm_web.pages.forms import Form
 
 _WAIT_SECONDS = 20.0
 _MAX_OFFERED = 200
+_MOST = 1 << 30
 _ROUTES = {
+    "expected": "api.expect_files",
     "known": "api.announce_files",
     "unsent": "api.note_unsent_files",
     "large": "api.create_large_file",
@@ -40,22 +42,23 @@ _MESSAGES = {
 }
 
 
-class _Offers(BaseModel):
-    """The files of which the script wants to know whether they arrived."""
+class _Closing(BaseModel):
+    """How the script ends an upload: the files of which it wants to know whether they came, and why others don't."""
 
     model_config = ConfigDict(extra="forbid")
 
     files: list[Offer] = Field(default=[], max_length=_MAX_OFFERED)
+    reason: str | None = Field(default=None, min_length=1, max_length=1000)
 
     @classmethod
-    def sent(cls) -> _Offers:
-        """Return the body of this request; a beacon has none.
+    def sent(cls) -> _Closing:
+        """Return the body of this request; a beacon has a form.
 
         Raises:
             InvalidInput: it is malformed.
         """
         try:
-            return cls.model_validate(request.get_json(silent=True) or {})
+            return cls.model_validate(request.get_json(silent=True) or {"reason": request.form.get("reason")})
         except ValidationError as error:
             raise invalid(error) from error
 
@@ -78,14 +81,15 @@ def open_upload(collection_id: UUID) -> ResponseReturnValue:
     """Open an upload; a repeated request with the same idempotency key returns the same one."""
     texts = request.form.get("texts") == "true"
     key = request.headers.get("Idempotency-Key", "")[:200] or None
-    job = uploads.begin(current_actor(), collection_id, texts=texts, idempotency_key=key)
+    expected = min(max(0, request.form.get("files", 0, type=int)), _MOST)
+    job = uploads.begin(current_actor(), collection_id, texts=texts, expected=expected, idempotency_key=key)
     return jsonify({name: url_for(route, upload_id=job.id) for name, route in _ROUTES.items()}), 201
 
 
 @pages.post("/uploads/<uuid:upload_id>/files")
 def send_files(upload_id: UUID) -> ResponseReturnValue:
-    """Receive files; those that arrived before are not taken twice."""
-    files = sent_files()
+    """Receive files, whose names are percent-encoded; those that arrived before are not taken twice."""
+    files = sent_files(quoted=True)
     if not files:
         raise InvalidInput("The form contains no file.", field="file")
     uploads.add(current_actor(), upload_id, files, repeated=True)
@@ -94,8 +98,9 @@ def send_files(upload_id: UUID) -> ResponseReturnValue:
 
 @pages.post("/uploads/<uuid:upload_id>/close")
 def close_upload(upload_id: UUID) -> ResponseReturnValue:
-    """Close an upload, and return for each of the files whether it arrived."""
-    return jsonify(known=uploads.close(current_actor(), upload_id, _Offers.sent().files))
+    """Close an upload, and return for each of the files whether it arrived; expected ones that did not are listed."""
+    closing = _Closing.sent()
+    return jsonify(known=uploads.close(current_actor(), upload_id, closing.files, closing.reason))
 
 
 @pages.get("/collections/<uuid:collection_id>/last-upload")

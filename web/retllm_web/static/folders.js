@@ -30,9 +30,24 @@ export class Clutter {
   }
 }
 
+const READING_MS = 10000;
+const OTHERWISE = "Upload the folder by the command line (retllm upload) or as a ZIP.";
+
 export function unreadable(name) {
   const reason = "The browser cannot read this file. Check its permissions and whether it still exists, and try again.";
   return { name, status: "rejected", reason };
+}
+
+function unreadableFolder(name) {
+  return { name, status: "rejected", reason: `The browser cannot read this folder, or not all of it. Check its permissions and try again.` };
+}
+
+// Chromium gives these entries no name and the path of the folder that they are in; as folders they would have its content.
+function nameless(kind, entries) {
+  const count = entries.length;
+  const [what, whose] = count === 1 ? [`a ${kind}`, "its name is"] : [`${count.toLocaleString("en")} ${kind}s`, "their names are"];
+  const reason = `The browser cannot read ${what} here, since ${whose} not UTF-8. ${OTHERWISE}`;
+  return { name: `${pathOf(entries[0])}…${kind === "folder" ? "/…" : ""}`, status: "rejected", reason, count };
 }
 
 // What was chosen or dropped: the files to send, as {file, name}, and the outcomes of what is not sent.
@@ -94,24 +109,42 @@ async function walkAll(entries, found) {
 }
 
 async function walk(entries, found) {
-  for (const entry of entries) {
-    const name = entry.fullPath.replace(/^\//, "");
-    try {
-      if (entry.isDirectory) await walk(await entriesOf(entry), found);
-      else if (found.takes(name)) found.files.push({ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), name });
-    } catch {
-      if (entry.isFile || found.takes(name)) found.others.push(unreadable(name));
+  for (const kind of ["folder", "file"]) {
+    const some = entries.filter((entry) => !entry.name && Boolean(entry.isDirectory) === (kind === "folder"));
+    found.seen += some.length;
+    if (some.length) found.others.push(nameless(kind, some));
+  }
+  for (const entry of entries.filter((one) => one.name)) {
+    const name = pathOf(entry);
+    if (entry.isDirectory) {
+      const { inside, whole } = await entriesOf(entry);
+      if (!whole && found.takes(name)) found.others.push(unreadableFolder(name));
+      await walk(inside, found);
+    } else if (found.takes(name)) {
+      const file = await answer((resolve, reject) => entry.file(resolve, reject)).catch(() => null);
+      if (file) found.files.push({ file, name }); else found.others.push(unreadable(name));
     }
   }
 }
 
-// A reader returns 100 entries at a time and an empty list at the end.
+const pathOf = (entry) => entry.fullPath.replace(/^\//, "");
+
+// Return what is in a folder, and whether that is all. A reader returns 100 entries at a time and an empty list at the end.
 async function entriesOf(folder) {
   const reader = folder.createReader();
-  const all = [];
-  for (;;) {
-    const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!batch.length) return all.sort((a, b) => byName(a.name, b.name));
-    all.push(...batch);
-  }
+  const inside = [];
+  let batch = null;
+  do {
+    batch = await answer((resolve, reject) => reader.readEntries(resolve, reject)).catch(() => null);
+    inside.push(...batch ?? []);
+  } while (batch?.length);
+  return { inside: inside.sort((a, b) => byName(a.name, b.name)), whole: batch !== null };
+}
+
+// Return a promise of what a file system answers in a bounded time.
+function answer(ask) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(reject, READING_MS);
+    ask((value) => { clearTimeout(timer); resolve(value); }, (error) => { clearTimeout(timer); reject(error); });
+  });
 }

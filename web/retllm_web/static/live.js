@@ -2,7 +2,7 @@
 // An unchanged part costs the server one small query (304); after several of them the interval grows.
 // data-live is the address, data-over="true" stops polling, data-every is the minimum interval in ms.
 import { Refused, changed } from "./piece.js";
-import { refresh } from "./refresh.js";
+import { refresh, refreshSoon } from "./refresh.js";
 
 const INTERVAL_MS = 700;
 const MAX_RETRY_MS = 30000;
@@ -53,7 +53,8 @@ export function follow(root) {
       if (answer.content) show(answer.content.querySelector("[data-live]"));
       failures = 0;
       if (lost) lost.hidden = true;
-      if (isOver() && root.dataset.then) await refresh(root.dataset.then);
+      if (root.dataset.then && isOver()) await refresh(root.dataset.then);
+      else if (root.dataset.then && answer.content) refreshSoon(root.dataset.then);
       schedule(nextInterval());
     } catch (problem) {
       failures += 1;

@@ -1,12 +1,24 @@
 // Update the other parts of a page after a change in one of them.
 
+const PAUSE_MS = 3000;
+let last = 0;
+let timer = null;
+
+// Do it now and then while something goes on: at the latest some seconds after this call.
+export function refreshSoon(address) {
+  timer ??= setTimeout(() => refresh(address).catch(() => {}), Math.max(0, last + PAUSE_MS - performance.now()));
+}
+
 export async function refresh(address) {
+  clearTimeout(timer);
+  timer = null;
+  last = performance.now();
   const answer = await fetch(address, { cache: "no-store" });
   if (!answer.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll("[data-refresh]")) {
     const next = fresh.querySelector(`[data-refresh="${part.dataset.refresh}"]`);
-    if (next && !isInUse(part, next)) part.replaceChildren(...next.childNodes);
+    if (next && part.innerHTML !== next.innerHTML && !isInUse(part, next)) part.replaceChildren(...next.childNodes);
   }
 }
 

@@ -3,14 +3,17 @@
 // Without JavaScript the form is sent in one request.
 // After an interruption the server says which files it has, so that none is sent twice.
 import { chosen, describes, dropped, unreadable } from "./folders.js";
-import { Lost, Refused, begin, closeByBeacon, isReadable, offsetOf, post, send, sendPart } from "./upload_requests.js";
+import { Lost, Refused, begin, closeByBeacon, isReadable, offsetOf, post, send, sendPart, wellFormed } from "./upload_requests.js";
 
 const BATCH_FILES = 20;
 const BATCH_BYTES = 32 * 1024 * 1024;
-const MAX_LISTED = 100;
+const MAX_LISTED = 5;
 const MAX_NOTED = 500;
+const MAX_NAMED = 1000;
+const MAX_REASON = 1000;
 const LEAVING_MS = 20000;
 const STOPPED = "the upload was stopped; send the rest from the page of the collection.";
+const LEFT = "the page was left; choose the same files again to send the rest.";
 const FIRST_PAUSE_S = 1;
 const LONGEST_PAUSE_S = 30;
 // logged out, forbidden, deleted, closed or a full storage: other files would fail too
@@ -90,7 +93,7 @@ class Upload {
     this.againButton.addEventListener("click", () => this.add({ files: this.unsent.map(({ entry }) => entry) }));
     addEventListener("online", () => this.resume?.());
     // what arrived is processed at once, and not only when the server misses the browser
-    addEventListener("pagehide", () => { if (this.running) { closeByBeacon(this.addresses, this.token); this.stop(); } });
+    addEventListener("pagehide", () => { if (this.running) { closeByBeacon(this.addresses, this.token, because(LEFT)); this.stop(LEFT); } });
     this.onStarted = (request) => { this.request = request; };
     this.onBeforeUnload = (event) => event.preventDefault();
   }
@@ -113,7 +116,12 @@ class Upload {
     this.waiting.push(...files);
     this.notes.push(...unsent);
     this.bytes += bytesOf(files);
+    for (let n = 0; n < files.length; n += MAX_NAMED) {
+      this.unnamed.push({ first: this.files + n, names: files.slice(n, n + MAX_NAMED).map((entry) => wellFormed(entry.name)) });
+    }
     this.files += files.length;
+    // what fails is sent again before the next files
+    if (this.running && this.addresses) this.nameAll().catch(() => {});
     this.showSending();
     this.show(this.sentBytes);
     if (!this.running) this.run();
@@ -122,9 +130,11 @@ class Upload {
   showSending() { this.showMessage(`Sending ${filesText(this.files)}…`); }
 
   reset() {
-    // outcomes of what is never sent, to be noted by the server; where large files go, and the offset of their next part
-    Object.assign(this, { addresses: null, pending: [], notes: [], arrivals: new Map(), largeFiles: new Map() });
-    Object.assign(this, { bytes: 0, files: 0, sentBytes: 0, arrived: 0, unread: 0, stopped: false, pause: FIRST_PAUSE_S });
+    // names of files, to be known by the server before their bytes; outcomes of what is never sent, to be noted by it
+    Object.assign(this, { addresses: null, pending: [], unnamed: [], notes: [] });
+    // where large files go, and the offset of their next part
+    Object.assign(this, { arrivals: new Map(), largeFiles: new Map() });
+    Object.assign(this, { bytes: 0, files: 0, sentBytes: 0, arrived: 0, unread: 0, stopped: null, pause: FIRST_PAUSE_S });
     this.whenStopped = new Promise((resolve) => { this.signalStop = resolve; }).then(() => { throw new Stopped(); });
     // handled where something is awaited
     this.whenStopped.catch(() => {});
@@ -142,7 +152,10 @@ class Upload {
     let problem = null;
     try {
       await this.open();
-      do await this.sendBatch(nextBatch(this.waiting, this.large)); while (this.waiting.length || this.notes.length);
+      do {
+        await this.persist(() => this.nameAll());
+        await this.sendBatch(nextBatch(this.waiting, this.large));
+      } while (this.waiting.length || this.notes.length);
     } catch (error) {
       problem = error;
     }
@@ -186,11 +199,20 @@ class Upload {
   async open() {
     const body = new FormData();
     body.append("csrf_token", this.token);
+    body.append("files", this.files);
     if (this.form.elements.texts.checked) body.append("texts", "true");
     const key = [...crypto.getRandomValues(new Uint32Array(4))].join("-");
     this.addresses = await this.persist(() => post(this.form.dataset.open, body, { "Idempotency-Key": key }));
     this.outcomes.hidden = false;
     for (const live of [this.outcomes, document.querySelector("#index-state")]) live.dispatchEvent(new Event("live:wake"));
+  }
+
+  // Tell the server which files are to come, so that it lists those that never do, however this ends.
+  async nameAll() {
+    for (const part of [...this.unnamed]) {
+      await this.ask(this.addresses.expected, part);
+      this.unnamed = this.unnamed.filter((one) => one !== part);
+    }
   }
 
   async sendBatch(batch) {
@@ -212,7 +234,7 @@ class Upload {
     this.notes.push(...gone.map((entry) => unreadable(entry.name)));
     this.unread += gone.length;
     this.pending = this.pending.filter((_, n) => readable[n]);
-    await this.sendNotes();
+    await this.sendNotes((asked) => this.unlessStopped(asked));
     // a file whose content is unknown is only compared after an attempt to send it
     const asked = this.pending.filter((entry) => entry.sha256 || entry.tried);
     if (asked.length) {
@@ -227,26 +249,25 @@ class Upload {
     this.arrive(files);
   }
 
-  async sendNotes(awaited = (asked) => this.unlessStopped(asked)) {
+  async sendNotes(awaited) {
     while (this.notes.length) {
       const notes = this.notes.slice(0, MAX_NOTED);
-      await awaited(this.ask(this.addresses.unsent, { files: notes.map((note) => ({ ...note, name: nameInForm(note.name) })) }));
+      await awaited(this.ask(this.addresses.unsent, { files: notes.map((note) => ({ ...note, name: wellFormed(note.name) })) }));
       this.notes.splice(0, notes.length);
     }
   }
 
-  // Tell the server in a bounded time why these files are not sent; those of them that arrive all the same lose their note.
-  async noteUnsent(entries, reason) {
-    this.notes.push(...entries.map(({ name }) => ({ name, status: "rejected", reason: `Not sent: ${reason}` })));
+  // Tell the server in a bounded time what it does not know yet of files that are not sent.
+  async sayRest() {
     const late = new Promise((resolve) => { setTimeout(resolve, LEAVING_MS); });
     // the upload may be gone, or closed
-    await Promise.race([this.sendNotes((asked) => asked), late]).catch(() => {});
+    await Promise.race([this.nameAll().then(() => this.sendNotes((asked) => asked)), late]).catch(() => {});
   }
 
   // Send a file in parts (tus 1.0.0), on from where the server says after an error.
   async sendLarge(entry) {
     if (!this.largeFiles.has(entry)) {
-      this.largeFiles.set(entry, await this.unlessStopped(begin(this.addresses.large, this.token, nameInForm(entry.name), entry)));
+      this.largeFiles.set(entry, await this.unlessStopped(begin(this.addresses.large, this.token, wellFormed(entry.name), entry)));
     }
     const large = this.largeFiles.get(entry);
     for (;;) {
@@ -270,7 +291,7 @@ class Upload {
   }
 
   offer(entry) {
-    return { name: nameInForm(entry.name), size: entry.file.size, sha256: entry.sha256 ?? null, earlier: this.arrivals.get(keyOf(entry)) ?? 0 };
+    return { name: wellFormed(entry.name), size: entry.file.size, sha256: entry.sha256 ?? null, earlier: this.arrivals.get(keyOf(entry)) ?? 0 };
   }
 
   arrive(entries) {
@@ -286,8 +307,8 @@ class Upload {
     this.bytes -= bytesOf(entries);
   }
 
-  stop() {
-    this.stopped = true;
+  stop(why = STOPPED) {
+    this.stopped ??= why;
     this.signalStop();
     this.request?.abort();
     this.resume?.();
@@ -300,8 +321,9 @@ class Upload {
     let unsure = "";
     try {
       if (this.addresses) {
-        if (problem) await this.noteUnsent([...interrupted, ...left], problem instanceof Stopped ? STOPPED : problem.message);
-        const work = () => this.ask(this.addresses.close, { files: interrupted.map((entry) => this.offer(entry)) });
+        if (problem) await this.sayRest();
+        const reason = problem ? because(this.stopped ?? problem.message) : undefined;
+        const work = () => this.ask(this.addresses.close, { files: interrupted.map((entry) => this.offer(entry)), reason });
         ({ known } = await (problem ? work() : this.persist(work)));
       }
     } catch (error) {
@@ -321,9 +343,11 @@ class Upload {
   end(text) {
     this.progress.hidden = true;
     this.showMessage(text);
-    this.list.replaceChildren(...this.unsent.slice(0, MAX_LISTED).map(({ entry, reason }) => {
+    const names = this.unsent.slice(0, MAX_LISTED).map(({ entry, reason }) => (reason ? `${entry.name}: ${reason}` : entry.name));
+    const more = this.unsent.length - names.length;
+    this.list.replaceChildren(...[...names, ...(more ? [`and ${more.toLocaleString("en")} more`] : [])].map((text) => {
       const line = document.createElement("li");
-      line.textContent = reason ? `${entry.name}: ${reason}` : entry.name;
+      line.textContent = text;
       return line;
     }));
     this.list.hidden = this.againButton.hidden = !this.unsent.length;
@@ -341,8 +365,7 @@ class Upload {
   }
 }
 
-// the name as the browser writes it into a form
-const nameInForm = (name) => (name.toWellFormed?.() ?? name).replaceAll("\n", "%0A").replaceAll("\r", "%0D").replaceAll('"', "%22");
+const because = (why) => `Not sent: ${why}`.slice(0, MAX_REASON);
 const keyOf = (entry) => `${entry.file.size} ${entry.name}`;
 
 function size(bytes) {

@@ -49,11 +49,14 @@ async function ask(method, address, headers, body) {
   return { text, headers: answer.headers };
 }
 
+// The name without halves of characters, which no text on the server has.
+export const wellFormed = (name) => name.toWellFormed?.() ?? name.replace(/\p{Surrogate}/gu, "\ufffd");
+
 // Send files, with the share of bytes that has left; ``started`` gets the request, to abort it.
 export async function send(address, token, entries, onProgress, started) {
   const body = new FormData();
   body.append("csrf_token", token);
-  for (const entry of entries) body.append("file", entry.file, entry.name);
+  for (const entry of entries) body.append("file", entry.file, encodeURIComponent(wellFormed(entry.name)));
   await transfer("POST", address, {}, body, onProgress, started);
 }
 
@@ -107,10 +110,11 @@ function transfer(method, address, headers, body, onProgress, started) {
 }
 
 // Close an upload from a page that is being left.
-export function closeByBeacon(addresses, token) {
+export function closeByBeacon(addresses, token, reason) {
   if (!addresses) return;
   const body = new FormData();
   body.append("csrf_token", token);
+  body.append("reason", reason);
   navigator.sendBeacon(addresses.close, body);
 }
 

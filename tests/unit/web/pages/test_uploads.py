@@ -201,6 +201,10 @@ def test_the_collection_shows_the_last_upload_of_this_person_only(script: Script
     assert "1 added, 1 rejected. More files can arrive." in shown.text
     assert shown.attributes["data-over"] == "false"
     script.ask(upload, "close")
+    waiting = reader.get(here).one("section", id="outcomes")
+    assert "Processed; new items are being indexed." in waiting.text
+    assert waiting.attributes["data-over"] == "false"
+    ada.post(f"/jobs/{upload}/cancel")
     page = reader.get(here)
     assert page.one("section", id="outcomes").attributes["data-over"] == "true"
     assert [row.attributes["data-status"] for row in page.all("tr") if "data-status" in row.attributes] == [
