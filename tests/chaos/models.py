@@ -66,6 +66,7 @@ class Scorer:
     """A scorer whose scores are made from a hash of the pair."""
 
     least_pixels = 0
+    pairs_at_once = 12
 
     info = ScorerInfo(
         model="chaos-scorer",
@@ -77,20 +78,22 @@ class Scorer:
         picture_tokens=1024,
     )
 
+    def refresh(self) -> None:
+        pass
+
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         return f"chaos:{mode}"
 
-    def score(
+    def score_pairs(
         self,
-        query: Content,
-        candidates: Sequence[Content],
+        pairs: Sequence[tuple[Content, Content]],
         injection: Injection,
         *,
         mode: Mode = "true_false",
         trace: bool = False,
     ) -> list[PairScore]:
         pause()
-        return [self._score(query, candidate) for candidate in candidates]
+        return [self._score(*pair) for pair in pairs]
 
     def _score(self, query: Content, candidate: Content) -> PairScore:
         content = f"{query.text}\0{candidate.text}\0{candidate.picture.key if candidate.picture else ''}"

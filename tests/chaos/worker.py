@@ -14,7 +14,7 @@ from retllm import logs
 from retllm.indexing import worker as indexing
 from retllm.media.storage import Storage
 from retllm.queue.notifications import TASK_OF, Notification, celery_app
-from retllm.queue.worker import Finisher, LastStep, LeasedUnit, WorkerContext, run_unit
+from retllm.queue.worker import Finisher, LastStep, LeasedUnit, WorkerContext, run_unit, run_units
 from retllm.search import coarse_worker, fine_worker
 from retllm.settings import get_settings
 from retllm.uploads import worker as uploads
@@ -51,7 +51,13 @@ def coarse_unit(unit_id: str) -> None:
 
 @app.task(name=TASK_OF["score"])
 def fine_unit(unit_id: str) -> None:
-    run_unit(get_context(), UUID(unit_id), lambda context, held: fine_worker.fine_unit(context, held, _SCORER))
+    run_units(
+        get_context(),
+        UUID(unit_id),
+        lambda context, held: fine_worker.fine_units(context, held, _SCORER),
+        items=_SCORER.pairs_at_once,
+        finisher=_FINISHER,
+    )
 
 
 class _Interruptible(Storage):

@@ -7,6 +7,8 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +22,7 @@ from retllm.fine import Content, Injection, PairScore, ScorerInfo
 from retllm.fine.prompts import Mode
 from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import embed_unit
-from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
+from retllm.queue.worker import LastStep, LeasedUnit, WorkerContext, run_unit
 from retllm.search import fine_worker
 from retllm.search.coarse_worker import coarse_unit
 from retllm.search.request import SearchRequest
@@ -90,6 +92,7 @@ class FakeScorer:
     )
 
     least_pixels = 0
+    pairs_at_once = 16
 
     def __init__(
         self,
@@ -108,6 +111,9 @@ class FakeScorer:
         """The texts of the scored candidates, in the order of the requests."""
         return [content.text for content in self.asked]
 
+    def refresh(self) -> None:
+        pass
+
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         return f"{self._version}:{injection.alpha}" + ("" if mode == "true_false" else f":{mode}")
 
@@ -123,6 +129,20 @@ class FakeScorer:
         self.asked.extend(candidates)
         self.modes.extend([mode] * len(candidates))
         return [self._score(candidate, mode, trace) for candidate in candidates]
+
+    def score_pairs(
+        self,
+        pairs: Sequence[tuple[Content, Content]],
+        injection: Injection,
+        *,
+        mode: Mode = "true_false",
+        trace: bool = False,
+    ) -> list[PairScore]:
+        found: list[PairScore] = []
+        for query, some in groupby(pairs, key=itemgetter(0)):
+            candidates = [candidate for _, candidate in some]
+            found += self.score(query, candidates, injection, mode=mode, trace=trace)
+        return found
 
     def _score(self, candidate: Content, mode: Mode, trace: bool) -> PairScore:
         score, entropy = self._answer(candidate)
@@ -141,6 +161,15 @@ class SilentNotifier:
         return len(list(units))
 
 
+def fine_unit(context: WorkerContext, held: LeasedUnit, scorer: Any) -> LastStep:
+    """Do a unit of the fine stage alone, and return its last step."""
+    (result,) = fine_worker.fine_units(context, [held], scorer)
+    if isinstance(result, Exception):
+        raise result
+    assert callable(result)
+    return result
+
+
 def run(
     context: WorkerContext,
     world,
@@ -156,7 +185,7 @@ def run(
             return embed_unit(context, held, embedders)
         if held.claim.stage is Stage.COARSE:
             return coarse_unit(context, held, embedders)
-        return fine_worker.fine_unit(context, held, scorer)
+        return fine_unit(context, held, scorer)
 
     while ready := [unit for unit in world.units(job_id) if unit.state is UnitState.READY]:
         for unit in ready:

@@ -95,9 +95,14 @@ def follow(api: Api, job_id: str, *, quiet: bool) -> Json:
 
 
 def watch(api: Api, job_id: str, bar: Progress, task: TaskID) -> Json:
-    """Watch a job until it is over, and show how far it is; return the job."""
+    """Watch a job until it is over, and show how far it is and what it waits for; return the job."""
+    shown: set[str] = set()
 
     def show(job: Json) -> None:
+        waits = {error["error"] for error in job["errors"] if error.get("waits")}
+        for reason in sorted(waits - shown) if not bar.disable else ():
+            say(f"Waiting: {reason}")
+        shown.update(waits)
         name, done, total = _progress(job)
         bar.update(task, description=name, completed=done, total=total)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import islice
 
 import torch
 from PIL import Image
@@ -42,6 +41,12 @@ _USUAL = (640, 480)
 #: see ``Scorer.least_pixels``
 _PIXELS_OVER = 2
 
+#: see ``Scorer.pairs_at_once``
+_PASSES = 2
+
+#: weight of one pair in the running mean of the lengths
+_WEIGHT = 0.02
+
 #: number of pairs prepared at a time; limits the memory for decoded pictures
 _WINDOW = 32
 
@@ -72,6 +77,7 @@ class Scorer:
         self._prefixes = PrefixCache(prefix_bytes)
         self._fitter = TextFitter(loaded.preparer, prompts)
         self._splits: bool | None = None
+        self._usual_tokens = float(picture_tokens)
         self._feed_forwards: dict[int, FeedForward] = {}
         self._mode_scorers: dict[Mode, ModeScorer] = {"true_false": make_mode_scorer("true_false", prompts, loaded)}
         self.info = ScorerInfo(
@@ -106,6 +112,17 @@ class Scorer:
         source = "" if self._picture_source == "original" else f"-{self._picture_source}"
         return f"{digest}-{self.info.picture_tokens}{source}"
 
+    def refresh(self) -> None:
+        """Do nothing: a loaded model does not change."""
+
+    @property
+    def pairs_at_once(self) -> int:
+        """How many pairs fill the token budget, by the lengths of recent pairs; of two passes.
+
+        The second one is prepared while the device computes the first one.
+        """
+        return max(1, _PASSES * self._token_budget // max(1, round(self._usual_tokens)))
+
     @cached_property
     def least_pixels(self) -> int:
         """Minimum number of pixels to which a JPEG may be reduced by its decoder before it is scored; 0 if unknown.
@@ -128,15 +145,25 @@ class Scorer:
         mode: Mode = "true_false",
         trace: bool = False,
     ) -> list[PairScore]:
-        """Score every candidate against the query, in the given order.
+        """Score every candidate against the query, in the given order; see :meth:`score_pairs`."""
+        return self.score_pairs([(query, candidate) for candidate in candidates], injection, mode=mode, trace=trace)
 
-        A pair's score does not depend on the other candidates of the call, beyond floating-point tolerance. A picture
+    def score_pairs(
+        self,
+        pairs: Sequence[tuple[Content, Content]],
+        injection: Injection | None = None,
+        *,
+        mode: Mode = "true_false",
+        trace: bool = False,
+    ) -> list[PairScore]:
+        """Score every pair of a query and a candidate, in the given order.
+
+        A pair's score does not depend on the other pairs of the call, beyond floating-point tolerance. A picture
         whose shape the model does not take is padded, and texts longer than its context are shortened; the score has a
         remark then. A pair that the model takes is not changed.
 
         Args:
-            query: the query.
-            candidates: any mix of modalities.
+            pairs: of one query or of several, in any mix of modalities.
             injection: visual re-injection; None for its defaults. Pairs without a picture are never injected.
             mode: how the scorer is asked.
             trace: also return a trace of each score of a pair with a picture. Takes more than twice the time: no
@@ -164,18 +191,21 @@ class Scorer:
                     else self._untraced(mode_scorer, injection, plan)
                 )
                 ask = partial(self._fitter.fit, wordings=mode_scorer.wordings, answer_tokens=mode_scorer.answer_tokens)
-                remaining = iter(enumerate(candidates))
                 # no step in this loop waits for the device: the next window is prepared while it computes
-                while window := list(islice(remaining, _WINDOW)):
-                    pairs = [ask(place, query, candidate) for place, candidate in window]
-                    scores = run(ScoreTask(pairs))
-                    pending.append(partial(_with_remarks, scores, [self._remark(pair) for pair in pairs]))
-                    # a call with thousands of candidates must not hold all their pixels; the query's are used again
-                    needed = {query.picture.key} if query.picture else set()
+                for start in range(0, len(pairs), _WINDOW):
+                    end = start + _WINDOW
+                    asked = [ask(place, *pair) for place, pair in enumerate(pairs[start:end], start)]
+                    scores = run(ScoreTask(asked))
+                    pending.append(partial(_with_remarks, scores, [self._remark(pair) for pair in asked]))
+                    # a call with thousands of pairs must not hold all their pixels; those of queries are used again
+                    needed = {query.picture.key for query, _ in pairs[end:] if query.picture}
                     preparer.pixels.keep_only(needed)
                     self._features.keep_only(needed)
             self._features.keep_only(set())
-            return [score for read in pending for score in read()]
+            found = [score for read in pending for score in read()]
+        for score in found:
+            self._usual_tokens += _WEIGHT * (score.tokens - self._usual_tokens)
+        return found
 
     def _remark(self, pair: AskedPair) -> str | None:
         """Return what of a pair was changed for the model; its pictures have been prepared."""

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind, JobState, Stage, UnitState
+from retllm.db.enums import OPEN_UNITS, AttemptOutcome, FileStatus, JobKind, JobState, Stage, UnitState
 from retllm.db.searches import Candidate
 from retllm.db.tables import Attempt, Collection, Job, Unit, User
 from retllm.errors import NotFound
@@ -47,6 +47,7 @@ class UnitError(BaseModel):
     attempt: int
     error: str
     run_after: datetime | None
+    waits: bool = Field(default=False, description="whether it waits for a server; then no attempt has failed of this")
 
 
 class JobView(BaseModel):
@@ -271,14 +272,21 @@ def _errors(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[UnitEr
         Unit.state.in_([UnitState.READY, UnitState.LEASED, UnitState.DEAD]),
     )
     ranked = failing.subquery()
+    last = (
+        sa.select(sa.and_(Attempt.outcome == AttemptOutcome.RETURNED, Attempt.error.is_not(None)))
+        .where(Attempt.unit_id == Unit.id, Attempt.outcome.is_not(None))
+        .order_by(Attempt.token.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
     query = (
-        sa.select(Unit)
+        sa.select(Unit, last)
         .join(ranked, ranked.c.id == Unit.id)
         .where(ranked.c.rank <= _MAX_ERRORS)
         .order_by(Unit.stage, Unit.seq)
     )
     result: dict[UUID, list[UnitError]] = defaultdict(list)
-    for unit in session.scalars(query):
+    for unit, waits in session.execute(query):
         result[unit.job_id].append(
             UnitError(
                 stage=unit.stage,
@@ -287,6 +295,7 @@ def _errors(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[UnitEr
                 attempt=unit.attempt,
                 error=unit.error or "",
                 run_after=unit.run_after if unit.state is UnitState.READY else None,
+                waits=bool(waits),
             )
         )
     return result

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -21,21 +21,24 @@ from retllm.db.tables import Item, Job
 from retllm.errors import (
     Conflict,
     InvalidInput,
+    JobCancelled,
     MediaRejected,
     ModelUnavailable,
     ModelUnsuited,
     NotFound,
     RetllmError,
     ScoreUnreadable,
+    StaleClaim,
     StorageUnavailable,
     TooLarge,
     TooLargeForDevice,
 )
 from retllm.fine import Content, Injection, PairScore, Picture
+from retllm.fine.interface import FineScorer
 from retllm.fine.prompts import Mode
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
-from retllm.queue.worker import LeasedUnit, WorkerContext
+from retllm.queue.worker import LastStep, LeasedUnit, WorkerContext
 from retllm.search import score_cache
 from retllm.search.fine import is_entropy_pass
 from retllm.search.query_picture import query_picture
@@ -43,11 +46,6 @@ from retllm.search.score_cache import Columns
 from retllm.settings import public_name
 
 log = structlog.get_logger(__name__)
-
-if TYPE_CHECKING:
-    # at run time this name imports torch and transformers
-    from retllm.fine import Scorer
-
 
 #: errors of one pair: no attempt of a worker like this one can score it
 _OF_A_PAIR = (InvalidInput, NotFound, TooLarge, TooLargeForDevice, ScoreUnreadable)
@@ -79,45 +77,100 @@ class _Task:
         return self.search.trace and not self.entropy_only
 
 
-def fine_unit(context: WorkerContext, held: LeasedUnit, scorer: Scorer) -> list[Notification]:
-    """Score the unit's candidates against the query and store the scores; existing scores are kept.
+@dataclass
+class _Work:
+    """A unit of the fine stage in work.
+
+    Attributes:
+        items: the candidates to score, in order.
+        deleted: candidates that were deleted meanwhile.
+        keys: keys in the score cache, by item.
+        known: scores in the cache, by key.
+        fresh: new scores, by item.
+        error: why the unit can't go on.
+    """
+
+    held: LeasedUnit
+    task: _Task
+    query: Content
+    items: list[Item]
+    deleted: list[Item]
+    keys: dict[UUID, str]
+    known: dict[str, Columns]
+    fresh: dict[UUID, Columns] = field(default_factory=dict)
+    error: Exception | None = None
+
+    @property
+    def way(self) -> Hashable:
+        """Equal for units whose pairs can be scored in one call."""
+        return self.task.injection, self.task.mode, self.task.traced
+
+
+def fine_units(context: WorkerContext, held: Sequence[LeasedUnit], scorer: FineScorer) -> list[LastStep | Exception]:
+    """Score the candidates of units, of one search or of several, each against its query; existing scores are kept.
 
     A candidate that no attempt can score (damaged in the storage, not for this model) gets a score without a value that
     says why. One that was deleted gets an error and no score. The others are scored.
 
+    Returns:
+        For each unit its last step, which stores the scores, or its error: StaleClaim or JobCancelled between two
+        batches; ModelUnsuited if the scorer lacks a layer that the search chose; Conflict if the query's picture can't
+        be read any more.
+
     Raises:
-        StaleClaim, JobCancelled: between two batches, or at the end.
-        ModelUnsuited: the scorer lacks a layer that the search chose.
-        Conflict: the query's picture can't be read any more.
+        ServerAway: the server of the scorer does not answer; the units wait for it.
     """
-    with context.sessions() as session:
-        search = session.get_one(Search, held.claim.job_id)
-        task = _task(search, scorer, entropy_only=is_entropy_pass(held.claim.payload))
-        _require_scorer(context, task, scorer)
-        unscored = _unscored(session, task, [UUID(item) for item in held.claim.payload["items"]])
-        items = [item for item in unscored if item.state is ItemState.READY]
-        keys = {item.id: score_cache.key_of(task.mode_version, search, item) for item in items}
-        known = _cached(session, context, task, list(keys.values()))
-    held.lease.check()
-    fresh = _score(context, held, scorer, task, [item for item in items if keys[item.id] not in known])
-    held.lease.check()
+    scorer.refresh()
+    begun = [_begun(context, unit, scorer) for unit in held]
+    works: dict[Hashable, list[_Work]] = {}
+    for work in begun:
+        if isinstance(work, _Work):
+            works.setdefault(work.way, []).append(work)
+    for some in works.values():
+        _score(context, scorer, some)
+    return [
+        work if isinstance(work, Exception) else work.error or partial(_stored, context, scorer, work) for work in begun
+    ]
+
+
+def _begun(context: WorkerContext, held: LeasedUnit, scorer: FineScorer) -> _Work | Exception:
+    try:
+        with context.sessions() as session:
+            search = session.get_one(Search, held.claim.job_id)
+            task = _task(search, scorer, entropy_only=is_entropy_pass(held.claim.payload))
+            _require_scorer(context, task, scorer)
+            unscored = _unscored(session, task, [UUID(item) for item in held.claim.payload["items"]])
+            items = [item for item in unscored if item.state is ItemState.READY]
+            keys = {item.id: score_cache.key_of(task.mode_version, search, item) for item in items}
+            known = _cached(session, context, task, list(keys.values()))
+        left = [item for item in items if keys[item.id] not in known]
+        deleted = [item for item in unscored if item.state is not ItemState.READY]
+        return _Work(held, task, _query(context, search), left, deleted, keys, known)
+    except Exception as error:
+        return error
+
+
+def _stored(context: WorkerContext, scorer: FineScorer, work: _Work) -> list[Notification]:
+    """Store the scores of a unit and end it."""
+    work.held.lease.check()
+    task, claim, keys = work.task, work.held.claim, work.keys
 
     def write(session: Session, job: Job) -> list[Notification]:
         _set_version(session, job.id, scorer, task.version)
         if context.settings.score_cache_rows:
-            valid = {keys[item]: columns for item, columns in fresh.items() if columns["error"] is None}
+            valid = {keys[item]: columns for item, columns in work.fresh.items() if columns["error"] is None}
             score_cache.keep(session, {key: _without_error(columns) for key, columns in valid.items()})
-        cached = {item: known[key] | {"cached": True} for item, key in keys.items() if key in known}
+        cached = {item: work.known[key] | {"cached": True} for item, key in keys.items() if key in work.known}
         store = _store_entropies if task.entropy_only else _store_scores
-        store(session, job.id, task.version, fresh | cached, held.claim.token)
+        store(session, job.id, task.version, work.fresh | cached, claim.token)
         if not task.entropy_only:
-            _mark_deleted(session, job.id, [item for item in unscored if item.state is not ItemState.READY])
+            _mark_deleted(session, job.id, work.deleted)
         return []
 
-    return complete(context.sessions, held.claim, write)
+    return complete(context.sessions, claim, write)
 
 
-def _task(search: Search, scorer: Scorer, *, entropy_only: bool) -> _Task:
+def _task(search: Search, scorer: FineScorer, *, entropy_only: bool) -> _Task:
     injection = Injection.from_json(search.injection)
     search_mode = cast("Mode", search.mode)
     mode: Mode = "true_false" if entropy_only else search_mode
@@ -131,7 +184,7 @@ def _task(search: Search, scorer: Scorer, *, entropy_only: bool) -> _Task:
     )
 
 
-def _require_scorer(context: WorkerContext, task: _Task, scorer: Scorer) -> None:
+def _require_scorer(context: WorkerContext, task: _Task, scorer: FineScorer) -> None:
     search, served = task.search, public_name(context.settings.scorer_name)
     if search.scorer != served:
         raise ModelUnavailable(
@@ -165,29 +218,49 @@ def _cached(session: Session, context: WorkerContext, task: _Task, keys: list[st
     return score_cache.look_up(session, keys, traced=task.traced)
 
 
-def _score(
-    context: WorkerContext, held: LeasedUnit, scorer: Scorer, task: _Task, items: Sequence[Item]
-) -> dict[UUID, Columns]:
-    """Score the items with the model and return the columns of their scores."""
-    if not items:
-        return {}
-    query = _query(context, task.search)
+def _score(context: WorkerContext, scorer: FineScorer, works: Sequence[_Work]) -> None:
+    """Score the candidates of units in one call. If that fails for all, each unit is scored alone and has its error."""
+    try:
+        _score_pairs(context, scorer, [(work, item) for work in works for item in work.items])
+    except Exception as error:
+        if len(works) == 1:
+            works[0].error = error
+            return
+        log.warning("units.scored_alone", units=len(works), reason=str(error))
+        for work in works:
+            _score(context, scorer, [work])
 
-    def scored(some: Sequence[Item]) -> dict[UUID, Columns]:
-        held.lease.check()
-        candidates = [_content(context, scorer, item) for item in some]
-        try:
-            scores = scorer.score(query, candidates, task.injection, mode=task.mode, trace=task.traced)
-        except _OF_A_PAIR as error:
-            if len(some) == 1:
-                log.warning("candidate.not_scored", item=str(some[0].id), reason=error.message)
-                return {some[0].id: _without_score(some[0], error)}
-            # whichever it is of: the others are scored without it
-            half = len(some) // 2
-            return scored(some[:half]) | scored(some[half:])
-        return {item.id: _columns(score) for item, score in zip(some, scores, strict=True)}
 
-    return scored(items)
+def _score_pairs(context: WorkerContext, scorer: FineScorer, pairs: Sequence[tuple[_Work, Item]]) -> None:
+    pairs = [(work, item) for work, item in pairs if _goes_on(work) and item.id not in work.fresh]
+    if not pairs:
+        return
+    task = pairs[0][0].task
+    asked = [(work.query, _content(context, scorer, item)) for work, item in pairs]
+    try:
+        scores = scorer.score_pairs(asked, task.injection, mode=task.mode, trace=task.traced)
+    except _OF_A_PAIR as error:
+        if len(pairs) == 1:
+            (work, item), *_ = pairs
+            log.warning("candidate.not_scored", item=str(item.id), reason=error.message)
+            work.fresh[item.id] = _without_score(item, error)
+            return
+        # whichever it is of: the others are scored without it
+        half = len(pairs) // 2
+        _score_pairs(context, scorer, pairs[:half])
+        _score_pairs(context, scorer, pairs[half:])
+        return
+    for (work, item), score in zip(pairs, scores, strict=True):
+        work.fresh[item.id] = _columns(score)
+
+
+def _goes_on(work: _Work) -> bool:
+    """Return whether the unit is still to be done; the others of the same call go on without it."""
+    try:
+        work.held.lease.check()
+    except (StaleClaim, JobCancelled) as error:
+        work.error = error
+    return work.error is None
 
 
 def _query(context: WorkerContext, search: Search) -> Content:
@@ -196,7 +269,7 @@ def _query(context: WorkerContext, search: Search) -> Content:
     return Content(image=picture, text=search.query_text)
 
 
-def _content(context: WorkerContext, scorer: Scorer, item: Item) -> Content:
+def _content(context: WorkerContext, scorer: FineScorer, item: Item) -> Content:
     if not item.picture_key:
         return Content(text=item.text)
     # keyed by content hash, so that the scorer can reuse its cached state in other searches without opening the picture
@@ -254,7 +327,7 @@ def _without_error(columns: Columns) -> Columns:
     return {name: value for name, value in columns.items() if name != "error"}
 
 
-def _set_version(session: Session, search_id: UUID, scorer: Scorer, version: str) -> None:
+def _set_version(session: Session, search_id: UUID, scorer: FineScorer, version: str) -> None:
     """Store the scorer version with the first completed unit; all other units must have the same one."""
     search = session.get_one(Search, search_id, populate_existing=True)
     if search.scorer_version is None:

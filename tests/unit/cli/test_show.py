@@ -173,3 +173,21 @@ def test_what_is_not_the_id_of_a_job_is_refused_without_a_request(command: str) 
     refused = CliRunner().invoke(jobs.jobs, [command, "x"])
     assert refused.exit_code == 2
     assert "'x' is not a valid UUID" in refused.output
+
+
+class _Waiting:
+    """An API whose job waits for a server at first."""
+
+    def watch(self, job_id: str, shown: Any) -> dict[str, Any]:
+        job = {"kind": "search", "state": "running", "stages": [], "errors": [], "progress": 0.0}
+        waits = {"error": "The server of the scorer openai:m is away.", "waits": True}
+        for errors in ([], [waits, waits], [waits], []):
+            shown(job | {"errors": errors})
+        return job
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_watched_job_says_once_what_it_waits_for(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+    with show.progress(quiet=quiet) as bar:
+        show.watch(_Waiting(), "1", bar, bar.add_task("", total=None))  # type: ignore[arg-type]
+    assert capsys.readouterr().err.count("The server of the scorer openai:m is away.") == (0 if quiet else 1)

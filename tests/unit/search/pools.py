@@ -6,13 +6,12 @@ from collections.abc import Callable
 from uuid import UUID
 
 import sqlalchemy as sa
-from tests.unit.stand_ins import FakeEmbedder, FakeScorer, index, search, view_of
+from tests.unit.stand_ins import FakeEmbedder, FakeScorer, fine_unit, index, search, view_of
 
 from retllm.db.enums import Stage, UnitState
 from retllm.db.tables import Item
 from retllm.fine import Content
 from retllm.queue.worker import WorkerContext, run_unit
-from retllm.search import fine_worker
 from retllm.search.coarse_worker import coarse_unit
 
 LIKELY, UNLIKELY = 0.95, 0.05
@@ -47,7 +46,7 @@ def scores_of(scores: dict[str, float | None], otherwise: float | None = UNLIKEL
 
 def run_fine(context: WorkerContext, unit_id: UUID, scorer: FakeScorer) -> bool:
     """Run one unit of the fine stage."""
-    return run_unit(context, unit_id, lambda b, h: fine_worker.fine_unit(b, h, scorer))
+    return run_unit(context, unit_id, lambda b, h: fine_unit(b, h, scorer))
 
 
 def fails_for(*texts: str, otherwise: float = UNLIKELY) -> Callable[[Content], tuple[float, float]]:

@@ -8,7 +8,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from tests.unit.stand_ins import FakeEmbedder, FakeScorer, SilentNotifier, index, png, run, search, view_of
+from tests.unit.stand_ins import FakeEmbedder, FakeScorer, SilentNotifier, fine_unit, index, png, run, search, view_of
 
 from retllm.db.enums import DecidedBy, ItemKind, JobState, Stage, UnitState
 from retllm.db.searches import Candidate, Score, Search
@@ -24,7 +24,7 @@ from retllm.media.ingest import Ingest, delete_item
 from retllm.media.storage import Storage
 from retllm.queue.audit import violations
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
-from retllm.search import export, fine_worker
+from retllm.search import export
 from retllm.search.coarse_worker import coarse_unit
 from retllm.search.submit import StoredPicture
 from retllm.settings import PRESETS
@@ -62,7 +62,7 @@ def test_partial_scores_change_the_order_while_the_job_runs(context: WorkerConte
     run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: FakeEmbedder()))
     last = world.units(search_id, Stage.FINE)[1]
     scorer = FakeScorer(lambda content: (0.7, 0.1))
-    run_unit(context, last.id, lambda b, h: fine_worker.fine_unit(b, h, scorer))
+    run_unit(context, last.id, lambda b, h: fine_unit(b, h, scorer))
     view = view_of(world, search_id)
     assert view.provisional
     assert [row.text for row in view.candidates] == ["red square", "red circle", "red red circle"]
@@ -276,7 +276,7 @@ def test_scores_of_two_scorer_versions_are_never_mixed(context: WorkerContext, w
     search_id = search(world, text="red circle", k=4)
     run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: FakeEmbedder()))
     first = world.units(search_id, Stage.FINE)[0]
-    run_unit(context, first.id, lambda b, h: fine_worker.fine_unit(b, h, FakeScorer(lambda _: (0.5, 0.1), "v1")))
+    run_unit(context, first.id, lambda b, h: fine_unit(b, h, FakeScorer(lambda _: (0.5, 0.1), "v1")))
     run(context, world, search_id, FakeScorer(lambda _: (0.9, 0.1), "v2"))
     with world.sessions() as session:
         assert set(session.scalars(sa.select(Score.scorer_version))) == {"v1:0.3"}
@@ -292,8 +292,8 @@ def test_a_hint_for_a_done_or_unknown_unit_has_no_effect(context: WorkerContext,
     scorer = FakeScorer(lambda _: (0.5, 0.1))
     run(context, world, search_id, scorer)
     (fine,) = world.units(search_id, Stage.FINE)
-    assert not run_unit(context, fine.id, lambda b, h: fine_worker.fine_unit(b, h, scorer))
-    assert not run_unit(context, uuid4(), lambda b, h: fine_worker.fine_unit(b, h, scorer))
+    assert not run_unit(context, fine.id, lambda b, h: fine_unit(b, h, scorer))
+    assert not run_unit(context, uuid4(), lambda b, h: fine_unit(b, h, scorer))
     assert len(scorer.asked) == 1
     with world.sessions() as session:
         assert session.scalar(sa.select(sa.func.count()).select_from(Score)) == 1

@@ -27,6 +27,7 @@ from retllm.history.job_views import JobView, UnitError
 from retllm.media.file_table import accepted
 from retllm.media.sniffing import ACCEPTED_SENTENCE
 from retllm.media.streams import LARGE
+from retllm.scorer_address import is_remote_name
 from retllm_web.http.auth import current_actor
 from retllm_web.pages.blueprint import picture_url
 
@@ -163,7 +164,7 @@ def same_errors(errors: Sequence[UnitError]) -> list[dict[str, Any]]:
     """Return the errors of units, equal ones grouped with their count."""
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for error in errors:
-        key = (error.stage, error.state is UnitState.DEAD, error.attempt, error.error)
+        key = (error.stage, error.state is UnitState.DEAD, error.waits or error.attempt, error.error)
         group = groups.setdefault(key, error.model_dump() | {"count": 0})
         group["count"] += 1
     return list(groups.values())
@@ -223,6 +224,7 @@ def install(app: Flask) -> None:
         figure=figure,
         cell=cell,
         is_over=over,
+        on_server=is_remote_name,
         waits_too_long=waits_too_long,
         same_errors=same_errors,
         file_counts=file_counts,

@@ -1,0 +1,56 @@
+"""Claims further units that a worker does together with one, fairly among jobs."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import Stage, UnitState
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import Job, Unit
+from retllm.queue.claim import Claim, claim_unit
+from retllm.settings import Settings
+
+
+def claim_companions(sessions: Sessions, first: Claim, items: int, worker: str, settings: Settings) -> list[Claim]:
+    """Claim ready units of the same stage until they have ``items`` items together with the first one.
+
+    Jobs of which fewest units are in work come first. A unit that is tried again stays alone: if it ended its worker
+    before, the others would lose an attempt with it each time.
+    """
+    if items <= 1 or first.attempt > 1:
+        return []
+    left = items - len(first.payload["items"])
+    with transaction(sessions) as session:
+        found = _ready(session, first.stage, left)
+    claimed = []
+    for unit_id, size in found:
+        if left <= 0:
+            break
+        claim = claim_unit(sessions, unit_id, worker, settings)
+        if claim is not None:
+            claimed.append(claim)
+            left -= size
+    return claimed
+
+
+def _ready(session: Session, stage: Stage, limit: int) -> list[sa.Row[UUID, int]]:
+    """Return units that nobody has tried yet, with their numbers of items, in the order in which to claim them."""
+    in_work = (
+        sa.select(Unit.job_id, sa.func.count().label("units"))
+        .where(Unit.stage == stage, Unit.state == UnitState.LEASED)
+        .group_by(Unit.job_id)
+        .subquery()
+    )
+    turn = sa.func.row_number().over(partition_by=Unit.job_id, order_by=Unit.seq)
+    query = (
+        sa.select(Unit.id, sa.func.jsonb_array_length(Unit.payload["items"]))
+        .join(Job, Job.id == Unit.job_id)
+        .outerjoin(in_work, in_work.c.job_id == Unit.job_id)
+        .where(Unit.stage == stage, Unit.state == UnitState.READY, Unit.attempt == 0)
+        .where(Unit.run_after <= sa.func.clock_timestamp(), ~Job.cancel_requested)
+        .order_by(turn + sa.func.coalesce(in_work.c.units, 0), Unit.job_id)
+    )
+    return list(session.execute(query.limit(max(0, limit))))
