@@ -48,7 +48,7 @@ def public_name(model: str) -> str:
 
     The revision, which is stored too, distinguishes two folders of one name or two commits of one repository.
     """
-    prefix = "local-dir:" if model.startswith("local-dir:") else ""
+    prefix = next((form for form in ("local-dir:", "st:local-dir:") if model.startswith(form)), "")
     path = model.removeprefix(prefix)
     return prefix + Path(path).name if prefix or Path(path).is_absolute() else model.partition("@")[0]
 
