@@ -121,7 +121,8 @@ def _in_folder(parsed: SentenceName, folder: Path) -> ModelSource:
     missing = _missing(folder)
     if missing is not None:
         raise ModelUnavailable(missing, model=parsed.full)
-    return ModelSource(parsed.full, "folder", folder, revision_of(folder), f"{parsed.full} is a local folder.")
+    message = f"{parsed.full} is a local folder.{_limits(parsed.full, folder)}"
+    return ModelSource(parsed.full, "folder", folder, revision_of(folder), message)
 
 
 def _on_hub(parsed: SentenceName) -> ModelSource:
@@ -137,7 +138,7 @@ def _on_hub(parsed: SentenceName) -> ModelSource:
         folder = Path(found).parent
         require_no_code(parsed.full, folder)
         if _missing(folder) is None:
-            where = f"{parsed.full} is in this machine's hub cache."
+            where = f"{parsed.full} is in this machine's hub cache.{_limits(parsed.full, folder)}"
             return ModelSource(parsed.full, "cache", folder, revision_of(folder), where)
     return ModelSource(
         parsed.full, "download", None, None,
@@ -258,6 +259,22 @@ def _json(name: str, path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelUnavailable(f"The {path.name} of {name} is not a JSON object.", model=name)
     return found
+
+
+def _limits(name: str, folder: Path) -> str:
+    """Return what it means for a collection that a model takes texts only or pictures only; "" if it takes both.
+
+    As sentence-transformers tells it: a model without ``modality_config`` was saved when it knew texts only.
+    """
+    path, module = modules_of(name, folder)[0]
+    kinds = _json(name, folder / path / "sentence_bert_config.json").get("modality_config") or {"text": {}}
+    if module == "CLIPModel" or {"text", "image"} <= kinds.keys():
+        return ""
+    if "text" in kinds:
+        return (
+            " It takes texts only: pictures get no vector unless they have a caption, and a picture can't be a query."
+        )
+    return " It takes pictures only: texts get no vector, and a text can't be a query."
 
 
 def _missing(folder: Path) -> str | None:

@@ -21,7 +21,7 @@ from tests.unit.embedding import sentence_models
 from tests.unit.embedding.sentence_models import edit
 from transformers import BertModel
 
-from retllm.embedding import Embedder, EmbedderInfo, load_embedder, sentence
+from retllm.embedding import Embedder, EmbedderInfo, can_load, load_embedder, sentence
 from retllm.embedding.info import MAX_DIMENSION, checked_dimension
 from retllm.errors import InvalidInput, ModelUnsuited
 
@@ -135,6 +135,23 @@ def test_an_embedder_knows_what_it_takes(pairs: dict[str, Pair]) -> None:
         assert advice in error.message
         assert "/" not in error.message, "the folder of the model is nobody's business"
         assert info.refusal("item", picture=True, text=True) is None
+
+
+def test_what_a_model_takes_is_told_before_it_is_loaded(pairs: dict[str, Pair], tmp_path: Path) -> None:
+    said = {kind: can_load(f"st:local-dir:{pair.folder}").message for kind, pair in pairs.items()}
+    assert said["text"].endswith(
+        "is a local folder. It takes texts only: pictures get no vector unless they have a "
+        "caption, and a picture can't be a query."
+    )
+    assert said["pictures"].endswith("It takes pictures only: texts get no vector, and a text can't be a query.")
+    for kind in ("clip", "chat"):
+        assert said[kind].endswith("is a local folder.")
+    # saved by an older version of the library
+    old = tmp_path / "old"
+    shutil.copytree(pairs["text"].folder, old)
+    (old / "sentence_bert_config.json").write_text('{"max_seq_length": 64, "do_lower_case": false}')
+    assert "It takes texts only" in can_load(f"st:local-dir:{old}").message
+    assert not load(old).info.pictures
 
 
 def test_no_pictures_and_no_texts_have_no_rows(pairs: dict[str, Pair]) -> None:
