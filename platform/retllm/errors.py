@@ -149,6 +149,26 @@ class ModelUnsuited(ModelUnavailable):
     retryable = False
 
 
+class ServerAway(RetllmError):
+    """A server that a worker needs does not answer now; the unit waits for it, for ``seconds`` at least."""
+
+    code = "server_away"
+    http_status = 503
+    retryable = True
+
+    def __init__(self, message: str | None = None, seconds: float = 0, **detail: Any) -> None:
+        super().__init__(message, **detail)
+        self.seconds = seconds
+
+
+class ServerFailed(RetllmError):
+    """A server that a worker needs answered with an error, or with something that is no answer."""
+
+    code = "server_failed"
+    http_status = 502
+    retryable = True
+
+
 class TooLargeForDevice(RetllmError):
     """A single pair does not fit in the memory of the device."""
 

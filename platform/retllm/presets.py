@@ -6,10 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from retllm.scorer_address import is_remote, is_remote_name, parse_scorer_address
+
 
 @dataclass(frozen=True)
 class Preset:
-    """A pair of models: an embedder (open_clip name) and a scorer (transformers name or folder)."""
+    """A pair of models: an embedder (its name) and a scorer (transformers name or folder)."""
 
     embedder: str
     scorer: str
@@ -46,8 +48,13 @@ PRESETS: dict[str, Preset] = {
 def public_name(model: str) -> str:
     """Return the name of a model that results store; of a local folder only the last part, so that it can be moved.
 
-    The revision, which is stored too, distinguishes two folders of one name or two commits of one repository.
+    The revision, which is stored too, distinguishes two folders of one name or two commits of one repository. Of a
+    model on a server, the address is left out.
     """
+    if is_remote(model):
+        return parse_scorer_address(model).name
+    if is_remote_name(model):
+        return model
     prefix = next((form for form in ("local-dir:", "st:local-dir:") if model.startswith(form)), "")
     path = model.removeprefix(prefix)
     return prefix + Path(path).name if prefix or Path(path).is_absolute() else model.partition("@")[0]

@@ -17,7 +17,9 @@ HIDDEN = "***"
 # a shorter secret may be part of ordinary words, and redacting these would reveal it
 _MIN_CHARACTERS = 8
 
-_NAMES = re.compile(r"(?:PASSWORD|PASSWD|SECRET|TOKEN|SECRET_KEY|ACCESS_KEY|API_KEY|CREDENTIALS?)$", re.IGNORECASE)
+_NAMES = re.compile(
+    r"(?:PASSWORD|PASSWD|SECRET|TOKEN|SECRET_KEY|ACCESS_KEY|API_KEY|SCORER_KEY|CREDENTIALS?)$", re.IGNORECASE
+)
 # up to the last "@" before whitespace, since a password in a URL may contain "@"
 _USERINFO = re.compile(r"://([^\s:/@'\"]*):(.+)@")
 _PATTERNS = (

@@ -6,23 +6,21 @@ The settings page of the documentation is generated from this module.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, Field, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from retllm import redaction
+from retllm.model_settings import ModelSettings
 from retllm.presets import PRESETS as PRESETS
-from retllm.presets import notice_on
 from retllm.presets import public_name as public_name
 
 
-class Settings(BaseSettings):
+class Settings(ModelSettings):
     """The platform's settings; an invalid value is rejected when the process starts."""
 
     model_config = SettingsConfigDict(
@@ -76,54 +74,6 @@ class Settings(BaseSettings):
         default=None,
         repr=False,
         description="Bearer token that `/metrics` requires. Unset: `/metrics` does not exist.",
-    )
-
-    # models
-    preset: Literal["demo", "small", "paper"] = Field(
-        default="demo", description="The pair of models: demo (shipped), small (laptop) or paper (GPU)."
-    )
-    embedder: str | None = Field(
-        default=None,
-        description="Embedder in place of the preset's. Of open_clip: NAME/PRETRAINED, hf-hub:ORG/REPO or "
-        "local-dir:FOLDER. Of sentence-transformers (needs the extra `sentence`): st:ORG/REPO or st:local-dir:FOLDER, "
-        "also with #LENGTH to shorten its vectors. Names on a hub accept @COMMIT at their end to pin a commit.",
-    )
-    extra_embedders: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(),
-        description="More embedders for the coarse stage, separated by commas or as a JSON list; every `embed` worker "
-        "loads each of them, and each needs an index job.",
-    )
-    scorer: str | None = Field(
-        default=None, description="transformers image-text-to-text model in place of the preset's: a name or a folder."
-    )
-    scorer_revision: str | None = Field(default=None, description="Commit (or branch or tag) of the scorer on its hub.")
-    device: str = Field(default="auto", description="Device of the models: auto, cpu, cuda or cuda:N.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="Number format of the models; auto is bfloat16 on a GPU and float32 on a CPU."
-    )
-    token_budget: int = Field(
-        default=8192, ge=256, description="Maximum number of tokens, padding included, in one batch of the scorer."
-    )
-    picture_tokens: int = Field(
-        default=1024,
-        ge=16,
-        description="Maximum number of visual tokens of one picture; larger pictures are scaled down. Scores with "
-        "different values are never compared or reused.",
-    )
-    prefix_cache_bytes: int = Field(
-        default=1 << 30,
-        ge=0,
-        description="Bytes for cached image prefixes on the device of a scorer; 0 disables the cache.",
-    )
-    visual_cache_bytes: int = Field(
-        default=256 << 20,
-        ge=0,
-        description="Bytes for cached visual tokens on the device of a scorer; 0 disables the cache.",
-    )
-    torch_threads: int = Field(
-        default=0,
-        ge=0,
-        description="CPU threads of a worker's models; 0 divides the cores among the workers of `retllm up`.",
     )
 
     # limits of uploads
@@ -289,24 +239,6 @@ class Settings(BaseSettings):
     embed_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `embed`; one per GPU.")
     score_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `score`; one per GPU.")
 
-    @field_validator("extra_embedders", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        """Parse a JSON list (for names of folders with commas), or names separated by commas."""
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):
-            return json.loads(value)
-        return [name.strip() for name in value.split(",") if name.strip()]
-
-    @model_validator(mode="after")
-    def _embedders_differ(self) -> Self:
-        names = [public_name(name) for name in dict.fromkeys((self.embedder_name, *self.extra_embedders))]
-        duplicates = sorted({name for name in names if names.count(name) > 1})
-        if duplicates:
-            raise ValueError(f"two embedders are called {duplicates[0]}: give one of the folders another name")
-        return self
-
     @model_validator(mode="after")
     def _fixed_has_layer(self) -> Self:
         if self.trigger == "fixed" and self.fixed_layer is None:
@@ -314,9 +246,24 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _remote_scorer_fits(self) -> Self:
+        address = self.remote_scorer
+        if address is None:
+            return self
+        if "trigger" in self.model_fields_set and self.trigger != "off":
+            raise ValueError("a scorer on a server can't re-inject visual tokens: unset RETLLM_TRIGGER")
+        if self.scorer_revision is not None:
+            raise ValueError("a scorer on a server has the revision that it says: unset RETLLM_SCORER_REVISION")
+        if address.protocol == "rerank" and self.mode != "true_false":
+            raise ValueError(f"a reranker on a server has no mode {self.mode}: unset RETLLM_MODE")
+        if self.scorer_key and not (self.scorer_key.isascii() and self.scorer_key.isprintable()):
+            raise ValueError("RETLLM_SCORER_KEY has characters that no key can have, such as a line break")
+        return self
+
+    @model_validator(mode="after")
     def _redact_secrets(self) -> Self:
         """Redact the secrets of these settings from now on (:mod:`retllm.redaction`)."""
-        redaction.remember(self.secret_key, self.metrics_token)
+        redaction.remember(self.secret_key, self.metrics_token, self.scorer_key)
         redaction.remember_addresses(self.database_url, self.redis_url, self.storage_url)
         return self
 
@@ -341,28 +288,9 @@ class Settings(BaseSettings):
         return self.home.expanduser().resolve()
 
     @property
-    def embedder_name(self) -> str:
-        """The name of the configured embedder."""
-        return self.embedder or PRESETS[self.preset].embedder
-
-    @property
-    def embedders(self) -> dict[str, str]:
-        """The names of all configured embedders by :func:`public_name`; ``embedder_name`` comes first."""
-        return {public_name(name): name for name in (self.embedder_name, *self.extra_embedders)}
-
-    @property
-    def scorer_name(self) -> str:
-        """The transformers name or folder of the configured scorer."""
-        return self.scorer or PRESETS[self.preset].scorer
-
-    @property
-    def notice(self) -> str | None:
-        """The notice on the configured models (:attr:`Preset.notice`), if any."""
-        return self.notice_on((*self.embedders, public_name(self.scorer_name)))
-
-    def notice_on(self, models: Collection[str]) -> str | None:
-        """Return the notice on ``models``, given by public name, whether or not they are configured."""
-        return notice_on(models, self.embedders | {public_name(self.scorer_name): self.scorer_name})
+    def default_trigger(self) -> Literal["entropy", "fixed", "off"]:
+        """The trigger of a search that does not set it; a scorer on a server has none."""
+        return self.trigger if self.remote_scorer is None else "off"
 
     @property
     def media_url(self) -> str:

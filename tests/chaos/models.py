@@ -77,6 +77,9 @@ class Scorer:
         picture_tokens=1024,
     )
 
+    def refresh(self) -> None:
+        pass
+
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         return f"chaos:{mode}"
 

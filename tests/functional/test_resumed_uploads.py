@@ -20,6 +20,7 @@ from tusclient.client import TusClient
 from retllm.cli import patience, sending, show
 from retllm.cli import upload as command
 from retllm.cli.client import open_api
+from retllm.errors import Conflict
 
 PART = 1 << 18
 _follow, _send_part, _once = command._follow, sending.Sender._send_part, patience.PatientApi.once
@@ -225,6 +226,29 @@ def test_an_upload_that_was_closed_meanwhile_goes_on_as_another_one_and_both_cou
         for job in answer["jobs"]:
             files = client.get(f"/uploads/{job['id']}/files?status=ignored").json()["files"]
             assert [file["name"] for file in files] == [".nomedia"]
+
+
+def test_an_upload_whose_job_is_cancelled_ends_and_its_job_lists_the_rest(
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, folder: Path
+) -> None:
+    key = server.collection("Cancelled")
+
+    def cancel(sender: sending.Sender) -> None:
+        with server.client() as client:
+            assert client.post(f"/jobs/{sender.upload_id}/cancel").status_code == 200
+
+    before_part(monkeypatch, 2, cancel)
+    with pytest.raises(Conflict, match=r"was cancelled: 9 of 10 files had arrived\. .* to send the rest\."):
+        upload(monkeypatch, server, proxy, key, folder)
+    with server.client() as client:
+        (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
+        files = client.get(f"/uploads/{job['id']}/files").json()["files"]
+    assert job["state"] in ("running", "cancelled")
+    assert {file["name"] for file in files if file["within"] is None} == {
+        *EXPECTED.keys() - {"captions.csv, row 2", "captions.csv, row 3"}
+    }
+    (large,) = (file for file in files if file["name"] == "large.png")
+    assert large["status"] == "rejected"
 
 
 def test_stopping_says_what_arrived_and_indexes_it(

@@ -27,6 +27,7 @@ import pytest
 import sqlalchemy as sa
 from tests.chaos.client import picture
 from tests.functional.forked import Forks
+from tests.scoring_server import refusing_server
 
 from retllm.settings import Settings
 from retllm.stack import LocalStack
@@ -39,6 +40,7 @@ CANARIES = {
     "storage": "canary-of-the-storage-b7e2",
     "secret key": "canary-of-the-key-5a90c3d17e264f88b1d0",
     "metrics": "canary-of-the-metrics-2d6e",
+    "scorer": "canary-of-the-scorer-c8d1",
     "password": "canary-of-a-password-77c4",
     "wrong password": "canary-of-a-wrong-password-1b0f",
     "wrong token": "rlm_canary-of-a-wrong-token-9e31",
@@ -53,6 +55,12 @@ def _unused_port() -> int:
     """Return a port that no process listens on."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
+
+
+def _with_scorer(settings: Settings, root: str) -> Settings:
+    """Return the settings with a scorer on a server that refuses its key and quotes it."""
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return Settings(**given, scorer=f"openai+{root}/v1#canary/model", scorer_key=CANARIES["scorer"])
 
 
 @dataclass
@@ -126,7 +134,12 @@ def scene(servers: LocalStack, module_database: str, forks: Forks) -> Iterator[S
             lease_seconds=5,
         )
         try:
-            with LocalStack(settings, parts={"migrate", "web", "dispatch", "embed", "score"}) as stack:
+            with (
+                refusing_server() as scorer,
+                LocalStack(
+                    _with_scorer(settings, scorer), parts={"migrate", "web", "dispatch", "embed", "score"}
+                ) as stack,
+            ):
                 yield Scene(stack, forks, child, module_database)
         finally:
             child.ask_to_stop()
@@ -313,7 +326,7 @@ def test_no_secret_is_disclosed(scene: Scene) -> None:
     rows = list(_rows(scene.database_url))
     all_text = "".join(text for _, text in (*logs, *rows, *scene.output))
     # the provoked errors were logged
-    for evidence in ("database_unavailable", "picture", "can't be reached", "Traceback", "keeper"):
+    for evidence in ("database_unavailable", "picture", "can't be reached", "refuses the key", "Traceback", "keeper"):
         assert evidence in all_text, evidence
     for where, text in (*scene.output, *logs, *rows, *titles):
         assert scene.leaks(text) == [], f"{where}:\n{_around(scene, text)}"

@@ -108,6 +108,9 @@ class FakeScorer:
         """The texts of the scored candidates, in the order of the requests."""
         return [content.text for content in self.asked]
 
+    def refresh(self) -> None:
+        pass
+
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         return f"{self._version}:{injection.alpha}" + ("" if mode == "true_false" else f":{mode}")
 

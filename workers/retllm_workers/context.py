@@ -71,7 +71,6 @@ class HeldModel(Generic[Model]):
         """
         with self._lock:
             if self._model is None:
-                _limit_threads()
                 self._model = self._load_model()
             return self._model
 
@@ -97,7 +96,7 @@ class HeldModel(Generic[Model]):
             log.info("model.loaded")
 
 
-def _limit_threads() -> None:
+def limit_threads() -> None:
     """Limit torch to this worker's share of the cores; more threads than cores are slower."""
     import torch
 

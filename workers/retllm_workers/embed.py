@@ -12,7 +12,7 @@ from retllm.queue.worker import Finisher, run_unit
 from retllm.search import coarse_worker
 from retllm.settings import get_settings
 from retllm_workers.celery_app import app
-from retllm_workers.context import HeldModel, get_context
+from retllm_workers.context import HeldModel, get_context, limit_threads
 
 if TYPE_CHECKING:
     from retllm.embedding import Embedder
@@ -24,6 +24,7 @@ def _load(name: str) -> Embedder:
     # imported here: the workers of the scorer do not need open_clip
     from retllm.embedding import load_embedder
 
+    limit_threads()
     settings = get_settings()
     return load_embedder(name, device=settings.device, dtype=settings.dtype, picture_source=settings.picture_source)
 

@@ -36,8 +36,11 @@ def report(queues: list[str]) -> WorkerReport:
         held |= embed.models()
     if score.QUEUES & set(queues):
         held |= score.models()
+    # PyTorch is not imported for a scorer on a server
+    local = bool(embed.QUEUES & set(queues)) or (bool(held) and get_settings().remote_scorer is None)
+    device = _device() if local else "cpu"
     models = [_model_state(name, model) for name, model in held.items()]
-    return WorkerReport(worker_name(), queues, _device() if held else "cpu", version("retllm-platform"), models)
+    return WorkerReport(worker_name(), queues, device, version("retllm-platform"), models)
 
 
 def _model_state(name: str, held: HeldModel[Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import httpx
 from retllm.cli.check_exposure import inspect_cookies, inspect_secret_key
 from retllm.cli.check_work import inspect_work
 from retllm.cli.check_workers import inspect_workers
-from retllm.errors import RetllmError
+from retllm.errors import RetllmError, ServerAway
 from retllm.redaction import redact
 from retllm.settings import PRESETS, Settings
 from retllm.stack import postgres, redis
@@ -263,7 +263,9 @@ def check_extra_embedder(check: str, name: str) -> Check:
 
 
 def check_scorer(settings: Settings) -> Check:
-    """Check that the files of the scorer are present or downloadable."""
+    """Check that the files of the scorer are present or downloadable, or that its server answers."""
+    if settings.remote_scorer is not None:
+        return _check_remote(settings, settings.remote_scorer.api)
     from retllm.fine import can_load
     from retllm.fine.sources import decoder_layers
 
@@ -281,6 +283,17 @@ def check_scorer(settings: Settings) -> Check:
             "Set RETLLM_FIXED_LAYER to one of them.",
         )
     return _pinned(found, source, settings.scorer_revision, f"RETLLM_SCORER_REVISION to {source.revision or _COMMIT}")
+
+
+def _check_remote(settings: Settings, url: str) -> Check:
+    from retllm.cli.check_remote import inspect_remote_scorer
+
+    try:
+        return Check("scorer", *inspect_remote_scorer(settings))
+    except RetllmError as error:
+        found = failed("scorer", error)
+        advice = "Start the server, or correct RETLLM_SCORER." if isinstance(error, ServerAway) else found.advice
+        return replace(found, message=f"{found.message} Its address is {url}.", advice=advice)
 
 
 def _embedder(check: str, source: ModelSource, variable: str) -> Check:

@@ -6,6 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,7 +149,8 @@ class Api:
         for row in self.pages("/collections", "collections"):
             if name in (row["id"], row["name"]):
                 return row
-        raise NotFound(f"There is no collection named {name}. `retllm collections` lists the collections.")
+        what = "with the id" if is_id(name) else "named"
+        raise NotFound(f"There is no collection {what} {name}. `retllm collections` lists the collections.")
 
     def watch(self, job_id: str, show: Callable[[Json], None]) -> Json:
         """Poll the job until it is over and call ``show`` each time; return its last state."""
@@ -158,6 +160,13 @@ class Api:
             if job["state"] in OVER:
                 return job
             time.sleep(_POLL_SECONDS)
+
+
+def is_id(name: str) -> bool:
+    """Return whether a name has the form of an id, as the server writes it."""
+    with suppress(ValueError):
+        return str(uuid.UUID(name)) == name.lower()
+    return False
 
 
 def _busy(response: httpx.Response) -> Unreachable:

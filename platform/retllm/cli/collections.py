@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import click
 
 from retllm.cli import show
@@ -155,11 +157,11 @@ def use(name: str, embedder: str | None, as_json: bool) -> None:
 
 @collections.command("remove-vectors")
 @click.argument("name")
-@click.argument("model")
+@click.argument("model", type=click.UUID)
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @json_option
-def remove_vectors(name: str, model: str, yes: bool, as_json: bool) -> None:
-    """Delete the embeddings by MODEL (see `retllm collections models`) in NAME, unless searches use them."""
+def remove_vectors(name: str, model: UUID, yes: bool, as_json: bool) -> None:
+    """Delete the embeddings by MODEL (an id of `retllm collections models`) in NAME, unless searches use them."""
     api = connect()
     found = api.collection(name)
     if not yes:

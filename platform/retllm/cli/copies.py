@@ -33,6 +33,7 @@ def copies(collection: UUID | None) -> None:
     be interrupted and run again. Exit status 1: some pictures could not be read; each is printed with the reason.
     """
     from retllm.db.session import make_sessions
+    from retllm.db.tables import Collection
     from retllm.media.copies import ModelPictures, lacks_copy
     from retllm.media.storage import get_storage
     from retllm.settings import Settings
@@ -42,6 +43,9 @@ def copies(collection: UUID | None) -> None:
     pictures = ModelPictures(sessions, get_storage(settings), settings)
     condition = lacks_copy(settings)
     if collection is not None:
+        with sessions() as session:
+            if session.get(Collection, collection) is None:
+                raise NotFound(f"There is no collection with the id {collection}. `retllm collections` lists them.")
         condition = sa.and_(condition, _item().collection_id == collection)
     made, failed = _make_all(pictures, condition)
     click.echo(f"{made:,} working copies made, {failed:,} pictures could not be read.")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from retllm.embedding import Embedder
     from retllm.evaluation.benchmark import Benchmark, Task
     from retllm.evaluation.run import Result
-    from retllm.fine import Scorer
+    from retllm.fine.interface import FineScorer
 
 Json = dict[str, Any]
 DIRECTIONS = ("t2i", "i2t")
@@ -45,7 +45,7 @@ _SCORES, _RESULT, _PAGE = "scores.sqlite", "result.json", "result.html"
 )
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The pair of models.")
 @click.option("--embedder", help="open_clip model in place of the preset's.")
-@click.option("--scorer", help="transformers model in place of the preset's.")
+@click.option("--scorer", help="transformers model in place of the preset's, or the address of one on a server.")
 @click.option("-k", type=click.IntRange(min=1), help="Candidates of a query (default 10).")
 @click.option(
     "--mode",
@@ -137,7 +137,12 @@ def _settings(preset: str | None, embedder: str | None, scorer: str | None, pict
         settings = settings.model_copy(update={"preset": preset, "embedder": None, "scorer": None})
     given = {"embedder": embedder, "scorer": scorer, "model_pictures": pictures}
     named = {name: value for name, value in given.items() if value is not None}
-    return settings.model_copy(update=named)
+    changed = settings.model_copy(update=named)
+    try:
+        address = changed.remote_scorer
+    except ValueError as error:
+        raise InvalidInput(f"{error}", field="scorer") from error
+    return changed if address is None else changed.model_copy(update={"scorer_revision": None})
 
 
 def _load(benchmark: str, data: Path | None) -> Benchmark:
@@ -156,27 +161,18 @@ def _sections(loaded: Benchmark, direction: str, limit: int | None, seed: int) -
     }
 
 
-def _models(settings: Settings) -> tuple[Embedder, Scorer]:
+def _models(settings: Settings) -> tuple[Embedder, FineScorer]:
     import torch
 
     from retllm.embedding import load_embedder
-    from retllm.fine import load_scorer
+    from retllm.fine.opening import open_scorer
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     embedder = load_embedder(
         settings.embedder_name, device=settings.device, dtype=settings.dtype, picture_source=settings.picture_source
     )
-    scorer = load_scorer(
-        settings.scorer_name,
-        revision=settings.scorer_revision,
-        device=settings.device,
-        dtype=settings.dtype,
-        token_budget=settings.token_budget,
-        picture_tokens=settings.picture_tokens,
-        picture_source=settings.picture_source,
-    )
-    return embedder, scorer
+    return embedder, open_scorer(settings)
 
 
 class _Bars:
@@ -196,7 +192,7 @@ def _run(
     seed: int,
     sections: dict[str, list[Task]],
     variants: Sequence[Variant],
-    models: tuple[Embedder, Scorer],
+    models: tuple[Embedder, FineScorer],
     folder: Path,
     *,
     quiet: bool,

@@ -169,7 +169,7 @@ class _Walk:
             self._tree(path, ())
             if len(self.found) == before:
                 name = path.resolve().name or str(path)
-                self._add(path, (name,), remark="The folder contains no files.")
+                self._add(path, (name,), problem="The folder contains no files.")
 
     def _single(self, path: Path, facts: os.stat_result) -> None:
         folder = _id((path.parent).stat())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, BinaryIO, TypeVar
@@ -12,6 +13,7 @@ import click
 from retllm.cli import show
 from retllm.cli.client import Api, Json, connect, json_option
 from retllm.db.enums import FileStatus, JobKind, JobState
+from retllm.db.state_words import again_words
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SHOWN_FILES = 20
@@ -64,7 +66,7 @@ def jobs(ctx: click.Context, /, limit: int, as_json: bool, **filters: Any) -> No
             (
                 job["id"],
                 job["kind"],
-                show.job_state(job),
+                show.job_result(job),
                 f"{job['progress']:.0%}",
                 job["collection_name"],
                 job["created_at"][:19].replace("T", " "),
@@ -79,7 +81,7 @@ def _print_job(job: Json, as_json: bool) -> None:
     if as_json:
         show.as_json(job)
     else:
-        click.echo(f"{job['kind']} {job['id']}: {show.job_state(job)}, {job['progress']:.0%}")
+        click.echo(f"{job['kind']} {job['id']}: {show.job_result(job)}, {job['progress']:.0%}")
 
 
 @jobs.command("show")
@@ -118,6 +120,34 @@ def _print_files(files: Json, page: str) -> None:
         click.echo(f"  and {more:,} more rejected; {page} lists all.")
 
 
+@jobs.command("files")
+@click.argument("job_id", type=click.UUID)
+@click.option(
+    "--status",
+    multiple=True,
+    type=click.Choice([status.value for status in FileStatus]),
+    help="Only files with this outcome; repeatable.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV.")
+@click.option("--output", type=click.File("wb", lazy=True), default="-", help="Output file; - is standard output.")
+@json_option
+def list_files(job_id: UUID, status: tuple[str, ...], as_csv: bool, output: BinaryIO, as_json: bool) -> None:
+    """List what became of every file of an upload, of entries of archives and of rows of sheets."""
+    if as_csv and as_json:
+        raise click.UsageError("Choose one of --csv and --json.")
+    api, address = connect(), f"/uploads/{job_id}/files"
+    if as_csv:
+        for chunk in api.download(f"{address}.csv", status=list(status)):
+            output.write(chunk)
+        return
+    files = api.pages(address, "files", status=list(status))
+    if as_json:
+        output.write(json.dumps({"files": list(files)}, ensure_ascii=False).encode() + b"\n")
+        return
+    for file in files:
+        output.write(f"{file['status']:<9}  {show.outcome(file)}\n".encode())
+
+
 @jobs.command()
 @click.argument("job_id", type=click.UUID)
 @json_option
@@ -147,7 +177,10 @@ def retry(job_id: UUID, as_json: bool) -> None:
     """
     api = connect()
     kind = api.get(f"/jobs/{job_id}")["kind"]
-    _print_job(api.call("POST", f"/{'uploads' if kind == JobKind.UPLOAD else 'jobs'}/{job_id}/retry"), as_json)
+    job = api.call("POST", f"/{'uploads' if kind == JobKind.UPLOAD else 'jobs'}/{job_id}/retry")
+    _print_job(job, as_json)
+    if not as_json:
+        click.echo(again_words(**job["again"]))
 
 
 @jobs.command()

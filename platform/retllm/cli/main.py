@@ -1,4 +1,4 @@
-"""The entry point of the command line: imports commands on demand and prints expected errors as one sentence."""
+"""The command line: imports commands on demand and prints expected errors as one sentence."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import click
 import pydantic
 
 from retllm import logs
+from retllm.cli.entry import INTERRUPTED, importing
 from retllm.errors import RetllmError
 from retllm.redaction import redact
 
@@ -56,7 +57,8 @@ class LazyGroup(click.Group):
         if cmd_name not in self.list_commands(ctx):
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        with importing():
+            command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
 
@@ -89,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except RetllmError as error:
         sys.exit(_fail(error.message, error.as_json(), "--json" in options))
     except pydantic.ValidationError as error:

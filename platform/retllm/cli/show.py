@@ -14,7 +14,7 @@ from rich.table import Table
 
 from retllm.cli.client import Api, Json
 from retllm.db.enums import JobKind, JobState
-from retllm.db.state_words import JOB_STATES
+from retllm.db.state_words import JOB_STATES, rejected_words
 from retllm.media import outcomes
 
 # avoids line breaks at 80 columns in files and pipes
@@ -57,6 +57,13 @@ def job_state(job: Json) -> str:
     return str(JOB_STATES.get(job["state"], job["state"]))
 
 
+def job_result(job: Json) -> str:
+    """Return the word for the state of ``job`` with the number of its files that were rejected."""
+    files = job.get("files") or {"counts": {}, "not_sent": 0}
+    rejected = rejected_words(files["counts"].get("rejected", 0), files["not_sent"])
+    return ", ".join(filter(None, [job_state(job), rejected]))
+
+
 def _progress(job: Json) -> tuple[str, int, int | None]:
     """Return the current stage of a job, the processed items and the total (None if unknown)."""
     stage: Json = job["stages"][-1] if job["stages"] else {}
@@ -88,9 +95,14 @@ def follow(api: Api, job_id: str, *, quiet: bool) -> Json:
 
 
 def watch(api: Api, job_id: str, bar: Progress, task: TaskID) -> Json:
-    """Watch a job until it is over, and show how far it is; return the job."""
+    """Watch a job until it is over, and show how far it is and what it waits for; return the job."""
+    shown: set[str] = set()
 
     def show(job: Json) -> None:
+        waits = {error["error"] for error in job["errors"] if error.get("waits")}
+        for reason in sorted(waits - shown) if not bar.disable else ():
+            say(f"Waiting: {reason}")
+        shown.update(waits)
         name, done, total = _progress(job)
         bar.update(task, description=name, completed=done, total=total)
 
@@ -114,6 +126,14 @@ def place(file: Json) -> str:
     """Return the name of a file of an upload with the archive or sheet that it is in."""
     within = outcomes.place(file["name"], file["within"])
     return file["name"] if within is None else f"{file['name']} in {within}"
+
+
+def outcome(file: Json) -> str:
+    """Return what became of a file of an upload in one line: its place, the item that it is or changed, the reason."""
+    same = {"duplicate": "the same as ", "updated": "caption of "}.get(file["status"])
+    error = file["error"]["message"] if file["error"] else None
+    told = [error, same + file["item_name"] if same and file["item_name"] else None, file["remark"]]
+    return ": ".join(filter(None, [place(file), "; ".join(filter(None, told))]))
 
 
 def notice(source: Json) -> None:

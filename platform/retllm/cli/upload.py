@@ -13,21 +13,23 @@ import click
 from rich.progress import Progress
 
 from retllm.cli import show
-from retllm.cli.client import Api, Json, RequestRejected, connect, json_option
+from retllm.cli.client import Api, Json, RequestRejected, connect, is_id, json_option
+from retllm.cli.entry import INTERRUPTED
 from retllm.cli.folders import Found, walk
 from retllm.cli.patience import GaveUp, Patience, PatientApi
 from retllm.cli.sending import Sender
-from retllm.errors import NotFound, RetllmError
+from retllm.errors import Conflict, InvalidInput, NotFound, RetllmError
 from retllm.media.outcomes import FileOutcome
 
 # outcomes of one kind that are printed; --json has all of them
 _PRINTED = 100
+# outcomes that a message names if there is nothing to send
+_REASONS = 3
 TAKEN = ("added", "updated", "duplicate")
 """Outcomes of what is in the collection afterwards."""
 _SHOWN = (*TAKEN, "ignored", "rejected", "read")
 PATIENCE = 600.0
 """Seconds to wait for a server that is away."""
-_INTERRUPTED = 130
 _AGAIN = "Run the same command again to send the rest."
 _STOPPED = "Not sent: the upload was stopped; run the command again to send the rest."
 
@@ -38,6 +40,14 @@ class Uploaded:
 
     outcomes: list[Json]
     jobs: list[Json]
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files to send, and the outcomes of those that are not sent."""
+
+    found: list[Found]
+    unsent: list[FileOutcome]
 
 
 class Interrupted(RetllmError):
@@ -80,16 +90,19 @@ def upload(
 
     If the network is lost, the command waits and goes on. Run it again after it was stopped: it sends only what the
     server does not have. What arrived stays and is indexed. The exit status is 1 if a file was rejected or the job did
-    not succeed.
+    not succeed, and 2 if there is nothing to upload.
     """
     api = connect()
     try:
         with _stoppable("Stopped: nothing was sent."):
+            files = find_files(paths)
             target = find_or_make(api, collection, create=create)
-        done = upload_paths(api, target["id"], paths, index=index, texts=texts, patience=patience, quiet=as_json)
+        done = upload_files(api, target["id"], files, index=index, texts=texts, patience=patience, quiet=as_json)
     except Interrupted as stopped:
         show.say(stopped.message)
-        ctx.exit(_INTERRUPTED)
+        if as_json:
+            show.as_json(stopped.as_json())
+        ctx.exit(INTERRUPTED)
     refused = any(outcome["status"] == "rejected" for outcome in done.outcomes)
     if as_json:
         answer = {"collection": target["id"], "files": done.outcomes, "job": done.jobs[-1], "jobs": done.jobs}
@@ -104,34 +117,33 @@ def find_or_make(api: Api, name: str, *, create: bool) -> Json:
     """Return the collection with that name or id; with ``create``, create it if it does not exist.
 
     Raises:
-        NotFound: it does not exist, and ``create`` is false.
+        NotFound: it does not exist, and ``create`` is false or the name is an id.
     """
     try:
         return api.collection(name)
     except NotFound:
-        if not create:
+        if not create or is_id(name):
             raise
     return api.call("POST", "/collections", json={"name": name})
 
 
-def upload_paths(
+def upload_files(
     api: Api,
     collection_id: str,
-    paths: Sequence[Path],
+    files: Files,
     *,
     quiet: bool,
     index: bool = True,
     texts: bool = False,
     patience: float = PATIENCE,
 ) -> Uploaded:
-    """Upload files and folders as one job, and wait for it; return what became of each file.
+    """Upload files as one job, and wait for it; return what became of each file.
 
     Raises:
         GaveUp: the server was away for longer than ``patience`` seconds.
         Interrupted: the user stopped it; what arrived stays.
+        Conflict: the job was cancelled before all files were sent.
     """
-    with _stoppable("Stopped: nothing was sent."):
-        found, unsent = _found(paths)
     patient = PatientApi(api.http, Patience(patience, show.say))
     asked = {"index": index, "texts": texts}
     rows: dict[tuple[str | None, str], list[Json]] = {}
@@ -145,7 +157,7 @@ def upload_paths(
                 opened = patient.call("POST", f"/collections/{collection_id}/uploads", json=asked, headers=key)["id"]
             if not quiet:
                 show.say(f"Upload {opened}: {api.page(f'/jobs/{opened}')}")
-            whole = _send(patient, opened, found, unsent, bar)
+            whole = _send(patient, opened, files, bar)
             sent = "All files arrived" if whole else f"Stopped: job {opened} was closed before all files arrived"
             with _stoppable(f"{sent}; it goes on. Watch it with `retllm jobs watch {opened}`."):
                 jobs.append(_follow(patient, opened, bar))
@@ -165,8 +177,12 @@ def _stoppable(text: str) -> Iterator[None]:
         raise Interrupted(text) from error
 
 
-def _found(paths: Sequence[Path]) -> tuple[list[Found], list[FileOutcome]]:
-    """Return the files to send, and the outcomes of those that are not sent."""
+def find_files(paths: Sequence[Path]) -> Files:
+    """Return what to upload of files and folders.
+
+    Raises:
+        InvalidInput: there is nothing.
+    """
     found: list[Found] = []
     unsent: list[FileOutcome] = []
     for entry in walk(paths):
@@ -176,7 +192,17 @@ def _found(paths: Sequence[Path]) -> tuple[list[Found], list[FileOutcome]]:
             unsent.append(entry)
     # captions first: they say what is to come
     found.sort(key=lambda file: not file.describes)
-    return found, unsent
+    if not found:
+        raise _nothing(unsent)
+    return Files(found, unsent)
+
+
+def _nothing(unsent: Sequence[FileOutcome]) -> InvalidInput:
+    """Return the error for paths without anything to send, with the reasons."""
+    reasons = [f"{one.name}: {one.remark if one.error is None else one.error.message}" for one in unsent]
+    more = f" And {len(reasons) - _REASONS:,} more." if len(reasons) > _REASONS else ""
+    told = " ".join(reasons[:_REASONS]) + more
+    return InvalidInput(f"There is nothing to upload. {told}", files=[one.model_dump(mode="json") for one in unsent])
 
 
 def _merge(rows: dict[tuple[str | None, str], list[Json]], found: Iterable[Json]) -> None:
@@ -192,21 +218,30 @@ def _merge(rows: dict[tuple[str | None, str], list[Json]], found: Iterable[Json]
             rows[place] = some
 
 
-def _send(
-    api: PatientApi, upload_id: str, files: Sequence[Found], unsent: Sequence[FileOutcome], bar: Progress
-) -> bool:
-    """Send files to an upload and close it; return false if it was closed before, as an idle one is."""
-    task = bar.add_task("uploading", total=len(files))
-    sender = Sender(api, upload_id, lambda count: bar.advance(task, count), unsent=list(unsent))
-    with _closing(sender, len(files)):
+def _send(api: PatientApi, upload_id: str, files: Files, bar: Progress) -> bool:
+    """Send files to an upload and close it; return false if it was closed before, as an idle one is.
+
+    Raises:
+        Conflict: it was cancelled.
+    """
+    task = bar.add_task("uploading", total=len(files.found))
+    sender = Sender(api, upload_id, lambda count: bar.advance(task, count), unsent=list(files.unsent))
+    with _closing(sender, len(files.found)):
         try:
-            sender.send(files)
+            sender.send(files.found)
             api.call("POST", f"/uploads/{upload_id}/close")
         except RequestRejected as error:
             if error.detail.get("job_id") != upload_id:
                 raise
-            return False
-    return True
+            if not error.detail.get("cancelled"):
+                return False
+            here = sender.leave("Not sent: the upload was cancelled; run the command again to send the rest.")
+        else:
+            return True
+    raise Conflict(
+        f"Job {upload_id} was cancelled: {here or sender.arrived:,} of {len(files.found):,} files had arrived. "
+        f"`retllm jobs files {upload_id}` lists what became of each. {_AGAIN}"
+    )
 
 
 @contextmanager
@@ -216,7 +251,9 @@ def _closing(sender: Sender, total: int) -> Iterator[None]:
         yield
     except GaveUp as error:
         here = f"At least {sender.arrived:,} of {total:,} files arrived; they stay and are indexed."
-        raise GaveUp(f"{error.message} {here} {_AGAIN}") from error
+        missing = [file.name for file in sender.left]
+        _print_missing(missing)
+        raise GaveUp(f"{error.message} {here} {_AGAIN}", not_sent=missing) from error
     except KeyboardInterrupt as error:
         show.say("Stopping: the server is told what was not sent. Press Ctrl-C again to leave at once.")
         with _stoppable(f"Left at once; job {sender.upload_id} lists what arrived, and nothing else. {_AGAIN}"):
@@ -225,6 +262,14 @@ def _closing(sender: Sender, total: int) -> Iterator[None]:
     except RetllmError as error:
         sender.leave(f"Not sent: {error.message}")
         raise
+
+
+def _print_missing(names: Sequence[str]) -> None:
+    """Print the files that are not known to have arrived, when the server can't be told of them."""
+    for name in names[:_PRINTED]:
+        show.say(f"  {name}: not sent, or its arrival was not confirmed")
+    if len(names) > _PRINTED:
+        show.say(f"  and {len(names) - _PRINTED:,} more; --json lists all.")
 
 
 def _left(sender: Sender, total: int) -> str:

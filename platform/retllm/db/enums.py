@@ -115,7 +115,7 @@ class AttemptOutcome(StrEnum):
     COMMITTED = "committed"  # its results are stored
     FAILED = "failed"  # it raised an error
     LOST = "lost"  # its lease expired: the worker died, hung or lost the database connection
-    RETURNED = "returned"  # the worker was stopped and returned the unit; does not count as an attempt
+    RETURNED = "returned"  # the worker was stopped, or has to wait, and returned the unit; does not count as an attempt
     CANCELLED = "cancelled"  # its job was cancelled during the attempt
 
 

@@ -48,7 +48,7 @@ def lock_collection(session: Session, collection_id: UUID, *, alone: bool = Fals
     """
     query = sa.select(Collection.id).where(Collection.id == collection_id)
     if session.scalar(query.with_for_update(read=not alone, key_share=not alone)) is None:
-        raise NotFound("There is no such collection.")
+        raise NotFound(f"There is no collection with the id {collection_id}.")
 
 
 def lock_collections_of_jobs(session: Session, job_ids: Several[UUID]) -> Sequence[UUID]:

@@ -27,3 +27,21 @@ ATTEMPT_OUTCOMES = {
     AttemptOutcome.RETURNED: "returned",
     AttemptOutcome.CANCELLED: "cancelled",
 }
+
+
+def again_words(units: int, files: int) -> str:
+    """Return what a retry does again, such as "Trying again: 1 file, 2 units."."""
+    told = [
+        f"{number:,} {word}{'' if number == 1 else 's'}"
+        for number, word in ((files, "file"), (units, "unit"))
+        if number
+    ]
+    return f"Trying again: {', '.join(told)}."
+
+
+def rejected_words(rejected: int, not_sent: int) -> str:
+    """Return what the state of an upload does not say: how many files were rejected, such as "3 rejected"."""
+    if not rejected:
+        return ""
+    part = "" if not not_sent else " (not sent)" if not_sent == rejected else f" ({not_sent:,} not sent)"
+    return f"{rejected:,} rejected{part}"

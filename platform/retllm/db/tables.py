@@ -12,6 +12,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from pgvector.sqlalchemy import Vector
 from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from retllm.db.base import Base, Keyed, new_id
@@ -237,7 +238,12 @@ class EmbeddingClaim(Base):
 
 
 class Job(Keyed, Base):
-    """Accepted work. ``params`` is the request as it was accepted."""
+    """Accepted work.
+
+    Attributes:
+        params: the request as it was accepted.
+        idle_seconds: how long it lay between an end and a retry, all retries together.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -249,7 +255,9 @@ class Job(Keyed, Base):
         sa.Index("ix_jobs_kind_state_id", "kind", "state", "id"),
         # covers the statistics of ended jobs
         sa.Index(
-            "ix_jobs_finished_at", "finished_at", postgresql_include=["kind", "state", "collection_id", "created_at"]
+            "ix_jobs_finished_at",
+            "finished_at",
+            postgresql_include=["kind", "state", "collection_id", "created_at", "idle_seconds"],
         ),
     )
 
@@ -263,6 +271,21 @@ class Job(Keyed, Base):
     error: Mapped[str | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    idle_seconds: Mapped[float] = mapped_column(default=0.0, server_default=sa.text("0"))
+
+    @hybrid_property
+    def seconds(self) -> float | None:
+        """How long it took from its creation to its end, without the time in which it lay; None before its end."""
+        if self.finished_at is None:
+            return None
+        return max(0.0, (self.finished_at - self.created_at).total_seconds() - self.idle_seconds)
+
+    @seconds.inplace.expression
+    @classmethod
+    def _seconds(cls) -> sa.ColumnElement[float]:
+        lasted = sa.cast(sa.extract("epoch", cls.finished_at - cls.created_at), sa.Float)
+        # greatest() ignores null
+        return sa.case((cls.finished_at.is_not(None), sa.func.greatest(0.0, lasted - cls.idle_seconds)))
 
 
 class Unit(Keyed, Base):

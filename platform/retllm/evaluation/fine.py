@@ -20,13 +20,13 @@ from retllm.fine.prompts import Mode
 from retllm.fine.waves import next_wave
 
 if TYPE_CHECKING:
-    from retllm.fine import Scorer
+    from retllm.fine.interface import FineScorer
 
 
 class CachingScorer:
     """Returns the scores of pairs: reads stored ones, and computes and stores the others."""
 
-    def __init__(self, scorer: Scorer, kept: KeptScores) -> None:
+    def __init__(self, scorer: FineScorer, kept: KeptScores) -> None:
         self._scorer = scorer
         self._kept = kept
 
@@ -34,7 +34,7 @@ class CachingScorer:
         """Return the scores of the candidates, in order.
 
         Raises:
-            The errors of :meth:`retllm.fine.Scorer.score`, and BenchmarkUnreadable.
+            The errors of :meth:`retllm.fine.interface.FineScorer.score`, and BenchmarkUnreadable.
         """
         version = self._scorer.version(injection, mode)
         keys = [candidate.key for candidate in candidates]

@@ -106,6 +106,9 @@ class Scorer:
         source = "" if self._picture_source == "original" else f"-{self._picture_source}"
         return f"{digest}-{self.info.picture_tokens}{source}"
 
+    def refresh(self) -> None:
+        """Do nothing: a loaded model does not change."""
+
     @cached_property
     def least_pixels(self) -> int:
         """Minimum number of pixels to which a JPEG may be reduced by its decoder before it is scored; 0 if unknown.

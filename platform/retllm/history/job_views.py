@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import OPEN_UNITS, JobKind, JobState, Stage, UnitState
+from retllm.db.enums import OPEN_UNITS, AttemptOutcome, FileStatus, JobKind, JobState, Stage, UnitState
 from retllm.db.searches import Candidate
-from retllm.db.tables import Collection, Job, Unit, User
+from retllm.db.tables import Attempt, Collection, Job, Unit, User
 from retllm.errors import NotFound
+from retllm.history.file_counts import FileCounts, file_counts
 
 
 class StageProgress(BaseModel):
@@ -30,7 +31,9 @@ class StageProgress(BaseModel):
     items_total: int
     items_done: int
     items_failed: int
-    seconds: float | None
+    seconds: float | None = Field(
+        description="for how long at least one worker was at it; null before the first attempt ends"
+    )
     started_at: datetime | None = Field(description="when the first unit was claimed")
     finished_at: datetime | None = Field(description="when the last unit ended; null while a unit is open")
 
@@ -44,6 +47,7 @@ class UnitError(BaseModel):
     attempt: int
     error: str
     run_after: datetime | None
+    waits: bool = Field(default=False, description="whether it waits for a server; then no attempt has failed of this")
 
 
 class JobView(BaseModel):
@@ -58,12 +62,30 @@ class JobView(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    seconds: float | None = Field(
+        description="how long it took from its creation to its end, without the time between an end and a retry; null "
+        "before its end"
+    )
     cancel_requested: bool
     error: str | None
     progress: float = Field(description="share of the work that is done, 0 to 1")
     stages: list[StageProgress]
     errors: list[UnitError]
+    files: FileCounts | None = Field(description="the files of an upload; null for other jobs")
     params: dict[str, Any]
+
+
+class Again(BaseModel):
+    """What a retry does again."""
+
+    units: int = Field(description="units that were dead or cancelled, and new ones for files")
+    files: int = Field(description="files of an upload that wait again")
+
+
+class RetriedJobView(JobView):
+    """A job that was retried."""
+
+    again: Again
 
 
 _MAX_ERRORS = 20
@@ -83,12 +105,34 @@ def job_view(session: Session, job: Job) -> JobView:
     return views[0]
 
 
+def retried_view(session: Session, job: Job, before: JobView) -> RetriedJobView:
+    """Return a job with what a retry in this transaction does again; ``before`` is the job as it was.
+
+    Raises:
+        NotFound: it was deleted meanwhile.
+    """
+    now = job_view(session, job)
+    again = Again(units=_open_units(now) - _open_units(before), files=_waiting_files(now) - _waiting_files(before))
+    return RetriedJobView(**dict(now), again=again)
+
+
+def _open_units(job: JobView) -> int:
+    return sum(stage.units.get(state, 0) for stage in job.stages for state in OPEN_UNITS)
+
+
+def _waiting_files(job: JobView) -> int:
+    return job.files.counts.get(FileStatus.WAITING, 0) if job.files else 0
+
+
 def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     """Return several jobs, without those deleted meanwhile, with a fixed number of queries."""
     ids = [job.id for job in jobs]
     stages = _stages(session, ids)
     pools = _pools(session, ids)
     errors = _errors(session, ids)
+    uploads = [job.id for job in jobs if job.kind is JobKind.UPLOAD]
+    no_files = FileCounts(counts={}, not_sent=0)
+    files = dict.fromkeys(uploads, no_files) | (file_counts(session, uploads) if uploads else {})
     names: dict[UUID, tuple[str, str]] = {
         job_id: (collection, user)
         for job_id, collection, user in session.execute(
@@ -109,11 +153,13 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
+            seconds=job.seconds,
             cancel_requested=job.cancel_requested,
             error=job.error,
             progress=_progress(job, stages[job.id], pools.get(job.id, 0)),
             stages=stages[job.id],
             errors=errors[job.id],
+            files=files.get(job.id),
             params=job.params,
         )
         for job in jobs
@@ -170,19 +216,41 @@ def _stages(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[StageP
     found: dict[UUID, dict[Stage, list[Any]]] = defaultdict(lambda: defaultdict(list))
     for row in session.execute(query):
         found[row[0]][row[1]].append(row[2:])
+    worked = _worked(session, job_ids)
     order = list(Stage)
     result: dict[UUID, list[StageProgress]] = defaultdict(list)
     for job_id, stages in found.items():
-        result[job_id] = [_stage(stage, stages[stage]) for stage in sorted(stages, key=order.index)]
+        result[job_id] = [
+            _stage(stage, stages[stage], worked.get((job_id, stage))) for stage in sorted(stages, key=order.index)
+        ]
     return result
 
 
-def _stage(stage: Stage, rows: Sequence[Any]) -> StageProgress:
+def _worked(session: Session, job_ids: Sequence[UUID]) -> dict[tuple[UUID, Stage], float]:
+    """Return for how many seconds at least one worker was at each stage, by its attempts that have ended."""
+    before = (
+        sa.func.max(Attempt.ended_at)
+        .over(partition_by=(Unit.job_id, Unit.stage), order_by=(Attempt.started_at, Attempt.token), rows=(None, -1))
+        .label("before")
+    )
+    ended = (
+        sa.select(Unit.job_id, Unit.stage, Attempt.started_at, Attempt.ended_at, before)
+        .join(Attempt, Attempt.unit_id == Unit.id)
+        .where(Unit.job_id.in_(job_ids), Attempt.ended_at.is_not(None))
+        .subquery()
+    )
+    # what an attempt adds to those that began before it; greatest() ignores null
+    added = sa.extract("epoch", ended.c.ended_at - sa.func.greatest(ended.c.started_at, ended.c.before))
+    query = sa.select(ended.c.job_id, ended.c.stage, sa.cast(sa.func.sum(sa.func.greatest(added, 0)), sa.Float))
+    rows = session.execute(query.group_by(ended.c.job_id, ended.c.stage))
+    return {(job_id, stage): seconds for job_id, stage, seconds in rows}
+
+
+def _stage(stage: Stage, rows: Sequence[Any], seconds: float | None) -> StageProgress:
     units: dict[UnitState, int] = {state: count for state, count, *_ in rows}
     items: dict[UnitState, int] = {state: int(total) for state, _, total, *_ in rows}
     started: list[datetime] = [row[3] for row in rows if row[3]]
     finished: list[datetime] = [row[4] for row in rows if row[4]]
-    seconds = (max(finished) - min(started)).total_seconds() if started and finished else None
     return StageProgress(
         stage=stage,
         units=units,
@@ -190,7 +258,7 @@ def _stage(stage: Stage, rows: Sequence[Any]) -> StageProgress:
         items_total=sum(count for state, count in items.items() if state is not UnitState.SPLIT),
         items_done=items.get(UnitState.DONE, 0),
         items_failed=items.get(UnitState.DEAD, 0),
-        seconds=max(0.0, seconds) if seconds is not None else None,
+        seconds=seconds,
         started_at=min(started, default=None),
         finished_at=None if any(units.get(state) for state in OPEN_UNITS) else max(finished, default=None),
     )
@@ -204,14 +272,21 @@ def _errors(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[UnitEr
         Unit.state.in_([UnitState.READY, UnitState.LEASED, UnitState.DEAD]),
     )
     ranked = failing.subquery()
+    last = (
+        sa.select(sa.and_(Attempt.outcome == AttemptOutcome.RETURNED, Attempt.error.is_not(None)))
+        .where(Attempt.unit_id == Unit.id, Attempt.outcome.is_not(None))
+        .order_by(Attempt.token.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
     query = (
-        sa.select(Unit)
+        sa.select(Unit, last)
         .join(ranked, ranked.c.id == Unit.id)
         .where(ranked.c.rank <= _MAX_ERRORS)
         .order_by(Unit.stage, Unit.seq)
     )
     result: dict[UUID, list[UnitError]] = defaultdict(list)
-    for unit in session.scalars(query):
+    for unit, waits in session.execute(query):
         result[unit.job_id].append(
             UnitError(
                 stage=unit.stage,
@@ -220,6 +295,7 @@ def _errors(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[UnitEr
                 attempt=unit.attempt,
                 error=unit.error or "",
                 run_after=unit.run_after if unit.state is UnitState.READY else None,
+                waits=bool(waits),
             )
         )
     return result

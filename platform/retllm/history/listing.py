@@ -15,6 +15,7 @@ from retllm.db.searches import Candidate, Score, Search
 from retllm.db.tables import Item, Job, User
 from retllm.identity.access import changeable_jobs, within_visible
 from retllm.identity.actor import Actor
+from retllm.media.normalization import composed
 
 MAX_COUNTED = 1_000
 """Maximum number of jobs of one state that are counted for a list."""
@@ -53,7 +54,7 @@ class JobFilters:
         if self.text:
             # no index supports substring search, so jobs are checked one by one from the newest on; with a scalar
             # subquery the planner does not assume that matches are rare and chooses this plan
-            contains = Search.query_text.icontains(self.text, autoescape=True)
+            contains = Search.query_text.icontains(composed(self.text), autoescape=True)
             conditions.append(sa.select(contains).where(Search.id == Job.id).correlate(Job).scalar_subquery())
         return conditions
 

@@ -120,7 +120,7 @@ def collection_for(session: Session, actor: Actor, collection_id: UUID, right: R
     collection = session.get(Collection, collection_id)
     granted = _right_of_account(session, actor, collection) if collection is not None else None
     if collection is None or granted is None:
-        raise NotFound("There is no such collection.")
+        raise NotFound(f"There is no collection with the id {collection_id}.")
     if granted < right:
         raise Forbidden(_REFUSED[right])
     require_scope(actor, next(scope for scope in TokenScope if _MAX[scope] >= right))

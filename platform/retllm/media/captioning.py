@@ -111,11 +111,13 @@ class Captioner:
         yield lambda _: found.others
         lookup.with_sheets = {document.located.archive for document in found.sheets}
         captions = SheetCaptions(self._ingest, lookup, self._given, texts=self._texts, check=self._check)
+        # in the order of their names, since files arrive in any order
+        found.sheets.sort(key=lambda document: document.located.path)
         for document in found.sheets:
             yield self._sheet(document, captions)
         given = captions.given
         # the best sidecar of a picture comes first
-        found.sidecars.sort(key=lambda each: sidecars.by_rank(each[0].located.name))
+        found.sidecars.sort(key=lambda each: (sidecars.by_rank(each[0].located.name), each[0].located.path))
         for some in batches(found.sidecars, _BATCH):
             yield self._sidecars(some, given)
         for texts in batches(found.texts, _BATCH):
@@ -128,13 +130,12 @@ class Captioner:
             beside = lookup.beside([document.located for document in some])
             for document in some:
                 try:
-                    pictures = beside.get(document.located, [])
-                    self._sort(document, pictures, [] if pictures else lookup.sharing(document.located), found)
+                    self._sort(document, *beside[document.located], found)
                 except (MediaRejected, TooLarge) as error:
                     found.others.append(_refused(document, error))
         return found
 
-    def _sort(self, document: Document, pictures: list[Picture], sharing: list[Picture], found: _Sorted) -> None:
+    def _sort(self, document: Document, pictures: list[Picture], sharing: Sequence[Picture], found: _Sorted) -> None:
         name, kind = document.located.name, document.kind
         if kind is FileKind.CSV:
             found.sheets.append(document)
@@ -151,7 +152,9 @@ class Captioner:
         else:
             found.sheets.append(document)
 
-    def _sort_text(self, document: Document, pictures: list[Picture], sharing: list[Picture], found: _Sorted) -> None:
+    def _sort_text(
+        self, document: Document, pictures: list[Picture], sharing: Sequence[Picture], found: _Sorted
+    ) -> None:
         name = document.located.name
         with document.opened() as stream:
             table = is_sheet(stream, self._ingest.settings)

@@ -125,7 +125,13 @@ class Ingest:
                 if key in added:
                     outcomes[key] = FileOutcome(name=name, status="added", item_id=key, kind=ItemKind.TEXT)
                 elif existing is not None:
-                    outcomes[key] = FileOutcome(name=name, status="duplicate", item_id=existing.id, kind=existing.kind)
+                    outcomes[key] = FileOutcome(
+                        name=name,
+                        status="duplicate",
+                        item_id=existing.id,
+                        item_name=existing.name,
+                        kind=existing.kind,
+                    )
             # a duplicate may have been deleted before it was read
             if len(outcomes) == len(values):
                 return outcomes

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
 
-_WESTERN = "äöüÄÖÜßéÉÀèêëàâçñóíáúîïôûåÅæÆøØœãõ"
+_WESTERN = "äöüÄÖÜßéÉÀèêëàâçÇñÑóíáúîïôûåÅæÆøØœãõ"
 _CENTRAL = "ąćęłńóśźżáčďéěíňřšťúůýžőűäöüßŁŚŻČŘŠŽ"
 _RUSSIAN = "абвгдежзийклмнопрстуфхчшыьяАБВГДЕЖЗИЙКЛМНОПРСТУФХЧШЩЭЮЯ"
 _TURKISH = "çğıöşüÇĞİÖŞÜâî"
@@ -58,12 +58,15 @@ class _Encoding:
         Raises:
             UnicodeDecodeError: they are not in this encoding.
         """
-        text = raw.decode(self.codec)
-        # a letter of cp864 is one of its forms at the beginning, in the middle or at the end of a word
+        return self._letters(raw.decode(self.codec))
+
+    def _letters(self, text: str) -> str:
+        # a letter of cp864 is one of its forms at the beginning, in the middle or at the end of a word, or two in one
         return unicodedata.normalize("NFKC", text) if self.codec == "cp864" else text
 
     def value(self, c: str) -> float:
-        """Return how plausible a single character is."""
+        """Return how plausible a single character is, as it is decoded."""
+        c = self._letters(c)[0]
         if unicodedata.category(c)[0] == "C":
             return _BROKEN
         if c in _PUNCTUATION:
@@ -103,7 +106,7 @@ _OTHERS = (
     _Encoding("big5", "CJK", _CHINESE, range(0xA4, 0xC7)),
     _Encoding("cp949", "HANGUL", _KOREAN, range(0xB0, 0xC9)),
 )
-_PUNCTUATION = frozenset("’‘“”–—…　、。「」『』【】（）［］～！？＿－＆：・々〜")
+_PUNCTUATION = frozenset("€°’‘“”–—…　、。「」『』【】（）［］～！？＿－＆：・々〜")
 _COMMON, _RARE, _MARK, _OTHER, _BROKEN = 3.0, 0.5, 1.0, -3.0, -6.0
 # alphabets of which many letters are neither frequent nor rare
 _OF_MANY_LETTERS, _LESS_COMMON = ("ARABIC", "THAI"), 2.0
@@ -114,6 +117,7 @@ _TRAIL = {"cp932": 0, "euc_jp": 0xA0, "gbk": 0xA0, "big5": 0, "cp949": 0xA0}
 _UNLIKELY = -3.0
 # planes of Unicode that have no characters
 _NO_CHARACTERS = re.compile("[\U00040000-\U000dffff]")
+_RARE_CHARACTERS = re.compile("[\U00020000-\U0003ffff]")
 _NOT_ASCII = re.compile("[^\0-\x7f]")
 # how much the usual encoding of a source is preferred
 _USUAL = 0.5
@@ -137,6 +141,9 @@ def decoded(names: Sequence[bytes], *, dos: bool = False, check: Callable[[], No
     for name in names:
         check()
         found.append(_utf8(name))
+    if None in found:
+        # two or more Russian letters may have the form of a rare Chinese character, beside names of the same system
+        found = [None if text is None or _RARE_CHARACTERS.search(text) else text for text in found]
     foreign = [name for name, text in zip(names, found, strict=True) if text is None]
     others = iter(_best(foreign, check, dos=dos) if foreign else ())
     return [next(others) if text is None else text for text in found]
@@ -159,7 +166,7 @@ def _best(names: Sequence[bytes], check: Callable[[], None], *, dos: bool) -> li
     for encoding in order:
         check()
         with suppress(UnicodeDecodeError):
-            text = "\n".join(map(encoding.text, sample))
+            text = "\n".join(name.decode(encoding.codec) for name in sample)
             scores[encoding] = _score(text, encoding) + (_USUAL if encoding is order[0] else 0)
     for encoding in sorted(scores, key=lambda encoding: -scores[encoding]):
         found = []

@@ -1,10 +1,34 @@
-"""The true names of files that are not taken, told by their first bytes, and what to do with them."""
+"""The true names of files that are not taken, told by their first bytes or their suffix, and what to do with them."""
 
 from __future__ import annotations
+
+from retllm.media.names import suffix_of
 
 _SAVE = "save it as PNG"
 _UNPACK = "unpack it first"
 _TABLE = "save it as CSV or JSON Lines"
+WORD = "a document of Word (DOCX): save it as PDF, or as plain text"
+EXCEL = "a workbook of Excel (XLSX): save each sheet as CSV"
+POWERPOINT = "a document of PowerPoint (PPTX): save it as PDF"
+_TEXT_DOCUMENT = "save it as PDF, or as plain text"
+_DOCUMENTS = {
+    ".docx": WORD,
+    ".docm": WORD,
+    ".doc": f"a document of Word (DOC): {_TEXT_DOCUMENT}",
+    ".xlsx": EXCEL,
+    ".xlsm": EXCEL,
+    ".xlsb": "a workbook of Excel (XLSB): save each sheet as CSV",
+    ".xls": "a workbook of Excel (XLS): save each sheet as CSV",
+    ".pptx": POWERPOINT,
+    ".pptm": POWERPOINT,
+    ".ppt": "a document of PowerPoint (PPT): save it as PDF",
+    ".odt": f"a document in OpenDocument (ODT): {_TEXT_DOCUMENT}",
+    ".ods": "a workbook in OpenDocument (ODS): save each sheet as CSV",
+    ".odp": "a document in OpenDocument (ODP): save it as PDF",
+    ".pages": f"a document of Pages: {_TEXT_DOCUMENT}",
+    ".numbers": "a workbook of Numbers: save each sheet as CSV",
+    ".epub": "a document in EPUB: save it as PDF",
+}
 # offset, first bytes, what it is
 _BINARY: tuple[tuple[int, bytes, str], ...] = (
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: send a ZIP"),
@@ -105,6 +129,14 @@ _XML = (
     (b"<plist", "a property list of macOS (XML)"),
     (b"<annotation", "an annotation of objects (XML): write captions as CSV"),
 )
+
+
+def document_of(name: str) -> str | None:
+    """Return what the document of an office program with this name is, and what to do with it; None for other names.
+
+    Its bytes do not matter: a part of one, or one with a password, is no other file than the whole one.
+    """
+    return _DOCUMENTS.get(suffix_of(name))
 
 
 def name_of(head: bytes, *, textual: bool = True) -> str | None:

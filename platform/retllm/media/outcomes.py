@@ -38,6 +38,7 @@ class FileOutcome(BaseModel):
     archive or a file of several pictures; its rows, entries or parts have outcomes of their own.
 
     Attributes:
+        item_name: the name of the item, as far as it is known; a duplicate has that of the item that it is the same as.
         remark: what else there is to know about the file.
         count: how many files or rows the outcome stands for: clutter is listed once for each folder, and the further
             rows of a sheet that are refused for one reason are listed together.
@@ -48,6 +49,7 @@ class FileOutcome(BaseModel):
     name: str
     status: Literal["added", "duplicate", "updated", "rejected", "ignored", "read"]
     item_id: UUID | None = None
+    item_name: str | None = None
     kind: ItemKind | None = None
     error: FileError | None = None
     remark: str | None = None

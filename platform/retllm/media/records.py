@@ -22,15 +22,16 @@ _PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An existing item, with the columns that concern its caption."""
+    """An existing item, with its name and the columns that concern its caption."""
 
     id: uuid.UUID
+    name: str
     kind: ItemKind
     text: str | None
     version: int
 
 
-_KNOWN = (Item.id, Item.kind, Item.text, Item.version)
+_KNOWN = (Item.id, Item.name, Item.kind, Item.text, Item.version)
 
 
 def find_by_content(session: Session, collection_id: uuid.UUID, sha256: str) -> Known | None:
@@ -150,11 +151,11 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uu
 
 
 def pictures_with_stems(
-    session: Session, collection_id: uuid.UUID, stems: Iterable[str]
+    session: Session, collection_id: uuid.UUID, stems: Iterable[str], keys: Iterable[str] = ()
 ) -> list[tuple[str, uuid.UUID]]:
     """Return name and key of the ready pictures whose last part is one of ``stems``, with or without its suffix.
 
-    Names in lower case are compared too.
+    Names in lower case are compared too. Those are found too whose last part up to its first dot is one of ``keys``.
     """
     base = sa.func.substring(Item.name, "[^/]*$").label("base")
     pictures = (
@@ -165,11 +166,15 @@ def pictures_with_stems(
         .subquery()
     )
     stem = sa.func.substring(pictures.c.base, "^(.*)[.][^.]*$")
-    wanted = sa.select(sa.func.unnest(sa.cast(sorted(set(stems)), ARRAY(sa.Text))))
-    fitting = (part.in_(wanted) for name in (pictures.c.base, stem) for part in (name, sa.func.lower(name)))
+    fitting = [part.in_(_listed(stems)) for name in (pictures.c.base, stem) for part in (name, sa.func.lower(name))]
+    fitting.append(sa.func.substring(pictures.c.base, "^.[^.]*").in_(_listed(keys)))
     return [
         (name, key) for name, key in session.execute(sa.select(pictures.c.name, pictures.c.id).where(sa.or_(*fitting)))
     ]
+
+
+def _listed(texts: Iterable[str]) -> sa.Select[str]:
+    return sa.select(sa.func.unnest(sa.cast(sorted(set(texts)), ARRAY(sa.Text))))
 
 
 def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:

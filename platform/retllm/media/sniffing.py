@@ -78,6 +78,8 @@ def sniff(head: bytes, name: str) -> FileKind:
         raise MediaRejected("The file is empty.")
     if media_type_of(head) is not None:
         return FileKind.PICTURE
+    if (document := other_kinds.document_of(name)) is not None and not _is_pdf(head):
+        raise MediaRejected(f"The file is {document}.")
     if head.startswith(zips.SIGNATURES) or tars.is_tar_archive(head):
         return FileKind.ARCHIVE
     if head.startswith(_UTF16) and role_of(name) in DESCRIBING:

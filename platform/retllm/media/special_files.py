@@ -14,6 +14,8 @@ LINK_TAKEN = "A link to a folder that is uploaded already is not followed."
 NO_FILE = "It is no file but a device, a pipe or the like: leave it out."
 # as many as Linux follows
 _MAX_LINKS = 40
+# of a path in which folders may be links; systems have no longer ones
+_MAX_PATH, _MAX_DEPTH = 4096, 64
 
 
 class Links:
@@ -41,7 +43,7 @@ class Links:
         for _ in range(_MAX_LINKS):
             if at not in self._targets:
                 return at
-            path = self._targets[at]
+            path = self._through_folders(self._targets[at])
             found = self._numbers.get(path) if path else None
             if found is not None:
                 at = found
@@ -50,6 +52,22 @@ class Links:
             else:
                 raise MediaRejected(LINK_TO_NOTHING)
         raise MediaRejected(LINK_ROUND)
+
+    def _through_folders(self, path: str | None) -> str | None:
+        """Return a path without folders that are links; None if it leads out of the archive."""
+        for _ in range(_MAX_LINKS):
+            if path is None or len(path) > _MAX_PATH:
+                break
+            parts = path.split("/")
+            for depth in range(1, min(len(parts), _MAX_DEPTH)):
+                link = self._numbers.get("/".join(parts[:depth]), -1)
+                if link in self._targets:
+                    target = self._targets[link]
+                    path = None if target is None else resolved(target.split("/"), "/".join(parts[depth:]))
+                    break
+            else:
+                break
+        return path
 
     def _is_folder(self, path: str) -> bool:
         inside = bisect_left(self._paths, f"{path}/")
@@ -71,4 +89,5 @@ def resolved(folder: Sequence[str], path: str) -> str | None:
 
 def pointed(link: str, target: str) -> str | None:
     """Return what a symbolic link points to as a path from the root of its archive; None if it leads out of it."""
-    return None if target.startswith("/") else resolved(link.replace("\\", "/").split("/")[:-1], target)
+    own = resolved((), link)
+    return None if target.startswith("/") or own is None else resolved(own.split("/")[:-1], target)

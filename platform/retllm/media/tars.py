@@ -5,8 +5,6 @@ A compressed archive is unpacked into a temporary file first, in bounded steps a
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 import re
 import tarfile
@@ -16,10 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from retllm.errors import MediaRejected, TooLarge
-from retllm.media import streams
+from retllm.media import compression, streams
 from retllm.media.name_encodings import decoded
 from retllm.media.names import clean_name
 from retllm.media.special_files import NO_FILE, pointed, resolved
@@ -27,8 +25,6 @@ from retllm.media.unpacking import MAX_RATIO, SMALL
 from retllm.settings import Settings
 
 _BLOCK = tarfile.BLOCKSIZE
-_STEP = 1 << 16
-_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 # bytes of a header that describes the next one: long names, and what else systems know of a file
 _MAX_DESCRIPTION = 1 << 20
 # headers for one file: of itself, its attributes, its long name, its metadata file of macOS with the same, and folders
@@ -43,8 +39,6 @@ _RECORD_COST = 96
 _MAX_NAME = 1 << 16
 _NAMES_PER_FILE = 512
 _MORE_NAMES = 1 << 20
-# the largest dictionary of xz -9 has 64 MiB
-_XZ_MEMORY = 96 << 20
 # a sparse file of GNU tar says here whether further blocks of its map follow, and a further block says it here
 _SPARSE_MORE, _SPARSE_NEXT = 482, 504
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
@@ -150,7 +144,7 @@ def is_tar_archive(head: bytes) -> bool:
 def is_compressed(head: bytes) -> bool:
     """Return whether a file with these first bytes is compressed as a whole."""
     # the first name of a tar may begin with the letters of bzip2
-    return head.startswith((_GZIP, _BZIP2, _XZ)) and not _is_plain(head)
+    return head.startswith(compression.SIGNATURES) and not _is_plain(head)
 
 
 def _is_plain(head: bytes) -> bool:
@@ -201,11 +195,6 @@ def _damaged() -> MediaRejected:
 
 def _decompressed(stream: BinaryIO, head: bytes, settings: Settings, stack: ExitStack) -> tuple[BinaryIO, bool]:
     """Return the tar, and whether its end is missing."""
-    reader: Callable[[BinaryIO], Iterator[bytes]] = _bzip2
-    if head.startswith(_GZIP):
-        reader = _gzip
-    elif head.startswith(_XZ):
-        reader = _xz
     packed = streams.length(stream)
     # headers and padding of each file
     limit = settings.max_archive_bytes + 2 * _BLOCK * (settings.max_archive_files + _MORE_HEADERS)
@@ -213,7 +202,7 @@ def _decompressed(stream: BinaryIO, head: bytes, settings: Settings, stack: Exit
     stack.callback(copy.close)
     size = 0
     try:
-        for data in reader(stream):
+        for data in compression.unpacked(stream, head):
             size += len(data)
             if size > max(SMALL, MAX_RATIO * packed):
                 raise MediaRejected(
@@ -233,30 +222,6 @@ def _decompressed(stream: BinaryIO, head: bytes, settings: Settings, stack: Exit
     return cast("BinaryIO", copy), False
 
 
-def _gzip(stream: BinaryIO) -> Iterator[bytes]:
-    with gzip.GzipFile(fileobj=cast("IO[bytes]", stream)) as reader:
-        # what comes before an error is not lost
-        while data := reader.read1(_STEP):
-            yield data
-
-
-def _bzip2(stream: BinaryIO) -> Iterator[bytes]:
-    with bz2.BZ2File(cast("IO[bytes]", stream)) as reader:
-        # what comes before an error is not lost
-        while data := reader.read1(_STEP):
-            yield data
-
-
-def _xz(stream: BinaryIO) -> Iterator[bytes]:
-    # not LZMAFile, which takes as much memory as the file asks for
-    reader = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
-    while not reader.eof:
-        data = stream.read(_STEP) if reader.needs_input else b""
-        if reader.needs_input and not data:
-            raise EOFError
-        yield reader.decompress(data, _STEP)
-
-
 def _files(stream: BinaryIO, settings: Settings) -> Iterator[_File]:
     """Yield the files in order, without folders.
 
@@ -271,7 +236,7 @@ def _files(stream: BinaryIO, settings: Settings) -> Iterator[_File]:
     names = _NAMES_PER_FILE * settings.max_archive_files + _MORE_NAMES
     at = 0
     for _ in range(_HEADERS_PER_FILE * settings.max_archive_files + _MORE_HEADERS):
-        info = _header(stream, at, length)
+        info = _header(stream, at)
         if info is None:
             return
         at = _after_header(stream, at, info)
@@ -310,10 +275,8 @@ def _too_long(what: str, settings: Settings) -> TooLarge:
     )
 
 
-def _header(stream: BinaryIO, at: int, length: int) -> tarfile.TarInfo | None:
-    """Return the header at an offset; None at the end of the archive."""
-    if at == length:
-        return None
+def _header(stream: BinaryIO, at: int) -> tarfile.TarInfo | None:
+    """Return the header at an offset; None at the mark of the archive's end."""
     stream.seek(at)
     block = stream.read(_BLOCK)
     if len(block) < _BLOCK:

@@ -30,7 +30,7 @@ MAX_RATIO = 200
 SMALL = 1 << 20
 _STEP = 1 << 16
 # section 4.4.5: methods of compression, and those other than Deflate that common tools offer
-_STORED, DEFLATED = 0, 8
+STORED, DEFLATED = 0, 8
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
 
 
@@ -92,7 +92,7 @@ def check(entry: ZipEntry, place: EntryLocation) -> None:
         raise MediaRejected("The file is damaged inside the ZIP (its two headers disagree): pack it again.")
     if entry.flags & _PATCH:
         raise MediaRejected("The entry is a patch of another file: pack the whole file.")
-    if entry.method not in (_STORED, DEFLATED):
+    if entry.method not in (STORED, DEFLATED):
         method = _METHODS.get(entry.method, f"method {entry.method}")
         raise MediaRejected(f"The file is compressed with {method}, which is not accepted: zip it again with Deflate.")
     if entry.size > SMALL and entry.size > MAX_RATIO * entry.packed:
@@ -108,7 +108,7 @@ class Unpacked:
         self._stream = stream
         self._position, self._end = place.data, place.end
         self._left, self._crc, self._expected_crc = entry.size, 0, entry.crc
-        stored = entry.method == _STORED
+        stored = entry.method == STORED
         self._inflater = None if stored else zlib.decompressobj(-zlib.MAX_WBITS)
 
     def read(self, count: int) -> bytes:

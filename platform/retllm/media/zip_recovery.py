@@ -1,7 +1,7 @@
 """Read a ZIP that lost the directory at its end, as an interrupted download leaves it.
 
 Every file has a header of its own before it. Where this lacks the size, because the file was packed as a stream,
-Deflate tells its end itself; a stored file of this kind ends the reading, since its bytes may look like anything.
+Deflate tells its end itself; a stored file ends where a descriptor states just its size and checksum.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 
 from retllm.errors import TooLarge
 from retllm.media import streams
-from retllm.media.unpacking import DEFLATED, DESCRIPTOR, ENCRYPTED, LOCAL, LOCAL_SIGNATURE, MAX_RATIO, SMALL
+from retllm.media.unpacking import DEFLATED, DESCRIPTOR, ENCRYPTED, LOCAL, LOCAL_SIGNATURE, MAX_RATIO, SMALL, STORED
 from retllm.media.zip_directory import IN_ZIP64, WRITTEN_BYTES, ZipEntry, directory_limit, in_64_bits, written
 from retllm.settings import Settings
 
@@ -93,7 +93,8 @@ def _entries(stream: BinaryIO, at: int, settings: Settings) -> Iterator[tuple[Zi
         size, packed = in_64_bits(extra, [size, packed])
         end = data + packed
         if flags & DESCRIPTOR:
-            measured = _measured(stream, data, left) if method == DEFLATED and not flags & ENCRYPTED else None
+            measure = {DEFLATED: _measured, STORED: _searched}.get(method)
+            measured = measure(stream, data, left) if measure and not flags & ENCRYPTED else None
             if measured is None:
                 return
             crc, packed, size, end = measured
@@ -131,6 +132,32 @@ def _measured(stream: BinaryIO, start: int, most: int) -> tuple[int, int, int, i
             fields = after[begin : begin + form.size]
             if after[:begin] in (_SIGNATURE, b"") and fields == form.pack(crc, *_fitting(form, taken, size)):
                 return crc, taken, size, start + taken + begin + form.size
+    return None
+
+
+def _searched(stream: BinaryIO, start: int, most: int) -> tuple[int, int, int, int] | None:
+    """Find the end of a stored file by its descriptor; return the same as :func:`_measured`."""
+    stream.seek(start)
+    window, base = b"", start  # the bytes from an offset on
+    crc, counted = 0, start  # of the bytes before an offset
+    is_end = False
+    while not is_end and base - start <= most:
+        data = stream.read(_STEP)
+        is_end = not data
+        window += data
+        found = window.find(_SIGNATURE)
+        while found >= 0 and (is_end or found + _LONGEST_DESCRIPTOR <= len(window)):
+            size = base + found - start
+            for form in _DESCRIPTORS:
+                if window.startswith(form.pack(0, *_fitting(form, size, size))[4:], found + len(_SIGNATURE) + 4):
+                    crc, counted = zlib.crc32(window[counted - base : found], crc), base + found
+                    if window.startswith(struct.pack("<L", crc), found + len(_SIGNATURE)):
+                        return crc, size, size, counted + len(_SIGNATURE) + form.size
+            found = window.find(_SIGNATURE, found + 1)
+        done = found if found >= 0 else max(0, len(window) - len(_SIGNATURE) + 1)
+        if base + done > counted:
+            crc, counted = zlib.crc32(window[counted - base : done], crc), base + done
+        window, base = window[done:], base + done
     return None
 
 

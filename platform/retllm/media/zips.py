@@ -12,7 +12,7 @@ from functools import partial
 from typing import BinaryIO
 
 from retllm.errors import MediaRejected, TooLarge
-from retllm.media import streams, unpacking
+from retllm.media import other_kinds, streams, unpacking
 from retllm.media import zip_recovery as recovery
 from retllm.media.name_encodings import decoded
 from retllm.media.names import clean_name
@@ -42,9 +42,9 @@ _DOCUMENTS = {
     b"META-INF/container.xml": "a document in EPUB: save it as PDF",
 }
 _OFFICE_FOLDERS = {
-    b"word/": "a document of Word (DOCX): save it as PDF, or as plain text",
-    b"xl/": "a workbook of Excel (XLSX): save each sheet as CSV",
-    b"ppt/": "a document of PowerPoint (PPTX): save it as PDF",
+    b"word/": other_kinds.WORD,
+    b"xl/": other_kinds.EXCEL,
+    b"ppt/": other_kinds.POWERPOINT,
 }
 
 

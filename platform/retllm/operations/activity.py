@@ -91,7 +91,7 @@ def _jobs(session: Session, actor: Actor, window: Window, start: datetime) -> li
             sa.func.date_bin(window.piece, Job.finished_at, start).label("piece"),
             Job.state,
             Job.kind,
-            sa.extract("epoch", Job.finished_at - Job.created_at).label("seconds"),
+            Job.seconds.label("seconds"),
         )
         .where(Job.finished_at >= start, within_visible(actor, Job.collection_id))
         .subquery()

@@ -21,6 +21,26 @@ def begin(session: Session, unit: Unit, worker: str) -> UUID:
     return token
 
 
+def waits(session: Session, unit_id: UUID) -> tuple[int, float]:
+    """Return how often a unit was returned for a reason since it last got further, and the seconds since the first."""
+    further = (
+        sa.select(sa.func.max(Attempt.started_at))
+        .where(Attempt.unit_id == unit_id, Attempt.outcome.in_([AttemptOutcome.FAILED, AttemptOutcome.CANCELLED]))
+        .scalar_subquery()
+    )
+    began = sa.func.min(Attempt.started_at)
+    waited = sa.func.extract("epoch", sa.func.clock_timestamp() - began)
+    times, seconds = session.execute(
+        sa.select(sa.func.count(), sa.func.coalesce(waited, 0)).where(
+            Attempt.unit_id == unit_id,
+            Attempt.outcome == AttemptOutcome.RETURNED,
+            Attempt.error.is_not(None),
+            sa.or_(further.is_(None), Attempt.started_at > further),
+        )
+    ).one()
+    return times, float(seconds)
+
+
 def end(session: Session, token: UUID | None, outcome: AttemptOutcome, *, error: str | None = None) -> None:
     """End the attempt with this token."""
     session.execute(

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import Sessions, run_transaction, transaction
 from retllm.db.tables import Job, Unit
-from retllm.errors import JobCancelled, ModelUnavailable, RetllmError, StaleClaim
+from retllm.errors import JobCancelled, ModelUnavailable, RetllmError, ServerAway, StaleClaim
 from retllm.logs import carried
 from retllm.metrics import FENCED
 from retllm.queue import attempts, lifecycle, pauses
@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 # the end of a traceback is kept
 _TRACEBACK_CHARS = 20_000
 _ERROR_CHARS = 2_000
+# seconds; a unit whose server is away looks for it at least as often
+_LONGEST_WAIT = 30.0
 
 Write = Callable[[Session, Job], list[Notification]]
 
@@ -211,17 +213,53 @@ def release(sessions: Sessions, claim: Claim, seconds: float = 0) -> None:
         job, unit = _prove(session, claim)
         outcome = AttemptOutcome.CANCELLED if job.cancel_requested else AttemptOutcome.RETURNED
         attempts.end(session, claim.token, outcome)
-        unit.state = UnitState.READY
-        unit.attempt -= 1
-        if seconds:
-            unit.run_after = after(seconds)
-        unit.token = None
-        unit.lease_until = None
-        unit.announced_at = None
-        session.flush()
-        lifecycle.close_if_cancelled(session, job)
+        _give_back(session, job, unit, seconds)
 
     run_transaction(sessions, give_back)
+
+
+def wait_for_server(
+    sessions: Sessions, claim: Claim, error: ServerAway, settings: Settings
+) -> tuple[bool, list[Notification]]:
+    """Return a unit that a server is needed for; it is claimed again after a wait, without counting the attempt.
+
+    The wait doubles each time. If the unit has waited for longer than ``scorer_patience_seconds``, it is dead.
+
+    Returns:
+        Whether the unit waits, and the units to notify workers of.
+
+    Raises:
+        StaleClaim: the worker no longer holds the unit; nothing was written.
+    """
+
+    def give_back(session: Session) -> tuple[bool, list[Notification]]:
+        job, unit = _prove(session, claim)
+        message = describe(error)
+        times, waited = attempts.waits(session, unit.id)
+        if not job.cancel_requested and waited > settings.scorer_patience_seconds:
+            attempts.end(session, claim.token, AttemptOutcome.FAILED, error=message)
+            return False, retry_or_fail(session, job, unit, message, settings, permanent=True, split=False)
+        outcome = AttemptOutcome.CANCELLED if job.cancel_requested else AttemptOutcome.RETURNED
+        attempts.end(session, claim.token, outcome, error=message)
+        unit.error = message
+        seconds = min(settings.backoff_seconds * 2**times, _LONGEST_WAIT)
+        _give_back(session, job, unit, max(seconds, error.seconds))
+        return True, []
+
+    return run_transaction(sessions, give_back)
+
+
+def _give_back(session: Session, job: Job, unit: Unit, seconds: float) -> None:
+    """Make a unit ready again after ``seconds``, without counting its attempt."""
+    unit.state = UnitState.READY
+    unit.attempt -= 1
+    if seconds:
+        unit.run_after = after(seconds)
+    unit.token = None
+    unit.lease_until = None
+    unit.announced_at = None
+    session.flush()
+    lifecycle.close_if_cancelled(session, job)
 
 
 def describe(error: BaseException) -> str:

@@ -184,4 +184,5 @@ def _queue_again(job: Job) -> None:
     job.state = JobState.QUEUED
     job.cancel_requested = False
     job.error = None
+    job.idle_seconds = Job.idle_seconds + sa.func.greatest(0.0, sa.extract("epoch", sa.func.now() - Job.finished_at))
     job.finished_at = None

@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from retllm.db.session import Sessions
-from retllm.errors import JobCancelled, StaleClaim, UnitPostponed
+from retllm.errors import JobCancelled, ServerAway, StaleClaim, UnitPostponed
 from retllm.logs import carried
 from retllm.media.copies import ModelPictures
 from retllm.media.storage import Storage
@@ -157,6 +157,10 @@ def _recorded(context: WorkerContext, claim: Claim, step: Callable[[], Result]) 
         log.info("unit.postponed", seconds=error.seconds)
         claims.release(context.sessions, claim, error.seconds)
         return "returned", []
+    except ServerAway as error:
+        log.warning("unit.waits_for_server", reason=error.message)
+        waits, opened = claims.wait_for_server(context.sessions, claim, error, context.settings)
+        return "returned" if waits else "failed", opened
     except Exception as error:
         log.warning("unit.failed", reason=claims.describe(error), exc_info=True)
         return "failed", claims.fail(context.sessions, claim, error, context.settings)

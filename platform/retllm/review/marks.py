@@ -18,6 +18,7 @@ from retllm.db.tables import ITEM_WORDS, Item, User
 from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.identity.access import job_for, require_scope
 from retllm.identity.actor import Actor
+from retllm.media.normalization import composed
 
 # marks of one query; far more than people mark by hand
 MAX_MARKS = 1000
@@ -157,7 +158,7 @@ def find_items(session: Session, asked: Asked, text: str) -> list[Item]:
     Raises:
         InvalidInput: ``text`` is empty.
     """
-    text = text.replace("\0", "").strip()
+    text = composed(text.replace("\0", "").strip())
     if not text:
         raise InvalidInput("Enter a name, words of the text, or the ID of an item.", field="find")
     inside = sa.select(Item).where(Item.collection_id == asked.collection_id, Item.state == ItemState.READY)

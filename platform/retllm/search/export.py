@@ -42,7 +42,7 @@ _OF_JOB: dict[str, Any] = {
     "created_at": Job.created_at,
     "started_at": Job.started_at,
     "finished_at": Job.finished_at,
-    "seconds": sa.cast(sa.extract("epoch", Job.finished_at - Job.created_at), sa.Float),
+    "seconds": Job.seconds,
     "error": Job.error,
     "query": Search.query_text,
     "query_picture_sha256": Search.query_picture_sha256,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -32,6 +32,7 @@ from retllm.errors import (
     TooLargeForDevice,
 )
 from retllm.fine import Content, Injection, PairScore, Picture
+from retllm.fine.interface import FineScorer
 from retllm.fine.prompts import Mode
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
@@ -43,11 +44,6 @@ from retllm.search.score_cache import Columns
 from retllm.settings import public_name
 
 log = structlog.get_logger(__name__)
-
-if TYPE_CHECKING:
-    # at run time this name imports torch and transformers
-    from retllm.fine import Scorer
-
 
 #: errors of one pair: no attempt of a worker like this one can score it
 _OF_A_PAIR = (InvalidInput, NotFound, TooLarge, TooLargeForDevice, ScoreUnreadable)
@@ -79,7 +75,7 @@ class _Task:
         return self.search.trace and not self.entropy_only
 
 
-def fine_unit(context: WorkerContext, held: LeasedUnit, scorer: Scorer) -> list[Notification]:
+def fine_unit(context: WorkerContext, held: LeasedUnit, scorer: FineScorer) -> list[Notification]:
     """Score the unit's candidates against the query and store the scores; existing scores are kept.
 
     A candidate that no attempt can score (damaged in the storage, not for this model) gets a score without a value that
@@ -89,7 +85,9 @@ def fine_unit(context: WorkerContext, held: LeasedUnit, scorer: Scorer) -> list[
         StaleClaim, JobCancelled: between two batches, or at the end.
         ModelUnsuited: the scorer lacks a layer that the search chose.
         Conflict: the query's picture can't be read any more.
+        ServerAway: the server of the scorer does not answer; the unit waits for it.
     """
+    scorer.refresh()
     with context.sessions() as session:
         search = session.get_one(Search, held.claim.job_id)
         task = _task(search, scorer, entropy_only=is_entropy_pass(held.claim.payload))
@@ -117,7 +115,7 @@ def fine_unit(context: WorkerContext, held: LeasedUnit, scorer: Scorer) -> list[
     return complete(context.sessions, held.claim, write)
 
 
-def _task(search: Search, scorer: Scorer, *, entropy_only: bool) -> _Task:
+def _task(search: Search, scorer: FineScorer, *, entropy_only: bool) -> _Task:
     injection = Injection.from_json(search.injection)
     search_mode = cast("Mode", search.mode)
     mode: Mode = "true_false" if entropy_only else search_mode
@@ -131,7 +129,7 @@ def _task(search: Search, scorer: Scorer, *, entropy_only: bool) -> _Task:
     )
 
 
-def _require_scorer(context: WorkerContext, task: _Task, scorer: Scorer) -> None:
+def _require_scorer(context: WorkerContext, task: _Task, scorer: FineScorer) -> None:
     search, served = task.search, public_name(context.settings.scorer_name)
     if search.scorer != served:
         raise ModelUnavailable(
@@ -166,7 +164,7 @@ def _cached(session: Session, context: WorkerContext, task: _Task, keys: list[st
 
 
 def _score(
-    context: WorkerContext, held: LeasedUnit, scorer: Scorer, task: _Task, items: Sequence[Item]
+    context: WorkerContext, held: LeasedUnit, scorer: FineScorer, task: _Task, items: Sequence[Item]
 ) -> dict[UUID, Columns]:
     """Score the items with the model and return the columns of their scores."""
     if not items:
@@ -196,7 +194,7 @@ def _query(context: WorkerContext, search: Search) -> Content:
     return Content(image=picture, text=search.query_text)
 
 
-def _content(context: WorkerContext, scorer: Scorer, item: Item) -> Content:
+def _content(context: WorkerContext, scorer: FineScorer, item: Item) -> Content:
     if not item.picture_key:
         return Content(text=item.text)
     # keyed by content hash, so that the scorer can reuse its cached state in other searches without opening the picture
@@ -254,7 +252,7 @@ def _without_error(columns: Columns) -> Columns:
     return {name: value for name, value in columns.items() if name != "error"}
 
 
-def _set_version(session: Session, search_id: UUID, scorer: Scorer, version: str) -> None:
+def _set_version(session: Session, search_id: UUID, scorer: FineScorer, version: str) -> None:
     """Store the scorer version with the first completed unit; all other units must have the same one."""
     search = session.get_one(Search, search_id, populate_existing=True)
     if search.scorer_version is None:

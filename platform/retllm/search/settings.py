@@ -63,7 +63,9 @@ class CoarseSettings(Strict):
 class InjectionSettings(Strict):
     """The re-injection settings that a search can choose (for all of them see ``retllm.fine.Injection``)."""
 
-    trigger: Literal["entropy", "fixed", "off"] = _setting(lambda settings: settings.trigger, "when", "when to inject")
+    trigger: Literal["entropy", "fixed", "off"] = _setting(
+        lambda settings: settings.default_trigger, "when", "when to inject"
+    )
     alpha: float = _setting(lambda settings: settings.alpha, "alpha", "share of the visual signal", ge=0, le=1)
     tau: float = _setting(lambda settings: settings.tau, "tau", "uncertainty that arms the next layer", ge=0, le=1)
     start: int | None = _setting(lambda _: None, "after layer", "layers after this one may arm", ge=0)

@@ -22,6 +22,7 @@ from retllm.queue import lifecycle
 from retllm.queue.submission import Submitted, insert_job
 from retllm.search import coarse
 from retllm.search.request import SearchRequest, resolve
+from retllm.search.settings import SearchSettings
 from retllm.settings import Settings, public_name
 
 
@@ -48,7 +49,7 @@ def submit_search(
     Raises:
         NotFound: the collection does not exist.
         Forbidden: the actor has a smaller scope than ``search``.
-        InvalidInput: the query is empty, a field is out of bounds, or the scorer lacks a layer that it names.
+        InvalidInput: the query is empty, a field is out of bounds, or the scorer can't do what the request asks for.
         Conflict: the collection is empty or not indexed, or the idempotency key belongs to a different request.
     """
     embedder = embedder_of(collection_for(session, actor, collection_id), settings)
@@ -83,6 +84,7 @@ def _search_row(
 ) -> Search:
     resolved = resolve(request, settings, embedder)
     columns = resolved.columns()
+    _check_remote(resolved, settings)
     _check_layers(Injection.from_json(columns["injection"]), settings)
     kind_with_picture = ItemKind.BOTH if text else ItemKind.IMAGE
     return Search(
@@ -98,6 +100,33 @@ def _search_row(
         coarse=coarse.plan(resolved, embedder, has_text=text is not None),
         **columns,
     )
+
+
+def _check_remote(search: SearchSettings, settings: Settings) -> None:
+    """Check that the search asks nothing of a scorer on a server that only a model in a worker can do.
+
+    Raises:
+        InvalidInput: it does.
+    """
+    address = settings.remote_scorer
+    if address is None:
+        return
+    if Injection(**search.injection.model_dump()).active:
+        raise InvalidInput(
+            f"The scorer {address.name} runs on a server, where visual tokens can't be re-injected: set the trigger "
+            "of the re-injection to off.",
+            field="injection.trigger",
+        )
+    if search.trace:
+        raise InvalidInput(
+            f"The scorer {address.name} runs on a server, which does not tell what its layers do: omit the trace.",
+            field="trace",
+        )
+    if address.protocol == "rerank" and search.mode != "true_false":
+        raise InvalidInput(
+            f"The scorer {address.name} is a reranker, which has a question of its own: use the mode true_false.",
+            field="mode",
+        )
 
 
 def _check_layers(injection: Injection, settings: Settings) -> None:

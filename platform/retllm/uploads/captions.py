@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -43,13 +43,14 @@ def apply_captions(
         StaleClaim, JobCancelled: while a file is read, or at the end.
     """
     with context.sessions() as session:
-        seen = _names_seen(session, job.id)
+        packs = _archives(session, job.id)
+        seen = _names_seen(session, job.id, packs)
         earlier = _earlier_rows(session, files)
         given = _given(session, job.id)
     writings: list[Writing] = []
     with ExitStack() as stack:
         opener = ArchiveFiles(context, stack, held.lease.check)
-        documents = {_document(file, opener, earlier.get(file.id)): file for file in files}
+        documents = {_document(file, packs, opener, earlier.get(file.id)): file for file in files}
         captioner = Captioner(ingest, seen, given, texts=job.params["texts"], check=held.lease.check)
         for writing in captioner.read(list(documents)):
             held.lease.check()
@@ -82,8 +83,10 @@ def _write_outcomes(session: Session, file: UploadFile, applied: Applied) -> Non
     session.execute(sa.update(UploadFile).where(UploadFile.id == file.id).values(**columns))
 
 
-def _document(file: UploadFile, opener: ArchiveFiles, earlier: EarlierRows | None) -> Document:
-    located = Located(file.name, file.parent_id)
+def _document(
+    file: UploadFile, packs: Mapping[UUID | None, str], opener: ArchiveFiles, earlier: EarlierRows | None
+) -> Document:
+    located = Located(file.name, file.parent_id, packs.get(file.parent_id, ""))
     return Document(located, FileKind(file.content or ""), partial(opener.open, file), earlier)
 
 
@@ -126,7 +129,15 @@ def _given(session: Session, job_id: UUID) -> dict[UUID, Given]:
     return given
 
 
-def _names_seen(session: Session, job_id: UUID) -> NamesSeen:
+def _archives(session: Session, job_id: UUID) -> Mapping[UUID | None, str]:
+    """Return the names of an upload's archives by their keys."""
+    query = sa.select(UploadFile.id, UploadFile.name).where(
+        UploadFile.job_id == job_id, UploadFile.content == FileKind.ARCHIVE
+    )
+    return {row.id: row.name for row in session.execute(query)}
+
+
+def _names_seen(session: Session, job_id: UUID, packs: Mapping[UUID | None, str]) -> NamesSeen:
     """Return the pictures of an upload by where they lie; those that were rejected too."""
     seen = NamesSeen()
     parent = sa.orm.aliased(UploadFile)
@@ -144,7 +155,7 @@ def _names_seen(session: Session, job_id: UUID) -> NamesSeen:
         .order_by(UploadFile.id)
     )
     for name, archive, item_id, whole_name in session.execute(pictures):
-        seen.add(Located(name, archive), item_id)
+        seen.add(Located(name, archive, packs.get(archive, "")), item_id)
         if whole_name is not None and item_id is not None:
             seen.first_parts.setdefault(base_name(whole_name).lower(), name)
     return seen

@@ -12,7 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import FileStatus, JobKind, Stage
+from retllm.db.enums import FileStatus, JobKind, JobState, Stage
 from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Job
 from retllm.db.uploads import Upload, UploadFile
@@ -120,19 +120,23 @@ def close(session: Session, upload: Upload) -> bool:
     return True
 
 
-def lock_open(session: Session, job_id: UUID) -> Job:
-    """Lock the job of an open upload.
+def lock_open(session: Session, job_id: UUID, *, or_cancelled: bool = False) -> Job:
+    """Lock the job of an open upload; with ``or_cancelled`` also that of one that was cancelled.
 
     Raises:
         NotFound: it was deleted.
-        Conflict: it takes no more files.
+        Conflict: it takes no more files; ``detail["cancelled"]`` says whether because it was cancelled.
     """
     job = lifecycle.lock_job(session, job_id)
     upload = session.get(Upload, job_id, populate_existing=True)
     if job is None or upload is None:
         raise NotFound("There is no such upload.")
-    if upload.closed_at is not None or job.finished_at is not None or job.cancel_requested:
-        raise Conflict("This upload takes no more files: begin another one.", job_id=str(job_id))
+    if job.cancel_requested or job.state is JobState.CANCELLED:
+        if or_cancelled:
+            return job
+        raise Conflict("The upload was cancelled: begin another one.", job_id=str(job_id), cancelled=True)
+    if upload.closed_at is not None or job.finished_at is not None:
+        raise Conflict("This upload takes no more files: begin another one.", job_id=str(job_id), cancelled=False)
     return job
 
 

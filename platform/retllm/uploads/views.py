@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, FileStatus, ItemKind, Stage
-from retllm.db.tables import Unit
+from retllm.db.tables import Item, Unit
 from retllm.db.uploads import Upload, UploadFile
+from retllm.history.file_counts import file_counts
 from retllm.media.outcomes import FileError, FileOutcome, place
 from retllm.uploads.kept import to_try_again
 
@@ -33,6 +34,7 @@ class FileView(BaseModel):
     )
     status: FileStatus
     item_id: UUID | None
+    item_name: str | None = Field(description="the name of that item, such as the one that a duplicate is the same as")
     kind: ItemKind | None
     error: FileError | None = Field(description="why it was rejected")
     remark: str | None = Field(description="what else there is to know about it")
@@ -65,8 +67,8 @@ def upload_state(session: Session, job_id: UUID) -> UploadState | None:
         return None
     # before the counts, which are then final: the page stops asking once everything is processed
     processed = bool(is_processed(session, job_id))
-    counts = upload_counts(session, [job_id]).get(job_id, {})
-    return UploadState(closed_at=upload.closed_at, processed=processed, counts=counts)
+    files = file_counts(session, [job_id]).get(job_id)
+    return UploadState(closed_at=upload.closed_at, processed=processed, counts=files.counts if files else {})
 
 
 def is_processed(session: Session, job_id: UUID) -> bool | None:
@@ -103,19 +105,6 @@ def files_with_rejected_first(
     return first + upload_files(session, job_id, statuses=others, limit=rest)
 
 
-def upload_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, int]]:
-    """Return the number of files of several uploads by status, with one query."""
-    query = (
-        sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count))
-        .where(UploadFile.job_id.in_(job_ids))
-        .group_by(UploadFile.job_id, UploadFile.status)
-    )
-    found: dict[UUID, dict[FileStatus, int]] = {}
-    for job_id, status, count in session.execute(query):
-        found.setdefault(job_id, {})[status] = count
-    return found
-
-
 def has_kept_rejected(session: Session, job_id: UUID) -> bool:
     """Return whether rejected files and rows of an upload can be tried again, because their bytes are kept."""
     return session.scalar(to_try_again(job_id).limit(1)) is not None
@@ -136,8 +125,10 @@ def upload_files(
         after: only files after the one with this key.
     """
     parent, archive = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
+    # one row at a time by the key; for a join the planner may read all items
+    item_name = sa.select(Item.name).where(Item.id == UploadFile.item_id).scalar_subquery()
     query = (
-        sa.select(UploadFile, sa.func.coalesce(archive.name + "/", "") + parent.name)
+        sa.select(UploadFile, sa.func.coalesce(archive.name + "/", "") + parent.name, item_name)
         .outerjoin(parent, parent.id == UploadFile.parent_id)
         .outerjoin(archive, archive.id == parent.parent_id)
         .where(UploadFile.job_id == job_id)
@@ -147,7 +138,7 @@ def upload_files(
         query = query.where(UploadFile.status.in_(statuses))
     if after is not None:
         query = query.where(UploadFile.id > after)
-    return [_view(file, within) for file, within in session.execute(query.limit(limit))]
+    return [_view(*row) for row in session.execute(query.limit(limit))]
 
 
 def outcome_of(file: FileView) -> FileOutcome:
@@ -157,6 +148,7 @@ def outcome_of(file: FileView) -> FileOutcome:
             "name": file.name,
             "status": file.status,
             "item_id": file.item_id,
+            "item_name": file.item_name,
             "kind": file.kind,
             "error": file.error,
             "remark": file.remark,
@@ -165,7 +157,7 @@ def outcome_of(file: FileView) -> FileOutcome:
     )
 
 
-def _view(file: UploadFile, within: str | None) -> FileView:
+def _view(file: UploadFile, within: str | None, item_name: str | None) -> FileView:
     error = FileError(code=file.error_code or "", message=file.error) if file.error is not None else None
     return FileView(
         id=file.id,
@@ -173,6 +165,7 @@ def _view(file: UploadFile, within: str | None) -> FileView:
         within=within,
         status=file.status,
         item_id=file.item_id,
+        item_name=item_name,
         kind=file.kind,
         error=error,
         remark=file.remark,

@@ -97,6 +97,7 @@ def test_the_embedder_of_a_collection_can_be_replaced(served: Services) -> None:
     for expected in (f"{main} in use", f"{OTHER} in force"):
         assert expected in " ".join(shown.split())
     assert f"use {OTHER}" in _run("use", "Birds", OTHER).output
+    assert "'x' is not a valid UUID" in _run("remove-vectors", "Birds", "x", "--yes").output
     assert "Deleted 1 embeddings" in _run("remove-vectors", "Birds", str(old), "--yes").output
     rows = _json("models", "Birds")["embedders"]
     assert isinstance(rows, list)

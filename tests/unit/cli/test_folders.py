@@ -102,7 +102,7 @@ def test_clutter_is_counted_by_folder(tmp_path: Path) -> None:
 
 def test_an_empty_folder_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty" / "inner").mkdir(parents=True)
-    assert _others(tmp_path / "empty") == {"empty": ("ignored", "The folder contains no files.")}
+    assert _others(tmp_path / "empty") == {"empty": ("rejected", "The folder contains no files.")}
     _make(tmp_path / "empty", ".hidden")
     assert _others(tmp_path / "empty") == {".hidden": ("ignored", "Left out: hidden file or folder.")}
 

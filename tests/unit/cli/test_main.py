@@ -5,14 +5,19 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import click
 import pytest
 
 from retllm.cli import main as entry
 from retllm.errors import StackError
+
+ROOT = Path(__file__).parents[3]
 
 
 def retllm(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -29,6 +34,31 @@ def test_listing_the_commands_imports_no_heavy_libraries() -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "  up " in result.stdout
     assert result.stderr.strip() == "set()"
+
+
+@pytest.mark.parametrize("library", ["click", "httpx"])
+def test_ctrl_c_during_the_imports_ends_the_program_quietly(tmp_path: Path, library: str) -> None:
+    """The entry point imports click, and the command httpx."""
+    script = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]["retllm"]
+    module, _, function = script.partition(":")
+    (tmp_path / f"{library}.py").write_text("print('imported', flush=True)\ninput()\n")
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    program = f"import sys\nfrom {module} import {function}\nsys.argv = ['retllm', 'jobs']\n{function}()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    ) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "imported\n"
+        started.send_signal(signal.SIGINT)
+        # its standard input is closed only here, so it ends by the signal
+        assert started.wait(60) == 130
+        assert started.stderr is not None
+        assert started.stderr.read() == ""
 
 
 def test_every_listed_command_exists_and_has_help() -> None:

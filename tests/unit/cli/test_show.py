@@ -133,7 +133,7 @@ def test_upload_and_search_print_the_notice_about_the_models(
 ) -> None:
     module, results = (search, upload)[command == "upload"], []
     monkeypatch.setattr(module, "connect", lambda: _Api(notice))
-    monkeypatch.setattr(upload, "upload_paths", lambda *_, **__: upload.Uploaded([], [{"state": "succeeded"}]))
+    monkeypatch.setattr(upload, "upload_files", lambda *_, **__: upload.Uploaded([], [{"state": "succeeded"}]))
     file = tmp_path / "a.txt"
     file.write_text("a robin")
     arguments = ["papers", "a robin"] if command == "search" else ["papers", str(file), "--no-index"]
@@ -173,3 +173,21 @@ def test_what_is_not_the_id_of_a_job_is_refused_without_a_request(command: str) 
     refused = CliRunner().invoke(jobs.jobs, [command, "x"])
     assert refused.exit_code == 2
     assert "'x' is not a valid UUID" in refused.output
+
+
+class _Waiting:
+    """An API whose job waits for a server at first."""
+
+    def watch(self, job_id: str, shown: Any) -> dict[str, Any]:
+        job = {"kind": "search", "state": "running", "stages": [], "errors": [], "progress": 0.0}
+        waits = {"error": "The server of the scorer openai:m is away.", "waits": True}
+        for errors in ([], [waits, waits], [waits], []):
+            shown(job | {"errors": errors})
+        return job
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_watched_job_says_once_what_it_waits_for(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+    with show.progress(quiet=quiet) as bar:
+        show.watch(_Waiting(), "1", bar, bar.add_task("", total=None))  # type: ignore[arg-type]
+    assert capsys.readouterr().err.count("The server of the scorer openai:m is away.") == (0 if quiet else 1)

@@ -19,7 +19,8 @@ from tests.unit.fine.reference import Reference, picture
 from retllm.errors import ModelUnsuited, ScoreUnreadable
 from retllm.fine import Content, Injection, Scorer, load_prompts, load_scorer
 from retllm.fine.engine import Engine
-from retllm.fine.modes.choice import Choice, binary_entropy, mean_log_odds
+from retllm.fine.modes.choice import Choice
+from retllm.fine.odds import binary_entropy, mean_log_odds
 from retllm.fine.prompts import Labels, Prompts
 
 CAPTION = "a red square is left of a dog"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retllm.fine.modes.written import Written, quoted, truncated_answer, written_score
+from retllm.fine.written import Written, quoted, truncated_answer, written_score
 
 READABLE = {
     "Answer: 0.8750": 0.875,

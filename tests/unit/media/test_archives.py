@@ -6,6 +6,7 @@ import contextlib
 import io
 import stat
 import struct
+import tarfile
 import tracemalloc
 import zipfile
 import zlib
@@ -260,6 +261,29 @@ def test_the_number_of_files_is_limited_without_counting_system_files(settings: 
     assert len(unpacked(packed(files | {f"__MACOSX/{n}": b"" for n in range(50)}), settings)) == 50
     with pytest.raises(TooLarge, match=r"51 files.*RETLLM_MAX_ARCHIVE_FILES"):
         unpacked(packed(files | {"more.txt": b"x"}), settings)
+
+
+@pytest.mark.parametrize("start", ["", "./"])
+def test_links_are_followed_from_their_folders_and_through_linked_ones(start: str, settings: Settings) -> None:
+    """``tar -cf x.tar .`` writes the names with ``./``."""
+    followed = {"2023/b.txt": "a.txt", "now": "2023", "c.txt": "now/a.txt", "x/y": "../now", "d.txt": "x/y/b.txt"}
+    links = followed | {"r": "s", "s": "r", "e.txt": "r/a.txt"}
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        file = tarfile.TarInfo(f"{start}2023/a.txt")
+        file.size = 7
+        archive.addfile(file, io.BytesIO(b"a robin"))
+        for name, target in links.items():
+            link = tarfile.TarInfo(start + name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            archive.addfile(link)
+    entries = [Entry(f"{start}2023/a.txt".encode(), b"a robin")]
+    entries += [Entry((start + n).encode(), to.encode(), mode=stat.S_IFLNK | 0o777) for n, to in links.items()]
+    for data in (handmade.made(entries), made.getvalue()):
+        found = unpacked(data, settings)
+        whole = {"2023/a.txt", "2023/b.txt", "c.txt", "d.txt"}
+        assert {name for name, content in found.items() if content == b"a robin"} == whole
+        assert found.keys() == whole | {"e.txt", "r", "s"}
 
 
 def test_links_that_are_not_followed_count_as_files(settings: Settings) -> None:

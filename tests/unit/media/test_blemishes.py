@@ -85,6 +85,14 @@ def test_faulty_or_long_metadata_of_a_png_is_left_out(before: bytes, remark: str
     np.testing.assert_array_equal(pixels, PIXELS)
 
 
+def test_opacities_for_more_colours_than_a_palette_has_are_left_out(settings: Settings) -> None:
+    data = encoded(PICTURE.quantize(16), "PNG")
+    at = data.index(b"IDAT") - 4
+    said, pixels = remark_and_pixels(data[:at] + chunk(b"tRNS", bytes(300)) + data[at:], settings)
+    assert said == METADATA
+    np.testing.assert_array_equal(pixels, np.asarray(PICTURE.quantize(16).convert("RGB")))
+
+
 def test_a_profile_of_more_than_a_mebibyte_is_used_and_one_without_measure_is_not(settings: Settings) -> None:
     profile = icc.rgb_profile(1.0, icc.P3)
     large = struct.pack(">I", 3 * MIB) + profile[4:] + bytes(3 * MIB - len(profile))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.unit.media.raws import unknown
-from tests.unit.media.samples import encoded
+from tests.unit.media.raws import dng, unknown
+from tests.unit.media.samples import encoded, noise
 from tests.unit.media.test_pictures import is_like, quarters
 
 from retllm.errors import MediaRejected, TooLarge
@@ -53,6 +54,17 @@ def test_such_a_preview_is_upright(kind: str) -> None:
 def test_a_damaged_preview_is_passed_over(kind: str) -> None:
     data = unknown(kind, [JPEGS[0][:600], JPEGS[1], JPEGS[2]])
     assert decoder.load(data, 10**6).size == (64, 48)
+
+
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("change", [lambda jpeg: jpeg[:-200], lambda jpeg: jpeg.replace(b"\xff\xc0", b"\xff\xc3", 1)])
+def test_a_raw_file_with_a_damaged_preview_is_developed(change: Callable[[bytes], bytes]) -> None:
+    """A cut preview, and one that is a lossless JPEG."""
+    preview = encoded(noise(1, (64, 48)), "JPEG")
+    taken = np.asarray(decoder.load(dng(preview=preview), 10**6))
+    np.testing.assert_array_equal(taken, np.asarray(decoder.load(preview, 10**6)))
+    developed = np.asarray(decoder.load(dng(preview=change(preview)), 10**6))
+    np.testing.assert_array_equal(developed, np.asarray(decoder.load(dng(), 10**6)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
+import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
+from tests.unit.media import pngs
 from tests.unit.media.outcomes import Items, add_file
 from tests.unit.media.samples import encoded, noise
 from tests.unit.uploading import add_files
@@ -58,17 +61,35 @@ def tiff() -> bytes:
     return encoded(noise(3), "TIFF", tiffinfo=info)
 
 
-def png() -> bytes:
+def png(*, late: bool = False, **texts: str) -> bytes:
+    """A PNG with international texts, in chunks before or after its pixels."""
     info = PngInfo()
-    info.add_itxt("XML:com.adobe.xmp", XMP.decode())
-    return encoded(noise(4), "PNG", pnginfo=info)
+    for keyword, text in texts.items():
+        info.add_itxt(keyword.replace("XMP", "XML:com.adobe.xmp"), text, zip=late)
+    data = encoded(noise(4), "PNG", pnginfo=info)
+    if not late:
+        return data
+    chunks, pixels = data.index(b"iTXt") - 4, data.index(b"IDAT") - 4
+    return data[:chunks] + data[pixels:-12] + data[chunks:pixels] + data[-12:]
+
+
+def plain_png(name: bytes, keyword: bytes, text: bytes) -> bytes:
+    """A PNG with one text in Latin-1 or whatever a program writes."""
+    return pngs.png(np.asarray(noise(4)), [(name, keyword + b"\0" + text)])
 
 
 CAPTIONED = {
     "IPTC in a JPEG": with_iptc(IPTC),
     "IPTC in Latin-1": with_iptc(OLD_IPTC),
     "XMP in a JPEG": encoded(noise(5), "JPEG", xmp=XMP),
-    "XMP in a PNG": png(),
+    "XMP in a PNG": png(XMP=XMP.decode()),
+    "XMP after the pixels of a PNG": png(late=True, XMP=XMP.decode()),
+    "description of a PNG": png(Title="Harbour", Description=WORDS),
+    "description after the pixels of a PNG": png(late=True, Description=WORDS),
+    "title of a PNG": png(Title=WORDS, Author="Ada", Comment="Created with GIMP"),
+    "description of a PNG in Latin-1": plain_png(b"tEXt", b"Description", WORDS.encode("latin-1")),
+    "description of a PNG in UTF-8": plain_png(b"tEXt", b"Description", WORDS.encode()),
+    "packed description of a PNG": plain_png(b"zTXt", b"Description", b"\0" + zlib.compress(WORDS.encode("latin-1"))),
     "XMP in a WebP": encoded(noise(6), "WEBP", xmp=XMP),
     "XMP in an AVIF": encoded(noise(7), "AVIF", xmp=XMP, speed=10),
     "EXIF": with_exif(WORDS),
@@ -81,6 +102,18 @@ def test_a_new_picture_has_the_caption_of_its_file(data: bytes, ingest: Ingest, 
     (outcome,) = add_file(ingest, "a", io.BytesIO(data))
     assert (outcome.status, outcome.kind) == ("added", ItemKind.BOTH)
     assert [(item.kind, item.text, item.version) for item in items()] == [(ItemKind.BOTH, WORDS, 1)]
+
+
+def test_what_programs_note_in_a_png_is_no_caption(ingest: Ingest, items: Items) -> None:
+    noted = {"parameters": "a cat, Steps: 20", "workflow": "{}", "prompt": "{}", "Software": "GIMP", "Comment": "x y z"}
+    (outcome,) = add_file(ingest, "a.png", io.BytesIO(png(**noted)))
+    assert (outcome.kind, outcome.remark) == (ItemKind.IMAGE, None)
+
+
+def test_texts_of_a_png_that_are_too_long_are_left_out(settings: Settings) -> None:
+    for late in (False, True):
+        found = inspect_picture(io.BytesIO(png(late=late, Description="a " * MAX_TEXT)), settings)
+        assert (found.texts.exif, found.remark is not None) == (b"", True)
 
 
 @pytest.mark.parametrize("words", ["OLYMPUS DIGITAL CAMERA", "SONY DSC", " ", "IMG_0001"])

@@ -97,6 +97,18 @@ def test_names_of_one_place_are_decoded_alike(codec: str, names: list[str]) -> N
     assert decoded([name.encode(codec) for name in every], dos=True) == every
 
 
+@pytest.mark.parametrize(
+    ("codec", "names"),
+    [
+        ("cp437", ["Ñandú.png"]),
+        ("cp437", ["IMG_Ö.jpg"]),
+        ("cp866", ["Ёлка.jpg", "Ёжик.jpg", "фото с дачи.jpg"]),
+    ],
+)
+def test_a_letter_is_not_taken_for_several_or_several_for_one(codec: str, names: list[str]) -> None:
+    assert decoded([name.encode(codec) for name in names], dos=True) == names
+
+
 def test_letters_of_cp864_are_letters_and_not_their_forms() -> None:
     """It has a byte for each form of a letter in a word, so that a sheet in UTF-8 has other characters."""
     forms = {unicodedata.normalize("NFKC", bytes((byte,)).decode("cp864", "ignore")): byte for byte in range(0x80, 255)}

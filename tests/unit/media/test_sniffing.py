@@ -105,7 +105,13 @@ def test_a_transport_stream_is_a_film() -> None:
         (b"a\0b", "a.txt", "is unknown"),
         (b"just words", "a.jpg", "is not such a picture"),
         (b"just words", "a.zip", "not such an archive"),
-        (b"just words", "a.docx", "is unknown"),
+        (b"just words", "a.docx", r"Word \(DOCX\): save it as PDF, or as plain text"),
+        # whole or cut, with a password, or something else
+        (b"PK\3\4\x14\0\6\0", "a.XLSX", r"Excel \(XLSX\): save each sheet as CSV"),
+        (b"\xd0\xcf\x11\xe0\0", "a.xlsx", r"Excel \(XLSX\): save each sheet as CSV"),
+        (b"\0\1", "a.xlsx", r"Excel \(XLSX\): save each sheet as CSV"),
+        (b"just words", "a.xlsx", r"Excel \(XLSX\): save each sheet as CSV"),
+        (b"PK\3\4\x14\0\6\0", "a.ods", r"OpenDocument \(ODS\): save each sheet as CSV"),
         (b"just words", "a", "is unknown"),
     ],
 )

@@ -218,3 +218,75 @@ def test_the_numbers_of_a_damaged_header_are_never_believed() -> None:
                 decoder.load(changed, 10**5)
             except Refused:
                 continue
+
+
+GRAY = np.repeat(RAMP[None], 40, 0)
+CLEAR = np.linspace(0, 1, 40)[:, None].repeat(64, 1)
+OVER_WHITE = (COLOURS * CLEAR[..., None] + 1 - CLEAR[..., None]) * 255
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("planes", [{}, {"planarconfig": "separate"}], ids=["together", "planes"])
+@pytest.mark.parametrize("packing", [{}, {"compression": "zlib"}], ids=["raw", "zlib"])
+@pytest.mark.parametrize(
+    ("photometric", "channels", "extra", "expected"),
+    [
+        ("minisblack", [GRAY, CLEAR], ["unassalpha"], (GRAY * CLEAR + 1 - CLEAR) * 255),
+        ("minisblack", [GRAY * CLEAR, CLEAR], ["assocalpha"], (GRAY * CLEAR + 1 - CLEAR) * 255),
+        ("miniswhite", [1 - GRAY, CLEAR], ["unassalpha"], (GRAY * CLEAR + 1 - CLEAR) * 255),
+        ("minisblack", [GRAY, CLEAR, CLEAR], ["unspecified"] * 2, GRAY * 255),
+        ("rgb", [*np.moveaxis(COLOURS, -1, 0), CLEAR], ["unspecified"], EXPECTED),
+        ("rgb", [*np.moveaxis(COLOURS, -1, 0), CLEAR, GRAY], ["unassalpha", "unspecified"], OVER_WHITE),
+        ("rgb", [*np.moveaxis(COLOURS, -1, 0), GRAY, CLEAR], ["unspecified", "unassalpha"], OVER_WHITE),
+        ("separated", [*np.moveaxis(1 - COLOURS, -1, 0), 0 * GRAY, CLEAR], ["unspecified"], EXPECTED),
+    ],
+)
+def test_further_channels_are_opacity_or_left_out(
+    kind: str, planes: Any, packing: Any, photometric: str, channels: list[Pixels], extra: list[str], expected: Pixels
+) -> None:
+    values = np.rint(np.stack(channels, -1) * np.iinfo(kind).max).astype(kind)
+    made = shown(written(values, photometric, extrasamples=extra, **planes, **packing))
+    # colours over black in 8 bits are coarse where little is seen of them
+    np.testing.assert_allclose(made, expected if expected.ndim == 3 else expected[..., None].repeat(3, -1), atol=1.3)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6, 10, 12, 14])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_samples_that_share_bytes_are_read(bits: int, channels: int) -> None:
+    most = 2**bits - 1
+    values = np.rint((COLOURS if channels == 3 else GRAY[..., None])[:, :63] * most).astype(int)
+    rows = ["".join(f"{value:0{bits}b}" for value in row.ravel()) for row in values]
+    raw = b"".join(int(row.ljust(-(-len(row) // 8) * 8, "0"), 2).to_bytes(-(-len(row) // 8)) for row in rows)
+    tags = {256: 63, 257: 40, 258: [bits] * channels, 259: 1, 262: 2 if channels == 3 else 1, 277: channels, 278: 40}
+    expected = (values / most * 255).repeat(3 // channels, -1)
+    np.testing.assert_allclose(shown(tiff_of(tags, [raw])), expected, atol=1)
+    packed = tiff_of(tags | {259: 8}, [zlib.compress(raw)])
+    np.testing.assert_allclose(shown(packed), expected, atol=1)
+
+
+# L*, a*, b* of D50 and what sRGB shows of them
+LAB = [(100, 0, 0), (0, 0, 0), (53.59, 0, 0), (54.22, 38.2, 46.24), (48.56, -5.04, -38.24)]
+LAB_SHOWN = [(255, 255, 255), (0, 0, 0), (128, 128, 128), (200, 100, 50), (60, 120, 180)]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("photometric", [8, 9], ids=["CIELab", "ICCLab"])
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "planes"])
+@pytest.mark.parametrize("extra", [0, 1])
+def test_lab_is_read_with_signs_and_with_an_offset(bits: int, photometric: int, apart: bool, extra: int) -> None:
+    step = 1 << (bits - 8)
+    white = 255 * step if photometric == 9 else 2**bits - 1
+    offset = 128 * step if photometric == 9 else 0
+    values = [(round(L / 100 * white), *(round(v * step) + offset for v in ab), *[7] * extra) for L, *ab in LAB]
+    raw = (np.array(values * 2) % 2**bits).astype("<u2" if bits == 16 else "u1").reshape(2, len(LAB), 3 + extra)
+    strips = [raw[..., band].tobytes() for band in range(3 + extra)] if apart else [raw.tobytes()]
+    tags = {256: len(LAB), 257: 2, 258: [bits] * (3 + extra), 259: 1, 262: photometric, 277: 3 + extra, 278: 2}
+    made = shown(tiff_of(tags | {284: 1 + apart} | ({338: [2]} if extra else {}), strips))
+    np.testing.assert_allclose(made[0], LAB_SHOWN, atol=4)
+
+
+def test_a_palette_of_eight_bits_is_no_black_picture() -> None:
+    palette = [*range(256), *range(255, -1, -1), *[7] * 256]
+    tags = {256: 256, 257: 1, 258: [8], 259: 1, 262: 3, 277: 1, 278: 1, 320: palette}
+    made = shown(tiff_of(tags, [bytes(range(256))]))
+    np.testing.assert_array_equal(made[0], np.array(palette).reshape(3, 256).T)

@@ -207,6 +207,24 @@ def test_a_layer_beyond_those_of_a_scorer_on_this_machine_is_refused_at_submissi
         assert _stored(indexed, injection={**beyond, "fixed_layer": layers - 1}).injection["fixed_layer"] == layers - 1
 
 
+@pytest.mark.parametrize(
+    ("scorer", "asked", "field"),
+    [
+        ("openai+http://gpu#m", {"injection": {"trigger": "fixed", "fixed_layer": 1}}, "injection.trigger"),
+        ("openai+http://gpu#m", {"injection": {"trigger": "entropy"}}, "injection.trigger"),
+        ("openai+http://gpu#m", {"trace": True}, "trace"),
+        ("rerank+http://gpu#m", {"mode": "verbalized"}, "mode"),
+    ],
+)
+def test_what_a_scorer_on_a_server_cannot_do_is_refused_at_submission(indexed, scorer, asked, field) -> None:
+    indexed.settings = indexed.settings.model_copy(update={"scorer": scorer})
+    with pytest.raises(InvalidInput) as caught:
+        _search(indexed, text="a", **asked)
+    assert caught.value.detail["field"] == field
+    stored = _stored(indexed)
+    assert (stored.scorer, stored.injection["trigger"]) == (f"{scorer[:6]}:m", "off")
+
+
 def test_the_decimals_of_a_tie_depend_on_the_mode_unless_they_are_set(indexed) -> None:
     assert [_stored(indexed, mode=mode).tie_decimals for mode in ("true_false", "choice", "verbalized")] == [4, 4, 2]
     assert _stored(indexed, mode="verbalized", tie_decimals=3).tie_decimals == 3

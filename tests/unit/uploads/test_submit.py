@@ -35,7 +35,7 @@ def test_a_cancelled_upload_takes_no_more_files(uploads: Uploads) -> None:
     with transaction(uploads.world.sessions) as session:
         control.cancel_job(session, uploads.world.user, job_id)
     assert uploads.world.job(job_id).state is JobState.CANCELLED
-    with pytest.raises(Conflict, match="takes no more files"):
+    with pytest.raises(Conflict, match="upload was cancelled"):
         uploads.send(job_id, {"b.png": picture(2)})
     uploads.close(job_id)
     assert uploads.world.job(job_id).state is JobState.CANCELLED

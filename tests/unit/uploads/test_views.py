@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from tests.unit.uploads.conftest import Uploads, picture
 
 from retllm.db.enums import FileStatus
+from retllm.history.file_counts import FileCounts, file_counts
 from retllm.uploads import views
-from retllm.uploads.views import upload_counts
 
 
 def test_an_upload_is_processed_only_with_its_final_counts(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,12 +19,12 @@ def test_an_upload_is_processed_only_with_its_final_counts(uploads: Uploads, mon
     uploads.send(job_id, {"a.png": picture(1)})
     uploads.close(job_id)
 
-    def then_processed(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, int]]:
-        counts = upload_counts(session, job_ids)
+    def then_processed(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCounts]:
+        counts = file_counts(session, job_ids)
         uploads.run(job_id)
         return counts
 
-    monkeypatch.setattr(views, "upload_counts", then_processed)
+    monkeypatch.setattr(views, "file_counts", then_processed)
     with uploads.world.sessions() as session:
         state = views.upload_state(session, job_id)
         assert state is not None

@@ -12,6 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
 from tests.databases import EmptiedDatabase
+from tests.unit.web.commands import empty, folder, run
 
 from retllm.db.enums import Role, Stage
 from retllm.db.session import Sessions, transaction
@@ -31,6 +32,7 @@ from retllm_web.http.auth import Account
 from retllm_web.http.login_throttle import LoginThrottle
 from retllm_web.http.services import Services
 
+__all__ = ["empty", "folder", "run"]
 PASSWORD = "correct horse battery"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import stat
 import tarfile
 import zipfile
@@ -13,77 +12,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
-import httpx
 import pytest
-from click.testing import CliRunner, Result
-from flask_openapi import OpenAPI
 from tests.unit.media.samples import zipped
+from tests.unit.web.commands import Run, files, lines, the_job
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pictures import picture
 
-from retllm.cli import jobs, sending, upload
-from retllm.cli.client import Api
-from retllm.cli.patience import PatientApi, Unreachable
+from retllm.cli import collections, jobs, sending, show, upload
+from retllm.cli.patience import GaveUp, PatientApi, Unreachable
+from retllm.errors import NotFound
 from retllm.media import special_files
 from retllm_web.http.services import Services
 
 STOPPED = "Not sent: the upload was stopped; run the command again to send the rest."
-Run = Callable[..., Result]
 
 
 @pytest.fixture
 def collection(ada: Caller) -> str:
     """An empty collection of ada's."""
     return str(ada.post("/collections", json={"name": "Command line"}).json["id"])
-
-
-@pytest.fixture
-def run(app: OpenAPI, ada: Caller, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command as ada."""
-    http = httpx.Client(
-        transport=httpx.WSGITransport(app),
-        base_url="http://retllm.test/api/v1/",
-        headers={"Authorization": f"Bearer {ada.token}"},
-    )
-    for module in (upload, jobs):
-        monkeypatch.setattr(module, "connect", lambda: Api(http))
-
-    def invoke(command: click.Command, *arguments: object) -> Result:
-        return CliRunner().invoke(command, list(map(str, arguments)), catch_exceptions=False)
-
-    return invoke
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Path:
-    """An empty folder."""
-    made = tmp_path / "folder"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def folder(empty: Path) -> Path:
-    """A folder of six pictures."""
-    for number in range(6):
-        (empty / f"{number}.png").write_bytes(picture(f"rgb({number * 20}, 9, 9)"))
-    return empty
-
-
-def lines(output: str) -> list[str]:
-    """Return what a command printed; the server logs to the same output."""
-    return [line for line in output.splitlines() if not re.match(r"\d{4}-", line)]
-
-
-def the_job(ada: Caller, collection: str) -> str:
-    (job,) = ada.get(f"/jobs?collection={collection}").json["jobs"]
-    return str(job["id"])
-
-
-def files(ada: Caller, job: str) -> list[tuple[str, str, str | None]]:
-    rows = ada.get(f"/uploads/{job}/files").json["files"]
-    return sorted((row["name"], row["status"], row["error"] and row["error"]["message"]) for row in rows)
 
 
 def stop_in(monkeypatch: pytest.MonkeyPatch, request: int) -> None:
@@ -132,7 +79,10 @@ def test_an_upload_that_is_stopped_before_its_first_file_says_so(
     with monkeypatch.context() as patch:
         patch.setattr(upload, "walk", stopped)
         done = run(upload.upload, collection, folder)
-    assert (done.exit_code, lines(done.stderr)) == (130, ["Stopped: nothing was sent."])
+        assert (done.exit_code, lines(done.stderr)) == (130, ["Stopped: nothing was sent."])
+        done = run(upload.upload, collection, "--json", folder)
+        (answer,) = lines(done.stdout)
+        assert json.loads(answer)["error"]["message"] == "Stopped: nothing was sent."
     assert ada.get(f"/jobs?collection={collection}").json["jobs"] == []
     monkeypatch.setattr(sending.Sender, "_send_lot", stopped)
     done = run(upload.upload, collection, folder)
@@ -187,6 +137,30 @@ def test_a_second_stop_leaves_at_once(
     assert f"Left at once; job {the_job(ada, collection)} lists what arrived, and nothing else." in done.stderr
 
 
+def test_files_that_were_not_sent_when_patience_ends_are_listed(
+    monkeypatch: pytest.MonkeyPatch, run: Run, collection: str, folder: Path
+) -> None:
+    monkeypatch.setattr(sending, "_REQUEST_FILES", 2)
+    once = PatientApi.once
+    sent = 0
+
+    def away(api: PatientApi, method: str, path: str, **options: Any) -> Any:
+        nonlocal sent
+        sent += path.endswith("/files")
+        if sent > 2:
+            raise Unreachable("The network is away.")
+        return once(api, method, path, **options)
+
+    monkeypatch.setattr(PatientApi, "once", away)
+    monkeypatch.setattr(upload, "_PRINTED", 1)
+    told: list[str] = []
+    monkeypatch.setattr(show, "say", told.append)
+    with pytest.raises(GaveUp, match=r"At least 4 of 6 files arrived") as gave_up:
+        run(upload.upload, collection, "--no-index", "--patience", "0", folder)
+    assert gave_up.value.as_json()["error"]["detail"] == {"not_sent": ["4.png", "5.png"]}
+    assert told[-2:] == ["  4.png: not sent, or its arrival was not confirmed", "  and 1 more; --json lists all."]
+
+
 def test_the_command_names_the_job_and_its_page(run: Run, ada: Caller, collection: str, folder: Path) -> None:
     done = run(upload.upload, collection, "--no-index", folder)
     job = the_job(ada, collection)
@@ -202,7 +176,7 @@ def test_jobs_show_lists_the_first_rejected_files_and_counts_the_others(
     job = the_job(ada, collection)
     shown = run(jobs.jobs, "show", job)
     assert lines(shown.stdout) == [
-        f"upload {job}: succeeded, 100%",
+        f"upload {job}: succeeded, 5 rejected, 100%",
         "1 added, 1 read, 5 rejected",
         "  0.png in all.zip: The file is empty.",
         "  1.png in all.zip: The file is empty.",
@@ -221,7 +195,8 @@ def test_jobs_retry_tries_the_rejected_files_again_that_are_kept(
     assert run(upload.upload, collection, "--no-index", empty).exit_code == 1
     served.settings.max_text_chars = 100
     job = the_job(ada, collection)
-    assert run(jobs.jobs, "retry", job).exit_code == 0
+    done = run(jobs.jobs, "retry", job)
+    assert (done.exit_code, lines(done.stdout)[1:]) == (0, ["Trying again: 1 file, 1 unit."])
     assert files(ada, job) == [("long.txt", "added", None)]
 
 
@@ -318,7 +293,10 @@ def odd(tmp_path: Path) -> Path:
         (made / name).symlink_to(target)
     os.link(made / "x" / "y" / "c.txt", made / "x" / "hard.txt")
     (made / "letter.docx").write_bytes(zipped({"[Content_Types].xml": b"<x/>", "word/document.xml": b"<x/>"}))
-    (made / "table.xlsx").write_bytes(zipped({"[Content_Types].xml": b"<x/>", "xl/workbook.xml": b"<x/>"}))
+    table = zipped({"[Content_Types].xml": b"<x/>", "xl/workbook.xml": b"<x/>"})
+    (made / "table.xlsx").write_bytes(table)
+    (made / "cut.xlsx").write_bytes(table[:40])
+    (made / "none.xlsx").write_bytes(b"no workbook")
     (made / "table.ods").write_bytes(zipped({"mimetype": b"x", "content.xml": b"<x/>"}))
     (made / "old.doc").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(600))
     (made / "empty.png").touch()
@@ -355,3 +333,14 @@ def test_links_and_documents_have_the_same_fate_in_an_archive_and_in_a_folder(
     assert in_folder["x/y/self"] == ("rejected", special_files.LINK_ROUND)
     word = "The file is a document of Word (DOCX): save it as PDF, or as plain text."
     assert in_folder["letter.docx"] == ("rejected", word)
+    table = "The file is a workbook of Excel (XLSX): save each sheet as CSV."
+    assert {in_folder[f"{name}.xlsx"] for name in ("table", "cut", "none")} == {("rejected", table)}
+
+
+@pytest.mark.parametrize("command", ["upload", "models"])
+def test_an_id_of_no_collection_is_named_and_makes_none(run: Run, ada: Caller, folder: Path, command: str) -> None:
+    key = "0190a1b2-0000-7000-8000-000000000000"
+    arguments = (upload.upload, key, folder) if command == "upload" else (collections.collections, "models", key)
+    with pytest.raises(NotFound, match=rf"no collection with the id {key}\. `retllm collections` lists"):
+        run(*arguments)
+    assert ada.get("/collections").json["collections"] == []

@@ -97,6 +97,13 @@ def test_an_unknown_path_returns_404_as_json(client: FlaskClient, path: str) -> 
         _check_error(client.open(path, method=method), 404)
 
 
+@pytest.mark.parametrize("path", ["collections/holiday/items", "jobs/x"])
+def test_what_is_no_id_is_named_with_the_list_of_ids(client: FlaskClient, path: str) -> None:
+    listed, given = path.split("/")[:2]
+    message = f"'{given}' is no id: GET /api/v1/{listed} lists ids."
+    assert _check_error(client.get(f"/api/v1/{path}"), 404)["message"] == message
+
+
 def test_an_unhandled_exception_gives_500_without_its_message(own_app: OpenAPI) -> None:
     @own_app.get("/api/crash")
     def crash() -> str:

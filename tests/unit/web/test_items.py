@@ -255,6 +255,9 @@ def test_items_are_paged_and_filtered(ada: Caller, birds: str) -> None:
     assert [item["name"] for item in only] == ["red.png"]
     for q, count in (("note", 5), ("100%25_3", 1), ("%25", 5), ("_", 5), ("100__", 0), ("RED", 1), ("", 6)):
         assert len(ada.get(f"/collections/{birds}/items?q={q}").json["items"]) == count, q
+    ada.post(f"/collections/{birds}/items", json={"items": [{"text": "a ferry", "name": "\u00dcberfahrt"}]})
+    (composed,) = ada.get(f"/collections/{birds}/items?q=U\u0308berfahrt").json["items"]
+    assert composed["text"] == "a ferry"
     for wrong in ("kind=film", "q=" + "x" * 201, "state=ready"):
         assert ada.get(f"/collections/{birds}/items?{wrong}").status_code == 422
 

@@ -25,6 +25,7 @@ from retllm.cli import sending
 from retllm.cli import upload as command
 from retllm.cli.client import Api
 from retllm.cli.folders import OpenedFile
+from retllm.errors import InvalidInput
 from retllm.media import special_files
 from retllm.media.clutter import MAX_PLACES
 from retllm_web.http.services import Services
@@ -185,10 +186,10 @@ def test_the_job_of_the_command_line_has_the_fate_of_every_file(
     rows = list(csv.DictReader(io.StringIO(exported)))
     told = {(row["name"], row["status"], row["remark"] or None) for row in rows}
     assert told == {(name, status, remark) for name, (status, remark) in _answer(done).items()}
-    assert {("gone.txt", "rejected", None), ("a.txt", "added", None)} <= told
-    assert ("empty", "ignored", "The folder contains no files.") in told
+    assert {("gone.txt", "rejected", None), ("empty", "rejected", None), ("a.txt", "added", None)} <= told
     errors = {row["name"]: row["error"] for row in rows}
     assert errors["gone.txt"] == special_files.LINK_TO_NOTHING
+    assert errors["empty"] == "The folder contains no files."
 
 
 # the pages' scripts
@@ -251,7 +252,7 @@ def test_the_script_says_what_it_leaves_out_of_a_drop(scripts: Page) -> None:
         }"""
     )
     assert unsent == [
-        ["empty", "ignored"],
+        ["empty", "rejected"],
         ["locked", "rejected"],
         ["secret.png", "rejected"],
         ["Thumbs.db", "ignored"],
@@ -297,10 +298,19 @@ def test_the_fate_of_every_file_is_printed(upload: Upload, folder: Path) -> None
     assert len(lines) == 15
 
 
-def test_a_folder_without_files_says_so_and_is_no_error(upload: Upload, empty: Path) -> None:
-    done = upload(empty)
-    assert (done.exit_code, _lines(done.stdout)) == (0, ["One door: 1 ignored, 0 rejected."])
-    assert _lines(done.stderr) == ["  empty: The folder contains no files."]
+def test_without_a_file_there_is_nothing_to_upload_and_no_job(upload: Upload, empty: Path, ada: Caller) -> None:
+    before = ada.get("/jobs").json
+    with pytest.raises(InvalidInput, match=r"^There is nothing to upload\. empty: The folder contains no files\.$"):
+        upload(empty)
+    for number in range(5):
+        (empty / f"~$a{number}.xlsx").touch()
+    (empty / ".hidden").touch()
+    with pytest.raises(
+        InvalidInput, match=r"nothing to upload\. \.hidden: Left out.*office program, 5 files\.$"
+    ) as refused:
+        upload(empty)
+    assert [file["count"] for file in refused.value.detail["files"]] == [1, 5]
+    assert ada.get("/jobs").json == before
 
 
 def test_files_with_names_that_are_not_utf_8_go_in(upload: Upload, empty: Path) -> None:

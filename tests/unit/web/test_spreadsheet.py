@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 
 import pytest
+from tests.unit.media.sheets.reading import pairs
 
 from retllm_web.http import spreadsheet
 
@@ -23,3 +25,10 @@ def test_a_formula_is_escaped(before: str, first: str) -> None:
 @pytest.mark.parametrize("value", ["a=b", "IMG-1.png", "\u200bname", " spaced", "", -0.5, 3])
 def test_other_cells_stay(value: object) -> None:
     assert cell(value) == str(value)
+
+
+def test_what_is_written_for_excel_is_read_back() -> None:
+    lines = [spreadsheet.line(cells) for cells in (("file", "caption"), ("möwe.png", "Ein Möwenpaar"))]
+    data = "".join(spreadsheet.marked(lines)).encode()
+    assert data.startswith(codecs.BOM_UTF8)
+    assert pairs(data) == [("möwe.png", ("Ein Möwenpaar",))]

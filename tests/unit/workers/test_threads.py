@@ -28,5 +28,5 @@ def test_the_cores_are_shared_among_the_workers(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr("torch.set_num_threads", limits.append)
     monkeypatch.setattr(context, "get_settings", lambda: Settings(**settings))
-    context._limit_threads()
+    context.limit_threads()
     assert limits == [threads]

@@ -23,6 +23,7 @@ from retllm.identity.audit import Action
 from retllm.indexing.indexed import current_model, embedder_of, has_vector, is_ready
 from retllm.media import ingest as media
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest
+from retllm.media.normalization import composed
 from retllm.settings import Settings
 from retllm.uploads.views import outcomes_of
 from retllm_web.actions import submissions, uploads
@@ -170,6 +171,8 @@ def _in_state(state: IndexState, indexed: sa.ColumnElement[bool]) -> tuple[sa.Co
 
 
 def _contains(text: str) -> sa.ColumnElement[bool]:
+    # names and texts are stored in this form; a file name that is copied on a Mac is in another one
+    text = composed(text)
     contains = sa.or_(*(column.icontains(text, autoescape=True) for column in (Item.name, Item.text)))
     # The planner cannot estimate the selectivity of a CASE, so it scans the collection's index and stops when the page
     # is full. For a plain condition that it takes to be rare, it would scan the items of all collections.

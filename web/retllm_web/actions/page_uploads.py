@@ -33,11 +33,6 @@ class LastUpload:
         """Whether every file has its outcome."""
         return self.state.processed or self.job_state in OVER_JOBS
 
-    @property
-    def total(self) -> int:
-        """The number of files, entries and rows with an outcome."""
-        return sum(self.state.counts.get(status, 0) for status in OUTCOMES)
-
 
 def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUpload | None:
     """Return the newest upload of ``actor`` to a collection.

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Job, new_id
 from retllm.history import control
-from retllm.history.job_views import JobView, job_view
-from retllm.identity.access import collection_for
+from retllm.history.job_views import JobView, RetriedJobView, job_view, retried_view
+from retllm.identity.access import collection_for, job_for
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing.submit import submit_index
@@ -150,18 +150,19 @@ def cancel(actor: Actor, job_id: UUID) -> JobView:
     return run_transaction(services().sessions, recorded)
 
 
-def retry(actor: Actor, job_id: UUID) -> JobView:
-    """Retry the dead and cancelled units of a job.
+def retry(actor: Actor, job_id: UUID) -> RetriedJobView:
+    """Retry the dead and cancelled units of a job; return it with what is tried again.
 
     Raises:
         NotFound: no such job.
         Conflict: it is not over, or it has no such unit.
     """
 
-    def recorded(session: Session) -> tuple[Submitted, JobView]:
+    def recorded(session: Session) -> tuple[Submitted, RetriedJobView]:
+        before = job_view(session, job_for(session, actor, job_id))
         submitted = control.retry_job(session, actor, job_id)
         record_job(session, actor, Action.JOB_RETRIED, submitted.job)
-        return submitted, job_view(session, submitted.job)
+        return submitted, retried_view(session, submitted.job, before)
 
     submitted, view = run_transaction(services().sessions, recorded)
     services().notifier.notify(submitted.units)

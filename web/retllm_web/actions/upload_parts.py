@@ -14,7 +14,7 @@ from retllm.db.enums import FileStatus, JobKind
 from retllm.db.session import Sessions, run_transaction, transaction
 from retllm.db.tables import Job
 from retllm.errors import NotFound, RetllmError, TooLarge
-from retllm.history.job_views import JobView, job_view
+from retllm.history.job_views import RetriedJobView, job_view, retried_view
 from retllm.identity import access
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
@@ -36,7 +36,7 @@ _PIECE = 1 << 16
 def _upload(session: Session, actor: Actor, upload_id: UUID) -> Job:
     job = access.job_for(session, actor, upload_id)
     if job.kind is not JobKind.UPLOAD:
-        raise NotFound("There is no such job.")
+        raise NotFound("This job is no upload, so it has no files.")
     return job
 
 
@@ -97,7 +97,7 @@ def _take_kept(upload_id: UUID, name: str, key: str) -> bool:
 
 
 def note_unsent(actor: Actor, upload_id: UUID, outcomes: Sequence[FileOutcome]) -> None:
-    """Note in an open upload what became of files that are never sent, each once.
+    """Note in an open or cancelled upload what became of files that are never sent, each once.
 
     Raises:
         NotFound: no such upload.
@@ -107,7 +107,7 @@ def note_unsent(actor: Actor, upload_id: UUID, outcomes: Sequence[FileOutcome]) 
 
     def note(session: Session) -> None:
         for_change(session, actor, upload_id)
-        submit.lock_open(session, upload_id)
+        submit.lock_open(session, upload_id, or_cancelled=True)
         unsent.note(session, upload_id, outcomes)
 
     run_transaction(services().sessions, note)
@@ -147,8 +147,10 @@ def _following(
             page = upload_files(session, upload_id, statuses=statuses, after=page[-1].id, limit=_PAGE)
 
 
-def retry_rejected(actor: Actor, upload_id: UUID) -> JobView:
+def retry_rejected(actor: Actor, upload_id: UUID) -> RetriedJobView:
     """Try the rejected files of an upload again whose bytes are kept, and all units that are dead or were cancelled.
+
+    Returns the job with what is tried again.
 
     Raises:
         NotFound: no such upload.
@@ -156,14 +158,15 @@ def retry_rejected(actor: Actor, upload_id: UUID) -> JobView:
         Conflict: nothing can be tried again.
     """
 
-    def again(session: Session) -> tuple[list[Notification], JobView]:
+    def again(session: Session) -> tuple[list[Notification], RetriedJobView]:
         for_change(session, actor, upload_id)
         job = lifecycle.lock_job(session, upload_id)
         if job is None:
             raise NotFound("There is no such job.")
+        before = job_view(session, job)
         units = retry.retry_rejected(session, job)
         submissions.record_job(session, actor, Action.JOB_RETRIED, job)
-        return units, job_view(session, job)
+        return units, retried_view(session, job, before)
 
     units, view = run_transaction(services().sessions, again)
     services().notifier.notify(units)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from retllm.db.enums import JobKind, JobState
 from retllm.db.session import transaction
 from retllm.history import listing
-from retllm.history.job_views import JobView, job_view, job_views
+from retllm.history.job_views import JobView, RetriedJobView, job_view, job_views
 from retllm.history.listing import JobFilters
 from retllm.identity.access import job_for
 from retllm.search.export import Rows
@@ -160,7 +160,7 @@ def cancel_job(path: JobPath) -> Response:
     return answer(submissions.cancel(current_actor(), path.job_id))
 
 
-@api.post("/jobs/<uuid:job_id>/retry", tags=TAGS, responses={202: JobView, 409: ErrorBody})
+@api.post("/jobs/<uuid:job_id>/retry", tags=TAGS, responses={202: RetriedJobView, 409: ErrorBody})
 def retry_job(path: JobPath) -> Response:
     """Retry the dead and cancelled units of a job that is over; done units stay done."""
     return accepted(submissions.retry(current_actor(), path.job_id))

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import FileStatus
 from retllm.errors import InvalidInput, NotSent
-from retllm.history.job_views import JobView
+from retllm.history.job_views import RetriedJobView
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, IncomingFile, ignored, rejected
 from retllm.uploads.offers import MAX_NAME, Offer
@@ -290,10 +290,10 @@ def list_upload_files(path: UploadPath, query: FileQuery) -> Response:
 @api.get("/uploads/<uuid:upload_id>/files.csv", tags=TAGS, responses={200: _CSV})
 def export_upload_files(path: UploadPath, query: FileFilterQuery) -> Response:
     """Export what became of the files of an upload as CSV."""
-    return downloads.outcomes(upload_parts.every_file(current_actor(), path.upload_id, query.status))
+    return downloads.outcomes(path.upload_id, upload_parts.every_file(current_actor(), path.upload_id, query.status))
 
 
-@api.post("/uploads/<uuid:upload_id>/retry", tags=TAGS, responses={202: JobView, 409: ErrorBody})
+@api.post("/uploads/<uuid:upload_id>/retry", tags=TAGS, responses={202: RetriedJobView, 409: ErrorBody})
 def retry_upload(path: UploadPath) -> Response:
     """Try rejected files again whose bytes are kept, for example after a limit was raised."""
     return accepted(upload_parts.retry_rejected(current_actor(), path.upload_id))

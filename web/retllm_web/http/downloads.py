@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 from typing import Any
+from uuid import UUID
 
 from flask import Response
 
@@ -16,7 +18,7 @@ from retllm.search import export
 from retllm.search.export import Row, Rows
 from retllm.uploads.views import FileView
 from retllm_web.http.services import services
-from retllm_web.http.spreadsheet import line
+from retllm_web.http.spreadsheet import line, marked
 
 
 class Format(StrEnum):
@@ -29,23 +31,23 @@ class Format(StrEnum):
 _TYPES = {Format.CSV: "text/csv", Format.JSON: "application/json"}
 
 
-def history(actor: Actor, filters: JobFilters, rows: Rows, format: Format) -> Response:
-    """Return the matching jobs, or their results, as a file."""
+def history(actor: Actor, filters: JobFilters, rows: Rows, format: Format, *, mark: bool = False) -> Response:
+    """Return the matching jobs, or their results, as a file; ``mark`` puts a byte order mark before CSV."""
     found = export.rows(services().sessions, actor, filters, rows)
-    text = _csv(export.COLUMNS[rows], found) if format is Format.CSV else _json(found)
+    text = _csv(export.COLUMNS[rows], found, mark) if format is Format.CSV else _json(found)
     response = Response(text, mimetype=_TYPES[format])
     response.headers["Content-Disposition"] = f'attachment; filename="{rows}.{format}"'
     return response
 
 
-FILE_COLUMNS = ("within", "name", "status", "item_id", "kind", "error_code", "error", "remark", "count")
+FILE_COLUMNS = ("within", "name", "status", "item_id", "item_name", "kind", "error_code", "error", "remark", "count")
 """Columns of the exported files of an upload."""
 
 
-def outcomes(files: Iterator[FileView]) -> Response:
-    """Return what became of the files of an upload as a CSV file."""
-    response = Response(_csv(FILE_COLUMNS, map(_file_row, files)), mimetype=_TYPES[Format.CSV])
-    response.headers["Content-Disposition"] = 'attachment; filename="files.csv"'
+def outcomes(upload_id: UUID, files: Iterator[FileView], *, mark: bool = False) -> Response:
+    """Return what became of the files of an upload as a CSV file; ``mark`` puts a byte order mark before it."""
+    response = Response(_csv(FILE_COLUMNS, map(_file_row, files), mark), mimetype=_TYPES[Format.CSV])
+    response.headers["Content-Disposition"] = f'attachment; filename="files-{upload_id}.csv"'
     return response
 
 
@@ -54,10 +56,9 @@ def _file_row(file: FileView) -> Row:
     return {**file.model_dump(), "error_code": code, "error": reason}
 
 
-def _csv(columns: Sequence[str], rows: Iterator[Row]) -> Iterator[str]:
-    yield line(columns)
-    for row in rows:
-        yield line(_plain(row[name]) for name in columns)
+def _csv(columns: Sequence[str], rows: Iterator[Row], mark: bool) -> Iterator[str]:
+    lines = chain([line(columns)], (line(_plain(row[name]) for name in columns) for row in rows))
+    return marked(lines) if mark else lines
 
 
 def _json(rows: Iterator[Row]) -> Iterator[str]:

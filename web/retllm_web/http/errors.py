@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 import structlog
@@ -28,6 +30,8 @@ _MESSAGES = {
     404: "There is nothing at this address.",
     413: "The upload exceeds the maximum size of this server.",
 }
+# what is listed, and what should be the id of one
+_OF_ONE = re.compile(r"/api/v1/(collections|jobs)/([^/]+)")
 _UNEXPECTED = "The server failed to handle the request. See its log for the request id."
 
 
@@ -123,12 +127,26 @@ def _http(error: HTTPException) -> Any:
     if status == HTTPStatus.METHOD_NOT_ALLOWED and (address := _parent_page()):
         return redirect(address)
     code = _CODES.get(status) or error.name.lower().replace(" ", "_")
-    response = respond(status, code, _MESSAGES.get(status) or error.description or error.name)
+    message = (_no_id() if status == HTTPStatus.NOT_FOUND else None) or _MESSAGES.get(status)
+    response = respond(status, code, message or error.description or error.name)
     for name, value in error.get_headers():
         # such as Allow of 405 and Retry-After of 429
         if name not in ("Content-Type", "Content-Length"):
             response.headers[name] = value
     return response
+
+
+def _no_id() -> str | None:
+    """Return what is wrong with an address of the API that has something else where an id belongs."""
+    found = _OF_ONE.match(current_request.path)
+    if found is None:
+        return None
+    listed, given = found.groups()
+    try:
+        UUID(given)
+    except ValueError:
+        return f"{given!r} is no id: GET /api/v1/{listed} lists ids."
+    return None
 
 
 def _parent_page() -> str | None:

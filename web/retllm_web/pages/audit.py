@@ -24,7 +24,7 @@ from retllm.identity.audit import Action
 from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
-from retllm_web.http.spreadsheet import line
+from retllm_web.http.spreadsheet import line, marked
 from retllm_web.pages.blueprint import pages
 
 _ENTRIES = 50
@@ -141,7 +141,7 @@ def audit_export() -> ResponseReturnValue:
     with transaction(sessions) as session:
         filters = asked.filters(session)
     headers = {"Content-Disposition": 'attachment; filename="audit.csv"'}
-    return Response(_lines(sessions, filters), mimetype="text/csv", headers=headers)
+    return Response(marked(_lines(sessions, filters)), mimetype="text/csv", headers=headers)
 
 
 def _lines(sessions: Sessions, filters: log.AuditFilters) -> Iterator[str]:

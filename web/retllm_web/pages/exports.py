@@ -17,4 +17,4 @@ def export_jobs() -> ResponseReturnValue:
     """Export the matching jobs, or the results of their searches, as CSV or JSON; the default is jobs as CSV."""
     rows = Rows.RESULTS if request.args.get("rows") == Rows.RESULTS else Rows.JOBS
     format = Format.JSON if request.args.get("format") == Format.JSON else Format.CSV
-    return history(current_actor(), requested_filters(), rows, format)
+    return history(current_actor(), requested_filters(), rows, format, mark=True)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flask import Flask
+from markupsafe import Markup
 
 from retllm.db.enums import (
     OVER_JOBS,
@@ -20,10 +21,12 @@ from retllm.db.enums import (
     Stage,
     UnitState,
 )
-from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES
+from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES, rejected_words
+from retllm.history.file_counts import FileCounts
 from retllm.history.job_views import JobView, UnitError
 from retllm.media.file_table import accepted
 from retllm.media.streams import LARGE
+from retllm.scorer_address import is_remote_name
 from retllm_web.http.auth import current_actor
 from retllm_web.pages.blueprint import picture_url
 
@@ -77,6 +80,9 @@ FILE_STATUSES = {
     FileStatus.REJECTED: ("x-circle", "danger"),
 }
 _UNTOLD = (FileStatus.READ,)
+_DASH = "–"
+NOTHING = Markup('<span class="nothing">–</span>')
+"""A cell of a table without a value, which is left out on a phone."""
 STAGES = {
     Stage.MEDIA: "Files processed",
     Stage.EMBED: "Items embedded",
@@ -110,7 +116,7 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 def seconds(value: float | None) -> str:
     """Return a duration with two or three digits."""
     if value is None:
-        return "–"
+        return _DASH
     if value < _MINUTE:
         return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
     minutes, rest = divmod(round(value), _MINUTE)
@@ -145,14 +151,19 @@ def percent(share: float) -> str:
 
 def figure(value: float | None, decimals: int = 4) -> str:
     """Return a number with a fixed number of decimals; a dash for None."""
-    return "–" if value is None else f"{value:.{decimals}f}"
+    return _DASH if value is None else f"{value:.{decimals}f}"
+
+
+def cell(value: Any) -> Any:
+    """Return what a cell of a table shows: a value, or ``NOTHING`` without one."""
+    return NOTHING if value in (None, "", _DASH) else value
 
 
 def same_errors(errors: Sequence[UnitError]) -> list[dict[str, Any]]:
     """Return the errors of units, equal ones grouped with their count."""
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for error in errors:
-        key = (error.stage, error.state is UnitState.DEAD, error.attempt, error.error)
+        key = (error.stage, error.state is UnitState.DEAD, error.waits or error.attempt, error.error)
         group = groups.setdefault(key, error.model_dump() | {"count": 0})
         group["count"] += 1
     return list(groups.values())
@@ -164,11 +175,16 @@ def file_counts(counts: Mapping[FileStatus, int]) -> str:
     return ", ".join(told) + "." if told else ""
 
 
-def files_of(counts: Mapping[FileStatus, int]) -> str:
+def files_of(files: FileCounts) -> str:
     """Return the number of files of an upload, and how many of them were rejected."""
-    total = sum(number for status, number in counts.items() if status not in _UNTOLD)
-    rejected = counts.get(FileStatus.REJECTED, 0)
-    return f"{total:,} file{'' if total == 1 else 's'}" + (f", {rejected:,} rejected" if rejected else "")
+    total = sum(number for status, number in files.counts.items() if status not in _UNTOLD)
+    rejected = rejected_files(files)
+    return f"{total:,} file{'' if total == 1 else 's'}" + (f", {rejected}" if rejected else "")
+
+
+def rejected_files(files: FileCounts) -> str:
+    """Return how many files of an upload were rejected; nothing if none was."""
+    return rejected_words(files.counts.get(FileStatus.REJECTED, 0), files.not_sent)
 
 
 def waits_too_long(job: JobView) -> bool:
@@ -205,11 +221,14 @@ def install(app: Flask) -> None:
         item_count=items,
         percent=percent,
         figure=figure,
+        cell=cell,
         is_over=over,
+        on_server=is_remote_name,
         waits_too_long=waits_too_long,
         same_errors=same_errors,
         file_counts=file_counts,
         files_of=files_of,
+        rejected_files=rejected_files,
     )
     tables: dict[str, Any] = {
         "STATES": STATES,
@@ -223,6 +242,7 @@ def install(app: Flask) -> None:
         "ItemKind": ItemKind,
         "JobKind": JobKind,
         "JobState": JobState,
+        "NOTHING": NOTHING,
         "picture_url": picture_url,
         "account_of_request": current_actor,
         "navigation": navigation,

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from flask import redirect, render_template, request, url_for
+from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind
 from retllm.db.session import transaction
+from retllm.db.state_words import again_words
 from retllm.db.tables import Collection, Job
 from retllm.errors import RetllmError
 from retllm.history.attempts import attempts, may_change
@@ -144,7 +145,8 @@ def retry_job(job_id: UUID) -> ResponseReturnValue:
     """Retry the dead and cancelled units of a job."""
     here = url_for("pages.job", job_id=job_id)
     try:
-        submissions.retry(current_actor(), job_id)
+        again = submissions.retry(current_actor(), job_id).again
     except RetllmError as error:
         return refused(error, here)
+    flash(again_words(again.units, again.files), "info")
     return redirect(here)

@@ -19,7 +19,6 @@ from retllm.history.job_views import job_views
 from retllm.history.listing import JobFilters
 from retllm.identity.access import collection_for, visible_collections
 from retllm.identity.actor import Actor
-from retllm.uploads.views import upload_counts
 from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
@@ -42,7 +41,6 @@ def jobs() -> ResponseReturnValue:
         page, following = cut(rows, _JOBS)
         shown = job_views(session, page)
         results = listing.results(session, [job.id for job in page])
-        files = upload_counts(session, [job.id for job in page])
         numbers = listing.counts(session, user, filters)
         offered = _collections(session, user, filters)
         people = _people(session, user, filters)
@@ -51,7 +49,6 @@ def jobs() -> ResponseReturnValue:
         "jobs.html",
         jobs=shown,
         results=results,
-        files=files,
         next=following,
         after=after,
         collections=offered,

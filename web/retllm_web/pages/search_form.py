@@ -82,6 +82,11 @@ class SearchForm(Form):
         return [(mode, *MODES.get(mode, (mode, ""))) for mode in get_args(Mode)]
 
     @property
+    def on_server(self) -> bool:
+        """Return whether the scorer runs on a server, where nothing can be re-injected."""
+        return services().settings.remote_scorer is not None
+
+    @property
     def triggers(self) -> dict[str, str]:
         """Return the labels of the triggers."""
         return TRIGGERS
@@ -162,6 +167,8 @@ def form_of(search: SearchView) -> SearchForm:
     settings, asked = services().settings, search.settings
     values = {name: _value(setting, asked, settings) for name, setting in _FIELDS.items()}
     values["tie_decimals"] = _own_decimals(asked, settings)
+    if settings.remote_scorer is not None:
+        values |= {"trigger": "off", "trace": False}
     values["embedders"] = [name for name in asked.coarse.embedders if name in settings.embedders]
     form = SearchForm({name: _shown(value) for name, value in values.items()} | {"text": search.text or ""})
     if search.has_picture:
@@ -190,6 +197,8 @@ def _notes(search: SearchView, settings: Settings) -> list[str]:
     scorer = public_name(settings.scorer_name)
     if search.scorer != scorer:
         notes.append(f"The earlier search used the scorer {search.scorer}; this one will use {scorer}.")
+    if settings.remote_scorer is not None and search.injection["trigger"] != "off":
+        notes.append("The scorer runs on a server now, where nothing can be re-injected.")
     return notes
 
 

@@ -8,7 +8,9 @@ from flask import flash, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from retllm.db.enums import FileStatus
 from retllm.db.session import transaction
+from retllm.db.state_words import again_words
 from retllm.errors import InvalidInput, RetllmError
 from retllm.uploads.offers import Offer
 from retllm_web.actions import contents, page_uploads, upload_parts, uploads
@@ -33,7 +35,7 @@ _ROUTES = {
 """The routes that the script sends an upload to."""
 _MESSAGES = {
     "added": "Text added.",
-    "duplicate": "The collection already contains this text.",
+    "duplicate": "The collection already contains this text as “{}”.",
     "updated": "Text updated.",
 }
 
@@ -116,16 +118,18 @@ def retry_files(upload_id: UUID) -> ResponseReturnValue:
     """Try the rejected files of an upload again whose bytes are kept."""
     here = url_for("pages.job", job_id=upload_id)
     try:
-        upload_parts.retry_rejected(current_actor(), upload_id)
+        again = upload_parts.retry_rejected(current_actor(), upload_id).again
     except RetllmError as error:
         return refused(error, here)
+    flash(again_words(again.units, again.files), "info")
     return redirect(here)
 
 
 @pages.get("/uploads/<uuid:upload_id>/files.csv")
 def export_files(upload_id: UUID) -> ResponseReturnValue:
-    """Export what became of every file of an upload."""
-    return downloads.outcomes(upload_parts.every_file(current_actor(), upload_id, ()))
+    """Export what became of the files of an upload: of every one, or of those with one outcome."""
+    statuses = [status for status in FileStatus if status.value == request.args.get("status")]
+    return downloads.outcomes(upload_id, upload_parts.every_file(current_actor(), upload_id, statuses), mark=True)
 
 
 @pages.post("/collections/<uuid:collection_id>/texts")
@@ -144,5 +148,5 @@ def add_text(collection_id: UUID) -> ResponseReturnValue:
     if outcome.error is not None:
         form.errors["text"] = outcome.error.message
         return collection_page(collection_id, FormFeedback(text=form, status=422))
-    flash(_MESSAGES[outcome.status], "info" if outcome.status == "duplicate" else "success")
+    flash(_MESSAGES[outcome.status].format(outcome.item_name), "info" if outcome.status == "duplicate" else "success")
     return redirect(url_for("pages.collection", collection_id=collection_id))

@@ -113,7 +113,7 @@ def _status(job: JobView, stage: StageProgress | None) -> StepStatus:
 def _end(name: str, job: JobView, at: datetime | None) -> Step:
     if at is None:
         return Step(name, StepStatus.NOT_REACHED if job.state in OVER_JOBS else StepStatus.NOT_STARTED)
-    total = max(0.0, (at - job.created_at).total_seconds())
+    total = job.seconds if job.seconds is not None else max(0.0, (at - job.created_at).total_seconds())
     status = {
         JobState.PARTIAL: StepStatus.PARTIAL,
         JobState.FAILED: StepStatus.FAILED,

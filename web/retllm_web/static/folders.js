@@ -88,7 +88,7 @@ async function walkAll(entries, found) {
   for (const entry of entries) {
     const before = found.seen;
     await walk([entry], found);
-    if (found.seen === before) found.others.push({ name: entry.name, status: "ignored", reason: "The folder contains no files." });
+    if (found.seen === before) found.others.push({ name: entry.name, status: "rejected", reason: "The folder contains no files." });
   }
   return found;
 }

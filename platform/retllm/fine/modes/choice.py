@@ -11,6 +11,7 @@ from torch import Tensor
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, both_labels
 from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable, finite_or_nan
+from retllm.fine.odds import binary_entropy, log_sigmoid, mean_log_odds
 from retllm.fine.prompts import Prompts, Wording
 from retllm.fine.scores import PairScore
 
@@ -64,32 +65,10 @@ def _pair_score(ask: Prompt, match_first: PromptAnswer, match_second: PromptAnsw
     check_readable(ask, first, second)
     log_odds = mean_log_odds(first, second)
     return PairScore(
-        score=math.exp(_log_sigmoid(log_odds)),
+        score=math.exp(log_sigmoid(log_odds)),
         log_odds=log_odds,
         entropy=binary_entropy(log_odds),
         injected_layer=match_first.injected_layer,
         uncertainty=match_first.uncertainty,
         tokens=match_first.tokens,
     )
-
-
-def mean_log_odds(one: float, other: float) -> float:
-    """Return the log-odds of the mean of two probabilities given as log-odds; stays precise near 0 and 1."""
-    return _log_add(_log_sigmoid(one), _log_sigmoid(other)) - _log_add(_log_sigmoid(-one), _log_sigmoid(-other))
-
-
-def binary_entropy(log_odds: float) -> float:
-    """Return ``-p ln p - (1 - p) ln (1 - p)`` in nats for the p with these log-odds."""
-    # p ln p is 0 if p rounds to 0 or 1
-    logs = (_log_sigmoid(log_odds), _log_sigmoid(-log_odds))
-    return sum(-math.exp(log) * log for log in logs if log > -700)
-
-
-def _log_sigmoid(x: float) -> float:
-    return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
-
-
-def _log_add(a: float, b: float) -> float:
-    if a == b == -math.inf:
-        return a
-    return max(a, b) + math.log1p(math.exp(-abs(a - b)))

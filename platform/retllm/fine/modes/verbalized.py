@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -12,16 +11,11 @@ from torch import Tensor
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
 from retllm.fine.model import LoadedModel, answer_ends
 from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable, finite_or_nan
-from retllm.fine.modes.written import Written, truncated_answer, written_score
+from retllm.fine.odds import clipped_log_odds
 from retllm.fine.prepare import Preparer
 from retllm.fine.prompts import Prompts, Wording
 from retllm.fine.scores import PairScore
-
-MAX_NEW_TOKENS = 16
-"""Maximum length of an answer."""
-
-#: scores are clipped to this distance from 0 and 1, which have no finite log-odds
-_MARGIN = 1e-6
+from retllm.fine.written import MAX_NEW_TOKENS, Written, truncated_answer, written_score
 
 
 @dataclass(slots=True, eq=False)
@@ -89,15 +83,10 @@ def _pair_score(writing: _Writing, preparer: Preparer) -> PairScore:
     assert writing.first is not None
     return PairScore(
         score=written.score,
-        log_odds=None if written.score is None else _log_odds(written.score),
+        log_odds=None if written.score is None else clipped_log_odds(written.score),
         entropy=None,
         injected_layer=writing.first.injected_layer,
         uncertainty=writing.first.uncertainty,
         tokens=writing.first.tokens,
         error=written.error,
     )
-
-
-def _log_odds(score: float) -> float:
-    clipped = min(max(score, _MARGIN), 1 - _MARGIN)
-    return math.log(clipped) - math.log1p(-clipped)

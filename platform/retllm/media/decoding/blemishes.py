@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from retllm.media.decoding.facts import Blemish
+from retllm.media.decoding.texts import PNG_TEXTS
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -20,9 +21,11 @@ MAX_PROFILE = 16 << 20
 """Maximum size of a colour profile in bytes; the largest in use, of printing presses, have a few MiB."""
 _ANCILLARY = 0x20  # bit of a chunk's first letter: pixels don't depend on it
 _SHORTEST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"sBIT": 1, b"cICP": 4}
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # of an animated PNG, of which the default picture is shown
 _COLOUR_TYPE = slice(25, 26)  # where a PNG has it
 _INDEXED = b"\3"
+_COLOURS = 256  # of a palette, at most
 _TRANSPARENT = {b"\0": 2, b"\2": 6}  # colour type -> least bytes of tRNS
 _EOI = b"\xff\xd9"
 _SEARCHED = 4096  # bytes at the end of a JPEG in which its end marker usually is
@@ -43,6 +46,7 @@ class Mended:
     blemishes: set[Blemish] = field(default_factory=set)
     bits: int | None = None  # of PNG's sBIT chunk
     code_points: tuple[int, int] | None = None  # of PNG's cICP chunk
+    texts: dict[bytes, bytes] = field(default_factory=dict)  # of PNG's text chunks, by those keywords that count
 
 
 def mended(data: bytes) -> Mended:
@@ -71,6 +75,12 @@ def _mended_webp(data: bytes) -> Mended:
             return Mended(data[:4] + struct.pack("<I", len(data) - 7) + data[8:] + b"\0", set())
         at += size % 2
     return Mended(data)
+
+
+def is_readable(jpeg: bytes) -> bool:
+    """Whether a JPEG is of a kind that is read and all its pixels are there, sound or not."""
+    found = _mended_jpeg(jpeg)
+    return unread_jpeg(jpeg) is None and (Blemish.END not in found.blemishes or is_complete(found.data))
 
 
 def is_complete(jpeg: bytes) -> bool:
@@ -127,7 +137,7 @@ def _mended_png(data: bytes) -> Mended:
         is_needed = not name[0] & _ANCILLARY and (name != b"PLTE" or data[_COLOUR_TYPE] == _INDEXED)
         body = b"" if is_needed or name in _ANIMATION else data[at + 8 : end - 4]
         flaw = None if is_needed else _flaw(name, body, data[end - 4 : end], data[_COLOUR_TYPE])
-        if flaw is None and name in (b"tEXt", b"zTXt", b"iTXt"):
+        if flaw is None and name in _TEXTS:
             text += _text_size(name, body, _MAX_TEXT - text)
             flaw = Blemish.LONG_TEXT if text > _MAX_TEXT else None
         if flaw is not None:
@@ -153,6 +163,10 @@ def _note(found: Mended, name: bytes, body: bytes) -> None:
         found.bits = min(body)
     elif name == b"cICP":
         found.code_points = (body[0], body[1])
+    elif name in _TEXTS and (keyword := body.partition(b"\0")[0]) in PNG_TEXTS:
+        # also of those after the pixels, which Pillow reads too late
+        text, is_packed = _text(name, body)
+        found.texts.setdefault(keyword, _unpacked(text, _MAX_TEXT) if is_packed else text)
 
 
 def _flaw(name: bytes, body: bytes, checksum: bytes, colour_type: bytes) -> Blemish | None:
@@ -162,35 +176,41 @@ def _flaw(name: bytes, body: bytes, checksum: bytes, colour_type: bytes) -> Blem
     shortest = _TRANSPARENT.get(colour_type, 0) if name == b"tRNS" else _SHORTEST.get(name, 0)
     if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(checksum, "big") or len(body) < shortest:
         return Blemish.METADATA
+    if name == b"tRNS" and colour_type == _INDEXED and len(body) > _COLOURS:
+        return Blemish.METADATA
     if name in (b"zTXt", b"iCCP"):
         _, separator, packed = body.partition(b"\0")
         is_faulty = not separator or packed[:1] != b"\0"  # a name, then the only method of compression
         if name == b"zTXt":
             return Blemish.METADATA if is_faulty else None
-        if is_faulty or not 0 < _expanded(packed[1:], MAX_PROFILE) <= MAX_PROFILE:
+        if is_faulty or not 0 < len(_unpacked(packed[1:], MAX_PROFILE)) <= MAX_PROFILE:
             return Blemish.PROFILE
     return None
 
 
 def _text_size(name: bytes, body: bytes, room: int) -> int:
     """Return the length of a chunk's text, or a number above ``room`` if it is longer than that."""
-    if len(body) > room or name == b"tEXt":
+    text, is_packed = _text(name, body)
+    if len(body) > room or not is_packed:
         return len(body)
-    at = body.find(b"\0") + 2
+    return len(_unpacked(text, room)) or len(body)
+
+
+def _text(name: bytes, body: bytes) -> tuple[bytes, bool]:
+    """Return the text of a chunk, and whether it is packed."""
+    rest = body.partition(b"\0")[2]
     if name == b"iTXt":
-        if body[at - 1 : at] != b"\1":
-            return len(body)
-        # language and translated keyword come before the text
-        at = body.find(b"\0", body.find(b"\0", at + 1) + 1) + 1
-    return _expanded(body[at:], room) or len(body)
+        # the method, the language and the translated keyword come before the text
+        return rest[2:].split(b"\0", 2)[-1], rest[:1] == b"\1"
+    return (rest, False) if name == b"tEXt" else (rest[1:], True)
 
 
-def _expanded(packed: bytes, limit: int) -> int:
-    """Return the unpacked length, or a number above ``limit``; 0 if it is not packed right."""
+def _unpacked(packed: bytes, limit: int) -> bytes:
+    """Return the unpacked bytes, up to one more than ``limit``; none if they are not packed right."""
     try:
-        return len(zlib.decompressobj().decompress(packed, limit + 1))
+        return zlib.decompressobj().decompress(packed, limit + 1)
     except zlib.error:
-        return 0
+        return b""
 
 
 def _mended_jpeg(data: bytes) -> Mended:

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from retllm.media.decoding import previews
+from retllm.media.decoding import blemishes, previews
 from retllm.media.decoding.facts import Refused
 from retllm.media.decoding.previews import Preview
 
@@ -92,7 +92,7 @@ def _preview(rawpy: Any, raw: Any, longer_side: int) -> bytes | None:
             large = max(picture.size) >= min(_LARGE_PREVIEW, longer_side)
     except OSError:
         return None
-    return bytes(thumb.data) if large else None
+    return bytes(thumb.data) if large and blemishes.is_readable(thumb.data) else None
 
 
 def _developed(rawpy: Any, raw: Any) -> Image.Image:

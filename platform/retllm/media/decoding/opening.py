@@ -168,7 +168,7 @@ def _source(
 ) -> Source:
     if picture.width * picture.height > max_pixels:
         raise Refused("pixels", width=picture.width, height=picture.height)
-    texts = texts_of(picture)
+    texts = texts_of(picture, mended.texts)
     if picture.format == "AVIF":
         # Pillow has put the file's own rotation into EXIF, beside which XMP does not count
         picture.info.pop("xmp", None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -27,7 +27,9 @@ _RAW = 1
 _PREDICTED = (5, 8, 32946, 34925, 50000)  # LZW, Deflate and its old number, LZMA, Zstandard
 _BYTEWISE = (_RAW, 32773, *_PREDICTED)  # PackBits
 _GRAY = (0, 1)  # photometric interpretations
-_COLOURS = {2: ("RGB", 3), 5: ("CMYK", 4)}
+_CIE_LAB, _ICC_LAB = 8, 9
+_COLOURS = {2: ("RGB", 3), 5: ("CMYK", 4), _CIE_LAB: ("LAB", 3), _ICC_LAB: ("LAB", 3)}
+_PACKED_BITS = (2, 4, 6, 10, 12, 14)  # unsigned samples that share bytes
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # kinds of extra samples
 _DTYPES = {
     1: {8: "u1", 16: "u2", 32: "u4", 64: "u8"},
@@ -44,17 +46,26 @@ class Layout:
     """How the samples of a directory lie in its file.
 
     Attributes:
-        mode: of the picture that they become: F, LA, RGB, RGBA or CMYK.
-        opacity: the kind of the extra sample after the colours if it is opacity, otherwise 0.
+        mode: of the picture that they become: F, LA, RGB, RGBA, CMYK or LAB.
+        bits: of a sample; ``dtype`` has more if samples share bytes.
+        opacity: the kind of the first extra sample that is opacity, otherwise 0.
+        clear: the number of that sample.
     """
 
     mode: str
     dtype: np.dtype[Any]
+    bits: int
     width: int
     height: int
     samples: int
     colours: int
     opacity: int
+    clear: int
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether samples share bytes."""
+        return self.bits < 8 * self.dtype.itemsize
 
 
 def layout(tags: Mapping[int, Any], prefix: bytes) -> Layout | None:
@@ -67,26 +78,46 @@ def layout(tags: Mapping[int, Any], prefix: bytes) -> Layout | None:
     width: Any = tags.get(_WIDTH)
     height: Any = tags.get(_HEIGHT)
     samples: Any = tags.get(_SAMPLES, 1)
-    dtype = _DTYPES.get(formats[0], {}).get(bits[0])
-    sizes = (width, height, samples)
-    if dtype is None or dtype == "u1" or len({*bits}) > 1 or len({*formats}) > 1:
+    photometric: Any = tags.get(_PHOTOMETRIC)
+    mode, colours = _COLOURS.get(photometric, ("F", 1))
+    dtype = _dtype(bits, (1,) if mode == "LAB" else formats)
+    if dtype is None or (mode == "LAB" and dtype not in ("u1", "u2")):
         return None
-    if not all(isinstance(size, int) and size > 0 for size in sizes) or samples > _MAX_SAMPLES:
+    if not all(isinstance(size, int) and size > 0 for size in (width, height, samples)) or samples > _MAX_SAMPLES:
         return None
     if tags.get(_COMPRESSION, _RAW) not in _BYTEWISE or tags.get(_FILL_ORDER, 1) != 1:
         return None
-    photometric: Any = tags.get(_PHOTOMETRIC)
-    mode, colours = _COLOURS.get(photometric, ("F", 1))
-    if samples < colours or (colours == 1 and (photometric not in _GRAY or samples > 2)):
+    if samples < colours or (colours == 1 and photometric not in _GRAY):
         return None
-    if samples == 1 and dtype != "f2":
-        return None  # Pillow reads it
-    extra = next(iter(_numbers(tags.get(_EXTRA))), 0) if samples > colours else 0
-    opacity = extra if extra in (_ASSOCIATED, _UNASSOCIATED) and mode != "CMYK" else 0
+    kinds = _numbers(tags.get(_EXTRA))[: samples - colours] if mode not in ("CMYK", "LAB") else ()
+    clear, opacity = next(((at, kind) for at, kind in enumerate(kinds) if kind in (_ASSOCIATED, _UNASSOCIATED)), (0, 0))
+    found = Layout(mode, dtype, bits[0], width, height, samples, colours, opacity, colours + clear)
+    if _is_read_by_pillow(found, photometric, apart=tags.get(_PLANAR) == _SEPARATE):
+        return None
     if opacity:
         mode = "LA" if mode == "F" else "RGBA"
-    order = "<" if prefix == b"II" else ">"
-    return Layout(mode, np.dtype(f"{order}{dtype}"), width, height, samples, colours, opacity)
+    return replace(found, mode=mode, dtype=dtype.newbyteorder("<" if prefix == b"II" else ">"))
+
+
+def _dtype(bits: tuple[Any, ...], formats: tuple[Any, ...]) -> np.dtype[Any] | None:
+    """Return the type of samples with these tags, without byte order; None if they differ or have no type."""
+    if len({*bits}) > 1 or len({*formats}) > 1:
+        return None
+    if formats[0] == 1 and bits[0] in _PACKED_BITS:
+        return np.dtype("u1" if bits[0] < 8 else "u2")
+    name = _DTYPES.get(formats[0], {}).get(bits[0])
+    return None if name is None else np.dtype(name)
+
+
+def _is_read_by_pillow(found: Layout, photometric: int, *, apart: bool) -> bool:
+    """Return whether Pillow reads all of these samples, ``apart`` if each channel lies on its own."""
+    if found.samples == 1:
+        return found.dtype != "f2" and (not found.is_packed or found.bits in (2, 4, 12))
+    if found.dtype != "u1" or found.is_packed:
+        return False
+    if found.mode == "LAB":
+        return photometric == _CIE_LAB and found.samples == found.colours and not apart
+    return found.samples == found.colours or (found.mode == "RGB" and found.samples == found.colours + 1 and not apart)
 
 
 def read(file: BinaryIO, tags: Mapping[int, Any], found: Layout) -> Image.Image:
@@ -99,18 +130,32 @@ def read(file: BinaryIO, tags: Mapping[int, Any], found: Layout) -> Image.Image:
     colours = [values[..., band] for band in range(found.colours)]
     if found.mode == "F":
         return Image.fromarray(colours[0].astype(np.float32))
-    words = bool(found.dtype.kind == "u" and found.dtype.itemsize == 2)
+    if found.mode == "LAB":
+        return _merged(found.mode, _lab(colours, is_signed=tags.get(_PHOTOMETRIC) == _CIE_LAB))
+    words = bool(found.dtype.kind == "u" and found.dtype.itemsize <= 2)
     if not found.opacity:
-        return _merged(found.mode, tones.levels(colours, tags, words=words))
-    clear = values[..., found.colours]
-    white = tones.opaque(clear)
+        return _merged(found.mode, tones.levels(colours, tags, words=words, bits=found.bits))
+    clear = values[..., found.clear]
+    white = tones.opaque(clear, found.bits)
     if found.opacity == _ASSOCIATED:
         # colours over black; where nothing is seen they don't count
         share = np.maximum(clear.astype(np.float32) / np.float32(white), np.float32(1 / 65536))
         colours = [band.astype(np.float32) / share for band in colours]
         colours = [np.minimum(band, np.float32(white)) if words else band for band in colours]
-    scaled = tones.levels(colours, tags, words=words, least=white)
+    scaled = tones.levels(colours, tags, words=words, bits=found.bits, least=white)
     return _merged(found.mode, [*scaled, tones.scaled(clear, 0, white)])
+
+
+def _lab(bands: list[Values], *, is_signed: bool) -> list[tones.Levels]:
+    """Return L*, a* and b* as Pillow has them: L* up to 255, the others with 128 for 0.
+
+    In 16 bits, the others have a fraction of 8 bits; with an offset instead of a sign, white is 255 and no fraction.
+    """
+    bits = 8 * bands[0].dtype.itemsize
+    white = 2**bits - 1 if is_signed else 255 << (bits - 8)
+    offset = 1 << (bits - 1) if is_signed else 0
+    others = [tones.scaled(band ^ band.dtype.type(offset), 0, 255 << (bits - 8)) for band in bands[1:]]
+    return [tones.scaled(bands[0], 0, white), *others]
 
 
 def _merged(mode: str, bands: list[tones.Levels]) -> Image.Image:
@@ -122,7 +167,7 @@ def _values(file: BinaryIO, tags: Mapping[int, Any], found: Layout) -> Values:
     if tags.get(_PLANAR) != _SEPARATE:
         return _Plane(file, tags, found, found.samples).values(0)
     plane = _Plane(file, tags, found, 1)
-    channels = found.colours + bool(found.opacity)
+    channels = found.clear + 1 if found.opacity else found.colours
     return np.concatenate([plane.values(number) for number in range(channels)], -1)
 
 
@@ -145,6 +190,11 @@ class _Plane:
         self._sizes = _numbers(tags.get(_TILE_SIZES if tiled else _STRIP_SIZES))
 
     @property
+    def _row(self) -> int:
+        """Bytes of a row of a strip or tile."""
+        return -(-self._across * self._samples * self._found.bits // 8)
+
+    @property
     def _columns(self) -> int:
         return -(-self._found.width // self._across)
 
@@ -160,9 +210,21 @@ class _Plane:
             whole = np.dtype(f"u{dtype.itemsize}")
             steps = raw.view(whole.newbyteorder(dtype.byteorder)).reshape(height, columns, across, self._samples)
             values = steps.cumsum(2, whole).view(dtype.newbyteorder("="))
+        elif self._found.is_packed:
+            values = self._split(raw)
         else:
             values = raw.view(dtype)
         return values.reshape(height, columns * across, self._samples)[:, : self._found.width]
+
+    def _split(self, raw: np.ndarray[Any, np.dtype[np.uint8]]) -> Values:
+        """Return the samples that share bytes, the highest bit first; each row of a strip or tile begins a byte."""
+        bits, count = self._found.bits, self._across * self._samples
+        rows = raw.reshape(-1, self._row)
+        values = np.zeros((len(rows), count), self._found.dtype.newbyteorder("="))
+        for number, row in enumerate(rows):
+            each = np.unpackbits(row)[: count * bits].reshape(count, bits)
+            values[number] = each @ (1 << np.arange(bits - 1, -1, -1))
+        return values
 
     def _unpacked(self, number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         with TiffImagePlugin.TiffImageFile(io.BytesIO(self._as_gray(number))) as picture:
@@ -173,8 +235,7 @@ class _Plane:
 
     def _as_gray(self, number: int) -> bytes:
         """Return a TIFF of one channel of 8 bits with the strips or tiles of a plane."""
-        row = self._samples * self._found.dtype.itemsize
-        rows, across = self._found.height, self._across * row
+        rows, across = self._found.height, self._row
         count = self._columns * -(-rows // self._down)
         places = self._places[number * count : (number + 1) * count]
         sizes = self._sizes[number * count : (number + 1) * count]

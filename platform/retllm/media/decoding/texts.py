@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,16 @@ _DESCRIPTION = 0x010E  # EXIF and TIFF: ImageDescription
 _IPTC_RESOURCE = 0x0404  # of Photoshop, in a JPEG
 _XMP_TAG, _IPTC_TAG, _RESOURCES_TAG = 700, 33_723, 34_377  # of TIFF
 
+PNG_TEXTS = (_XMP_KEYWORD, _DESCRIPTION_KEYWORD, _TITLE_KEYWORD) = (b"XML:com.adobe.xmp", b"Description", b"Title")
+"""Keywords of texts that say what a PNG shows (ISO/IEC 15948, 11.3.4.2); a title is a short caption."""
+
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The XMP packet, the IPTC fields (or Photoshop's resources that hold them) and EXIF's ImageDescription."""
+    """The XMP packet, the IPTC fields (or Photoshop's resources that hold them) and EXIF's ImageDescription.
+
+    A PNG without the latter has its own Description or Title instead.
+    """
 
     xmp: bytes = b""
     iptc: bytes = b""
@@ -32,8 +39,13 @@ class Texts:
 NO_TEXTS = Texts()
 
 
-def texts_of(picture: Image.Image) -> Texts:
-    """Return what the file of an opened picture says; what is damaged counts as absent."""
+def texts_of(picture: Image.Image, png: Mapping[bytes, bytes] | None = None) -> Texts:
+    """Return what the file of an opened picture says; what is damaged counts as absent.
+
+    Args:
+        png: the texts of a PNG by keyword.
+    """
+    png = png or {}
     info, tags = picture.info, getattr(picture, "tag_v2", {})
     resources = info.get("photoshop")
     iptc = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
@@ -45,10 +57,10 @@ def texts_of(picture: Image.Image) -> Texts:
             block.load(info["exif"])
             exif = block.get(_DESCRIPTION)
     return Texts(
-        _bytes(info.get("xmp") or info.get("XML:com.adobe.xmp") or tags.get(_XMP_TAG)),
+        _bytes(info.get("xmp") or png.get(_XMP_KEYWORD) or tags.get(_XMP_TAG)),
         _bytes(iptc or tags.get(_IPTC_TAG) or tags.get(_RESOURCES_TAG)),
         # Pillow reads ASCII as Latin-1, whatever it is
-        _bytes(exif, "latin-1"),
+        _bytes(exif, "latin-1") or png.get(_DESCRIPTION_KEYWORD) or png.get(_TITLE_KEYWORD) or b"",
     )
 
 

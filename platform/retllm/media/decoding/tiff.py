@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImagePalette, TiffImagePlugin
 
 from retllm.media.decoding import samples
 from retllm.media.decoding.colour import to_rgb
@@ -22,7 +22,7 @@ _KINDS = {
     5: "complex integers",
     6: "complex floats",
 }
-_ORIENTATION = 274
+_ORIENTATION, _COLOUR_MAP = 274, 320
 _ON_THE_SIDE = (5, 6, 7, 8)  # orientations that exchange width and height
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _OLD_REDUCED = 2
@@ -69,6 +69,9 @@ class Directories(TiffImagePlugin.TiffImageFile):
         except Exception as error:  # tags raise anything
             self.failure, self._mode, self._size, self.tile = error, "L", (1, 1), []
         tags: Any = self.tag_v2
+        colours = tags.get(_COLOUR_MAP, ()) if self.mode == "P" else ()
+        if any(colours) and max(colours) < 256:  # written with 8 bits instead of 16
+            self.palette = ImagePalette.raw("RGB;L", bytes(colours))
         if (found := samples.layout(tags, tags.prefix)) is not None:
             self._take(found)
 

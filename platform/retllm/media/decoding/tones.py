@@ -33,7 +33,8 @@ def to_gray(source: Source) -> Image.Image:
     """Return a picture for which :func:`has_more_bits` is true as 8-bit gray, scaled as by :func:`levels`."""
     picture, tags = source.picture, getattr(source.picture, "tag_v2", {})
     bits = source.bits or _number(tags.get(_BITS_PER_SAMPLE))
-    words = picture.mode.startswith("I;16") or (picture.mode == "F" and bits == 16 and _format(picture) == _UNSIGNED)
+    is_word = bits is not None and bits <= 16 and _format(picture) == _UNSIGNED
+    words = picture.mode.startswith("I;16") or (picture.mode == "F" and is_word)
     (gray,) = levels([_values(picture)], tags, words=words, bits=int(bits) if bits else None)
     return Image.fromarray(gray)
 
@@ -77,20 +78,20 @@ def levels(
 
 def scaled(values: Any, black: float, white: float) -> Levels:
     """Return the gray levels of values; all are black if there is no range."""
-    if values.dtype == np.uint16:
-        every: Levels = scaled(np.arange(1 << 16, dtype=np.float32), black, white)[values]
+    if values.dtype in (np.uint8, np.uint16):
+        every: Levels = scaled(np.arange(np.iinfo(values.dtype).max + 1, dtype=np.float32), black, white)[values]
         return every
     scale = 255 / (white - black) if white > black else 0.0
     levels = (values.astype(np.float32) - np.float32(black)) * np.float32(scale)
     return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)
 
 
-def opaque(values: Any) -> float:
-    """Return the value of full opacity among values of opacity."""
+def opaque(values: Any, bits: int | None = None) -> float:
+    """Return the value of full opacity among values of opacity, of so many bits."""
     high = float(values.max())
     if values.dtype.kind == "f":
         return next((white for white in (1.0, 255.0) if high <= white), high)
-    return integer_white(high, None) if high < 1 << 16 else float(np.iinfo(values.dtype).max)
+    return integer_white(high, bits) if high < 1 << 16 else float(np.iinfo(values.dtype).max)
 
 
 def _missing_places(values: Any, tags: Any) -> np.ndarray[tuple[int, ...], np.dtype[np.bool]] | None:

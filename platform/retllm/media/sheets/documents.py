@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,10 @@ MAX_DEPTH = 32
 MAX_NODES = 100_000
 """How many values one element of a document may have."""
 _BUFFER = 1 << 14
+
+# an escaped character, a quote, or what Python writes for a number that JSON has not
+_SPECIAL = re.compile(r'\\.|"|-?\b(?:NaN|Infinity)\b', re.DOTALL)
+_LONGEST_WORD = 8
 
 Event = tuple[str, Any]
 
@@ -35,18 +41,51 @@ class Part:
 
 
 class _Bytes:
-    """Gives the parser UTF-8 without byte order mark, whatever the encoding of the file."""
+    """Gives the parser UTF-8 without byte order mark, whatever the encoding of the file.
+
+    What Python writes for numbers that JSON has not becomes null: NaN and the infinite ones.
+    """
 
     def __init__(self, text: io.TextIOBase) -> None:
         self._text = text
         self._begun = False
+        self._left = ""
+        self._in_text = False
 
     def read(self, size: int = _BUFFER) -> bytes:
-        chunk = self._text.read(size)
-        if chunk and not self._begun:
-            self._begun = True
-            chunk = chunk.lstrip("\ufeff") or self._text.read(size)
-        return chunk.encode("utf-8")
+        while chunk := self._text.read(size):
+            if not self._begun:
+                self._begun = True
+                chunk = chunk.lstrip("\ufeff")
+            if made := self._standard(chunk):
+                return made.encode("utf-8")
+        return self._standard("").encode("utf-8")
+
+    def _standard(self, chunk: str) -> str:
+        """Return what can be told of the text up to the end of a chunk; without a chunk, the rest."""
+        given = self._left + chunk
+        self._left = ""
+        if chunk:
+            end = _finished(given)
+            given, self._left = given[:end], given[end:]
+        made: list[str] = []
+        at = 0
+        for found in _SPECIAL.finditer(given):
+            if found[0] == '"':
+                self._in_text = not self._in_text
+            elif found[0][0] != "\\" and not self._in_text:
+                made += [given[at : found.start()], "null"]
+                at = found.end()
+        return "".join([*made, given[at:]])
+
+
+def _finished(text: str) -> int:
+    """Return where the beginning of something special at the end of a text may be; its length if there is none."""
+    end = len(text) - len(text[-_LONGEST_WORD:]) + len(text[-_LONGEST_WORD:].rstrip(string.ascii_letters))
+    if text.endswith("-", 0, end):
+        return end - 1
+    escapes = end - len(text[:end].rstrip("\\"))
+    return end - escapes % 2
 
 
 def parts(text: io.TextIOBase) -> Iterator[Part]:

@@ -1,4 +1,4 @@
-"""The caption inside of a picture file: XMP, IPTC, EXIF."""
+"""The caption inside of a picture file: XMP, IPTC, EXIF, texts of a PNG."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def embedded_caption(
 
     Args:
         xmp: the packet. iptc: the IIM fields, or Photoshop's resources that hold them.
-        exif: the value of the tag ImageDescription.
+        exif: the value of the tag ImageDescription, or the description of a PNG.
     """
     for read in (partial(_from_xmp, xmp), partial(_from_iptc, iptc), partial(_decoded, exif)):
         try:

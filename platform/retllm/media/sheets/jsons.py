@@ -108,9 +108,9 @@ class _Whole:
     def __init__(self) -> None:
         self._keys: dict[str, None] = {}
         self._kept = 0
-        # COCO: the names of pictures and their captions, by id
-        self._names: dict[object, str] = {}
-        self._captions: dict[object, list[str]] = {}
+        # COCO: the names of pictures and their captions, by id, a number or a text
+        self._names: dict[str, str] = {}
+        self._captions: dict[str, list[str]] = {}
         self._rows: list[Record] = []
         self._lists: dict[str, list[object]] = {}
         self._members: dict[str, object] = {}
@@ -138,14 +138,14 @@ class _Whole:
         if key == "images" and _is_id(value.get("id")) and not any(role(name) in CAPTIONS for name in value):
             file = value.get("file_name") or value.get("filename") or value.get("coco_url") or value.get("url")
             if isinstance(file, str):
-                self._names[value["id"]] = file
+                self._names[str(value["id"])] = file
                 return True
         if key == "annotations" and _is_id(value.get("image_id")):
             texts = flat(value.get("caption"))
             if texts and "file_name" in value:
                 return False
             if texts:
-                self._captions.setdefault(value["image_id"], []).extend(texts)
+                self._captions.setdefault(str(value["image_id"]), []).extend(texts)
             return True
         return False
 
@@ -174,7 +174,7 @@ class _Whole:
             if key in self._names or not self._names:
                 yield Record(number, {"file_name": self._names.get(key, key), "captions": captions})
             else:
-                message = f"Row {number} has captions for image_id {key!r}, which is not among the images of the file."
+                message = f"Row {number} has captions for image_id {key}, which is not among the images of the file."
                 yield Record(number, problem=problem(Reason.NO_PICTURE, message))
 
     def _by_name(self) -> list[Record]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -12,7 +13,7 @@ from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
 from retllm.media.names import base_name, one_line
 from retllm.media.sheets import sidecars
-from retllm.media.sheets.matching import Found, Located, NamesSeen, Picture, find, path_stem
+from retllm.media.sheets.matching import Found, Located, NamesSeen, Picture, find, further_key, path_stem
 from retllm.media.sheets.references import Reference, keys, stem
 from retllm.media.sheets.rows import Problem, Reason, problem
 
@@ -33,6 +34,13 @@ class Target:
     whole: bool
     changed: bool = False
     remark: str | None = None
+
+
+class Neighbours(NamedTuple):
+    """The pictures that a file is a sidecar of; or else several that it fits alike, of which none is meant."""
+
+    meant: list[Picture]
+    alike: Sequence[Picture] = ()
 
 
 class Lookup:
@@ -57,8 +65,11 @@ class Lookup:
         missing = {name: references[name] for name, result in found.items() if not result.pictures or result.changed}
         if missing:
             earlier = self._earlier({key for reference in missing.values() for key in keys(reference)})
+            exact, lower = _by(earlier, stem), _by(earlier, lambda name: stem(name).lower())
             for name, reference in missing.items():
-                candidates = {p.item_id: p for key in keys(reference) for p in earlier.get(key, ())}
+                candidates = {
+                    p.item_id: p for key in keys(reference) for some in (exact, lower) for p in some.get(key, ())
+                }
                 result = find(reference, sheet, candidates.values())
                 if not found[name].pictures or (result.pictures and not result.changed):
                     found[name] = replace(result, elsewhere=found[name].elsewhere + result.elsewhere)
@@ -94,56 +105,54 @@ class Lookup:
             return pictures
         return [p for p in pictures if p.located.archive == sheet.archive or p.located.archive not in self.with_sheets]
 
-    def _earlier(self, stems: Iterable[str]) -> dict[str, list[Picture]]:
-        """Return the pictures of the collection with these stems, by stem as it is and in lower case."""
+    def _earlier(self, stems: Iterable[str], keys: Iterable[str] = ()) -> list[Picture]:
+        """Return the pictures of the collection with these stems, or whose keys in WebDataset have these last parts."""
 
         def read(session: Session) -> list[tuple[str, UUID]]:
-            return records.pictures_with_stems(session, self._collection_id, stems)
+            return records.pictures_with_stems(session, self._collection_id, stems, keys)
 
-        found: dict[str, list[Picture]] = {}
-        for name, item_id in run_transaction(self._sessions, read):
-            if self._seen.has(name, item_id):
-                continue  # where it lies in the upload was looked at before
-            picture = Picture(Located(name), item_id, earlier=True)
-            for key in {stem(name), stem(name).lower()}:
-                found.setdefault(key, []).append(picture)
-        return found
+        # where those that came with the upload lie in it was looked at before
+        return [
+            Picture(Located(name), item_id, earlier=True)
+            for name, item_id in run_transaction(self._sessions, read)
+            if not self._seen.has(name, item_id)
+        ]
 
-    def beside(self, documents: Sequence[Located]) -> dict[Located, list[Picture]]:
-        """Return the pictures that each file is a sidecar of; those with none are left out."""
+    def beside(self, documents: Sequence[Located]) -> dict[Located, Neighbours]:
+        """Return the pictures that each file may be a sidecar of."""
         places = {document: sidecars.places(document.name) for document in documents}
         found = {document: self._beside(document, places[document]) for document in documents}
-        missing = [
-            document
-            for document, pictures in found.items()
-            if not pictures and places[document] and not self.sharing(document)
-        ]
+        missing = [document for document, neighbours in found.items() if not any(neighbours) and places[document]]
         if missing:
-            stems = {base_name(place.path) for document in missing for place in places[document]}
-            earlier = self._earlier(stems | {stem.lower() for stem in stems})
+            bases = {base_name(place.path) for document in missing for place in places[document]}
+            earlier = self._earlier(bases | {base.lower() for base in bases}, bases)
+            by_stem, by_key = _by(earlier, lambda name: stem(name).lower()), _by(earlier, further_key)
             for document in missing:
-                found[document] = _first(
-                    _fitting(place, earlier.get(base_name(place.path).lower(), ())) for place in places[document]
+                of_name = _first(
+                    _fitting(place, by_stem.get(base_name(place.path).lower(), ())) for place in places[document]
                 )
-        return {document: pictures for document, pictures in found.items() if pictures}
+                found[document] = Neighbours(of_name) if of_name else _of_key(by_key, places[document])
+        return found
 
-    def _beside(self, document: Located, places: Sequence[sidecars.Beside]) -> list[Picture]:
+    def _beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Neighbours:
         found = _first(self._in_archive(place, document.archive) for place in places)
         if not found and (path := sidecars.cut_path(document.name)):
             begun = self._seen.beginning(path, document.archive)
             found = begun if len(begun) == 1 else []
-        if not found and (sharing := self.sharing(document)):
-            return sharing if len(sharing) == 1 else []
+        if not found and any(of_key := _of_key(self._seen.with_keys(document.archive), places)):
+            return of_key
         if not found:
-            # a large export is split over archives without regard to what belongs together
-            elsewhere = (self._in_archive(place, archive) for place in places for archive in self._with_pictures)
-            found = _first(elsewhere)
-        return found
+            found = self._elsewhere(document, places)
+            if len({picture.item_id for picture in found}) > 1:
+                return Neighbours([], found)
+        return Neighbours(found)
 
-    def sharing(self, document: Located) -> list[Picture]:
-        """Return the pictures whose key in WebDataset is the name of a sidecar: a.input.jpg for a.txt."""
-        paths = (place.path for place in sidecars.places(document.name) if place.suffix is None)
-        return _first(self._seen.of_key(path, document.archive) for path in paths)
+    def _elsewhere(self, document: Located, places: Sequence[sidecars.Beside]) -> list[Picture]:
+        """Return the pictures outside of a sidecar's archive that it may mean, all equally well.
+
+        A large export is split over archives without regard to what belongs together.
+        """
+        return _first(_best(place, document, self._seen.outside(place.path, document)) for place in places)
 
     def _in_archive(self, place: sidecars.Beside, archive: UUID | None) -> list[Picture]:
         return _fitting(place, self._seen.beside(place.path, archive))
@@ -153,6 +162,40 @@ def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Pictur
     """Return the pictures that a place means; those whose letters are in another case only if there are no others."""
     found = [picture for picture in pictures if place.fits(picture.located.name)]
     return [picture for picture in found if path_stem(picture.located.name) == place.path] or found
+
+
+def _of_key(by_key: Mapping[str, list[Picture]], places: Iterable[sidecars.Beside]) -> Neighbours:
+    """Return the pictures whose key in WebDataset is the name of a sidecar: a.input.jpg for a.txt."""
+    found = _first(by_key.get(place.path, []) for place in places if place.suffix is None)
+    is_one = len({picture.located.name for picture in found}) == 1 or len({p.item_id for p in found}) == 1
+    return Neighbours(found) if is_one else Neighbours([], found)
+
+
+def _by(pictures: Iterable[Picture], key_of: Callable[[str], str | None]) -> dict[str, list[Picture]]:
+    """Return pictures by what a function returns for their names, without those for which that is None."""
+    found: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        if (key := key_of(picture.located.name)) is not None:
+            found.setdefault(key, []).append(picture)
+    return found
+
+
+def _best(place: sidecars.Beside, document: Located, pictures: Iterable[Picture]) -> list[Picture]:
+    """Return the pictures of other archives that a place means best: if all are unpacked, then in the same folder."""
+    unpacked = _lower(document.unpacked)
+
+    def rank(picture: Picture) -> tuple[bool, ...]:
+        located = picture.located
+        apart = unpacked.isdisjoint(_lower(located.unpacked))
+        return apart, not document.is_alike(located), stem(located.name) != base_name(place.path)
+
+    ranked = [(rank(picture), picture) for picture in pictures if place.named_like(picture.located.name)]
+    best = min((found for found, _ in ranked), default=None)
+    return [picture for found, picture in ranked if found == best]
+
+
+def _lower(folders: Iterable[tuple[str, ...]]) -> set[str]:
+    return {"/".join(folder).lower() for folder in folders}
 
 
 def _first(results: Iterable[list[Picture]]) -> list[Picture]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -62,15 +62,37 @@ LONG_NAME = 45
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """Where a file lies: its clean path within its upload, or within the archive of this upload that it came from."""
+    """Where a file lies: its clean path within its upload, or within the archive of this upload that it came from.
+
+    Attributes:
+        outer: the path of that archive within the upload.
+    """
 
     name: str
     archive: UUID | None = None
+    outer: str = ""
 
     @property
     def folder(self) -> tuple[str, ...]:
         """The parts of the path without the last one."""
         return tuple(self.name.split("/")[:-1])
+
+    @property
+    def path(self) -> tuple[str, str]:
+        """What tells it from the other files of its upload: the path of its archive, and its own."""
+        return self.outer, self.name
+
+    @property
+    def unpacked(self) -> tuple[tuple[str, ...], ...]:
+        """The folders within the upload: of an entry, beside its archive, or in a folder that is named after it."""
+        if self.archive is None:
+            return (self.folder,)
+        outer = self.outer.split("/")[:-1]
+        return (*outer, *self.folder), (*outer, _short(self.outer), *self.folder)
+
+    def is_alike(self, other: Located) -> bool:
+        """Return whether the archives of both have names that say the same: train_texts.zip and train_images.zip."""
+        return _telling(_short(self.outer)) == _telling(_short(other.outer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +130,8 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
 
     A picture of the very name is better than one that differs in case or suffix; then one from the sheet's archive;
     then one at the path that begins in the sheet's folder, or at the root; then the one whose path is the same for the
-    most parts from the end. A picture in a folder that contradicts those of the row or of the sheet is none of them.
+    most parts from the end; then one in a folder or archive that is named like the sheet or its archive. A picture in a
+    folder that contradicts those of the row or of the sheet is none of them.
     """
     best: tuple[int, ...] | None = None
     found: list[Picture] = []
@@ -156,30 +179,52 @@ _CHANGED = 8
 _IN_FOLDER, _AT_ROOT, _BY_END = range(3)
 
 
-def _rank(reference: Reference, sheet: Located, picture: Picture) -> tuple[int, int, int, int] | None:
+def _rank(reference: Reference, sheet: Located, picture: Picture) -> tuple[int, ...] | None:
     """Return how well the folders fit, the smallest is best; None if they contradict each other."""
+    places = _places(sheet, picture)
+    paths = [path for path in (reference.parts, reference.decoded) if path]
     ranks = [
-        _rank_of(path, reference.absolute, sheet, picture) for path in (reference.parts, reference.decoded) if path
+        (distance, *rank)
+        for distance, of_sheet, of_picture in places
+        for path in paths
+        if (rank := _rank_of(path, reference.absolute, of_sheet, of_picture, picture.located.name)) is not None
     ]
-    return min((rank for rank in ranks if rank is not None), default=None)
+    if not ranks:
+        return None
+    alike = any(_is_named_alike(sheet, of_picture) for _, _, of_picture in places)
+    return (*min(ranks), int(not alike))
+
+
+def _places(sheet: Located, picture: Picture) -> list[tuple[int, tuple[str, ...], tuple[str, ...]]]:
+    """Return folders of a sheet and of a picture that can be compared, after how far these are from each other."""
+    located = picture.located
+    if picture.earlier or located.archive == sheet.archive:
+        return [(0, sheet.folder, located.folder)]
+    # the folders inside of archives come last, since nothing says how these belong together
+    pairs = [(1, of_sheet, of_picture) for of_sheet in sheet.unpacked for of_picture in located.unpacked]
+    return [*pairs, (2, sheet.folder, located.folder)]
+
+
+def _is_named_alike(sheet: Located, folders: tuple[str, ...]) -> bool:
+    """Return whether a sheet, or its archive, is named like one of these folders: captions_train.csv like train."""
+    names = {_telling(_short(sheet.name)), _telling(_short(sheet.outer))} - {""}
+    return not names.isdisjoint(map(_telling, folders))
 
 
 def _rank_of(
-    path: tuple[str, ...], absolute: bool, sheet: Located, picture: Picture
-) -> tuple[int, int, int, int] | None:
-    foreign = int(not picture.earlier and picture.located.archive != sheet.archive)
-    from_sheet = _resolved(() if absolute else sheet.folder, path)
-    folders, name = picture.located.folder, picture.located.name
+    path: tuple[str, ...], absolute: bool, of_sheet: tuple[str, ...], folders: tuple[str, ...], name: str
+) -> tuple[int, int, int] | None:
+    from_sheet = _resolved(() if absolute else of_sheet, path)
     own = _resolved((), path)
     # the last part is compared by its form
     if _same(from_sheet[:-1], folders, name) and not absolute:
-        return foreign, _IN_FOLDER, 0, 0
+        return _IN_FOLDER, 0, 0
     if _same(own[:-1], folders, name):
-        return foreign, _AT_ROOT, 0, 0
-    if not _agrees(own[:-1], folders) or not _beside(sheet.folder, own[:-1], folders, absolute):
+        return _AT_ROOT, 0, 0
+    if not _agrees(own[:-1], folders) or not _beside(of_sheet, own[:-1], folders, absolute):
         return None
-    outside = int(not absolute and folders[: len(sheet.folder)] != sheet.folder)
-    return foreign, _BY_END, outside, -_common(from_sheet[:-1], folders)
+    outside = int(not absolute and folders[: len(of_sheet)] != of_sheet)
+    return _BY_END, outside, -_common(from_sheet[:-1], folders)
 
 
 def _resolved(folder: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...]:
@@ -234,6 +279,16 @@ def _words(folder: str) -> list[str]:
     return _WORD.findall(folder.lower().replace(*_SPELLING))
 
 
+def _telling(name: str) -> str:
+    """Return what a name says besides words that only say that it is about pictures."""
+    return "".join(word for word in _words(name) if word not in _DESCRIBING | _OF_PICTURES)
+
+
+def _short(path: str) -> str:
+    """Return the last part of a path up to its first dot."""
+    return base_name(path).partition(".")[0]
+
+
 def _told_apart(folders: Sequence[str], general: frozenset[str]) -> list[tuple[str, bool]]:
     """Return what the names of folders say besides ``general`` words, and whether they had any of these."""
     parts = [(words, [word for word in words if word not in general]) for words in map(_words, folders)]
@@ -261,16 +316,19 @@ class NamesSeen:
 
     _by_stem: dict[str, list[Picture]] = field(default_factory=dict)
     _by_path: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
+    _by_place: dict[str, list[Picture]] = field(default_factory=dict)
     _by_beginning: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
-    _by_key: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
+    _by_key: dict[UUID | None, dict[str, list[Picture]]] = field(default_factory=dict)
 
     def add(self, located: Located, item_id: UUID | None) -> None:
         """Record that the file at ``located`` is this item (an older one, if it was a duplicate); None if rejected."""
         picture = Picture(located, item_id)
         self._by_stem.setdefault(stem(located.name).lower(), []).append(picture)
         self._by_path.setdefault((located.archive, path_stem(located.name).lower()), []).append(picture)
-        if (key := dataset_key(located.name)) != path_stem(located.name):
-            self._by_key.setdefault((located.archive, key), []).append(picture)
+        for place in _everywhere(path_stem(located.name), located):
+            self._by_place.setdefault(place, []).append(picture)
+        if (key := further_key(located.name)) is not None:
+            self._by_key.setdefault(located.archive, {}).setdefault(key, []).append(picture)
         if len(base_name(located.name)) >= LONG_NAME:
             self._by_beginning.setdefault((located.archive, _beginning(located.name)), []).append(picture)
 
@@ -282,14 +340,24 @@ class NamesSeen:
         """Return the pictures with this path in any case of letters, whatever their suffix, in this archive."""
         return self._by_path.get((archive, path.lower()), [])
 
-    def of_key(self, key: str, archive: UUID | None) -> list[Picture]:
-        """Return the pictures in this archive whose names begin with this key and have more before their suffix."""
-        return self._by_key.get((archive, key), [])
+    def with_keys(self, archive: UUID | None) -> Mapping[str, list[Picture]]:
+        """Return the pictures in this archive that have a :func:`further_key`, by that."""
+        return self._by_key.get(archive, {})
 
     def beginning(self, path: str, archive: UUID | None) -> list[Picture]:
         """Return the pictures in this archive whose long path begins with ``path``."""
         found = self._by_beginning.get((archive, _beginning(path)), ())
         return [picture for picture in found if picture.located.name.startswith(path)]
+
+    def outside(self, path: str, document: Located) -> list[Picture]:
+        """Return the pictures of other archives at the place of a document's ``path``, in any case of letters."""
+        found = {
+            id(picture): picture
+            for place in _everywhere(path, document)
+            for picture in self._by_place.get(place, ())
+            if picture.located.archive != document.archive
+        }
+        return list(found.values())
 
     def has(self, name: str, item_id: UUID) -> bool:
         """Return whether this item came with the upload under this name."""
@@ -303,6 +371,11 @@ class NamesSeen:
         return {archive for archive, _ in self._by_path}
 
 
+def _everywhere(path: str, located: Located) -> set[str]:
+    """Return the paths in lower case that a file may have: in its archive, and unpacked."""
+    return {"/".join((*folder, base_name(path))).lower() for folder in (located.folder, *located.unpacked)}
+
+
 def _beginning(path: str) -> str:
     base = base_name(path)
     return path.removesuffix(base) + base[:LONG_NAME]
@@ -313,7 +386,11 @@ def path_stem(name: str) -> str:
     return name.removesuffix(base_name(name)) + stem(name)
 
 
-def dataset_key(name: str) -> str:
-    """Return what the files of one sample have in common in WebDataset: the path up to the first dot in its end."""
+def further_key(name: str) -> str | None:
+    """Return what the files of one sample have in common in WebDataset: the path up to the first dot in its end.
+
+    Returns None if that is the whole path of the picture without its suffix.
+    """
     base = base_name(name)
-    return name.removesuffix(base) + base[:1] + base[1:].partition(".")[0]
+    key = name.removesuffix(base) + base[:1] + base[1:].partition(".")[0]
+    return key if key != path_stem(name) else None

@@ -48,6 +48,10 @@ class Beside:
         """Return whether a picture with this name is meant, in any case of letters."""
         return path_stem(picture).lower() == self.path.lower() and self.suffix in (None, suffix_of(picture))
 
+    def named_like(self, picture: str) -> bool:
+        """Return whether a picture with this name is meant, whatever their folders."""
+        return Beside(base_name(self.path), self.suffix).fits(base_name(picture))
+
 
 def places(name: str) -> list[Beside]:
     """Return where the picture of the sidecar ``name`` may lie, the likeliest first; none if it is no sidecar."""

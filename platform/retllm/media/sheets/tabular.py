@@ -128,7 +128,7 @@ def _first_line(lines: Iterator[str]) -> tuple[int, str | None, str | None]:
     """Return number and text of the first line that says something, and the delimiter that a line before it names."""
     separator = None
     for number, line in enumerate(lines, start=1):
-        named = _SEPARATOR.match(line.strip())
+        named = _SEPARATOR.match(line.strip(" \r\n"))
         if named:
             separator = named[1]
         elif line.strip(' \t\r\n,;|"'):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import tracemalloc
 
 import pytest
 from tests.unit.media.sheets.reading import JSON, pairs, rows
 
 from retllm.errors import MediaRejected, TooLarge
+from retllm.media.sheets import documents
 from retllm.media.sheets.documents import MAX_DEPTH, MAX_NODES
 from retllm.media.sheets.reading import read_rows
 from retllm.media.sheets.rows import Row
@@ -88,7 +90,7 @@ def test_captions_of_an_image_that_is_missing_in_a_coco_file_are_refused() -> No
         ("{", "cut short"),
         ('[{"file": "a.png"', "cut short"),
         ("{'a': 1}", "not valid"),
-        ('[{"file": "a.png", "caption": NaN}]', "not valid"),
+        ('[{"file": "a.png", "caption": nan}]', "not valid"),
         ("[1, 2, 3]", "not an object"),
         ('{"version": 5, "shapes": [], "flags": {}}', r'"version", "flags"'),
         ('[{"id": 1, "image": "a.jpg", "conversations": []}]', '"id", "image", "conversations"'),
@@ -138,3 +140,25 @@ def test_what_a_document_says_besides_is_not_kept_in_memory() -> None:
     assert count == 400
     # the numbers alone would take 400 x 300 x 32 bytes
     assert peak < 400 * 300 * 32 / 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1 << 14])
+def test_numbers_that_json_has_not_are_left_out(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = r'NaN is "NaN", -Infinity \ Infinity \"' + "\\" * 3
+    values = [{"file": "a.png", "caption": said, "score": float("nan"), "NaN": [float("inf"), -float("inf")]}]
+    monkeypatch.setattr(documents, "_BUFFER", size)
+    read = [part.value for part in documents.parts(io.StringIO(json.dumps(values)))]
+    assert read == [{"file": "a.png", "caption": said, "score": None, "NaN": [None, None]}]
+
+
+def test_a_text_of_escapes_is_read_once() -> None:
+    escapes = "\\" * 1_000_000
+    begun = time.process_time()
+    (part,) = documents.parts(io.StringIO(json.dumps([escapes])))
+    assert part.value == escapes
+    assert time.process_time() - begun < 5
+
+
+def test_an_id_may_be_a_number_or_a_text() -> None:
+    document = COCO | {"images": [{"id": "9", "file_name": "a.jpg"}, {"id": 25, "file_name": "b.jpg"}]}
+    assert pairs(json.dumps(document), JSON) == [("a.jpg", ("one", "two")), ("b.jpg", ("other",))]

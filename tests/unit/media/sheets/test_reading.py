@@ -164,6 +164,7 @@ def test_a_table_without_captions_is_refused_with_its_columns_and_those_it_needs
     ("data", "expected"),
     [
         ("sep=;\nfile;caption\na.png;x, y\n", [("a.png", ("x, y",))]),
+        ("sep=\t\r\nfile\tcaption\na.png\tx\n", [("a.png", ("x",))]),
         ('"sep=\t"\nfile\tcaption\na.png\tx\n', [("a.png", ("x",))]),
         ("\n\n;;\nfile;caption\na.png;x\n", [("a.png", ("x",))]),
         ("image,caption\na.jpg,one\na.jpg,two\n", [("a.jpg", ("one",)), ("a.jpg", ("two",))]),

@@ -110,12 +110,15 @@ OF_KEYS = {
 }
 
 
-@pytest.mark.parametrize("how", ["folder", "tar"])
+@pytest.mark.parametrize("how", ["folder", "tar", "later"])
 def test_a_caption_of_a_key_goes_to_its_only_picture(how: str, ingest: Ingest, items: Items) -> None:
     """WebDataset's key is the name up to its first dot."""
     folders = [name.rpartition("/")[0] for name in OF_KEYS]
     pictures = {f"{folder}/{n}.input.jpg".lstrip("/"): picture(n, kind="JPEG") for n, folder in enumerate(folders)}
     files = OF_KEYS | pictures
+    if how == "later":
+        add_all(ingest, pictures)
+        files = OF_KEYS
     add_all(ingest, {"a.tar": tarred(files)} if how == "tar" else files)
     assert captions(items) == dict.fromkeys(pictures, "a cat")
 
@@ -134,6 +137,20 @@ def test_a_caption_of_a_key_that_several_pictures_share_is_refused(ingest: Inges
         message = f"The caption {name!r} fits 2 pictures ('0.input.jpg', '0.output.jpg'): name it like one of them"
         assert reason(outcome).startswith(message)
     assert set(captions(items).values()) == {None, "another"}
+
+
+def test_a_caption_of_a_key_of_several_earlier_pictures_is_refused(ingest: Ingest, items: Items) -> None:
+    further = {"0.output.jpg": picture(3, kind="JPEG"), "e/1.input.jpg": picture(4, kind="JPEG")}
+    add_all(ingest, {**SAMPLE, **further})
+    (refused, updated) = add_all(ingest, {"0.txt": b"a cat", "e/1.txt": b"a dog"})
+    assert reason(refused).startswith("The caption '0.txt' fits 2 pictures ('0.")
+    assert updated.status == "updated"
+    assert captions(items) == {
+        "0.input.jpg": None,
+        "1.input.jpg": "another",
+        "0.output.jpg": None,
+        "e/1.input.jpg": "a dog",
+    }
 
 
 def test_the_picture_of_the_very_name_goes_before_others_of_its_key(ingest: Ingest, items: Items) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import uuid
@@ -36,7 +37,8 @@ def _csv(visitor: Visitor, query: str = "") -> list[dict[str, str]]:
     answer = visitor.client.get(f"/people/audit.csv{query}")
     assert answer.mimetype == "text/csv"
     assert "attachment" in answer.headers["Content-Disposition"]
-    return list(csv.DictReader(io.StringIO(answer.get_data(as_text=True))))
+    assert answer.data.startswith(codecs.BOM_UTF8)
+    return list(csv.DictReader(io.StringIO(answer.get_data().decode("utf-8-sig"))))
 
 
 def test_logins_are_listed_and_failed_ones_show_name_and_address(app: OpenAPI, admin: Visitor, ada: Caller) -> None:

@@ -138,7 +138,10 @@ def test_an_upload_without_a_file_is_rejected(reader: Visitor, texts: str) -> No
 def test_a_text_is_added_once_and_an_empty_text_is_rejected(reader: Visitor, texts: str) -> None:
     reader.get(f"/collections/{texts}")
     assert "Text added" in reader.send(f"/collections/{texts}/texts", text="a magpie", name="").text
-    assert "already" in reader.send(f"/collections/{texts}/texts", text="a magpie", name="other").text
+    assert (
+        "already contains this text as “a magpie”"
+        in reader.send(f"/collections/{texts}/texts", text="a magpie", name="other").text
+    )
     page = reader.send(f"/collections/{texts}/texts", text="   ", name="blank")
     assert page.status == 422
     assert "empty" in page.one("div", id="text-problem").text

@@ -8,10 +8,10 @@ from flask import Flask
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
-from retllm.db.enums import JobState, UnitState
+from retllm.db.enums import AttemptOutcome, JobState, UnitState
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Job, Unit, new_id
+from retllm.db.tables import Attempt, Job, Unit, new_id
 from retllm_web.http.services import Services
 
 SCRIPT = {"X-Requested-With": "fetch"}
@@ -124,11 +124,23 @@ def test_a_score_without_entropy_is_shown(reader: Visitor, searched: Searched) -
     assert "0.7500" in measures
 
 
-def test_a_result_shows_the_picture_budget_of_its_scorer_version(reader: Visitor, searched: Searched) -> None:
+@pytest.mark.parametrize("source", ["", "-copy:1600"])
+def test_a_result_shows_the_picture_budget_of_its_scorer_version(
+    reader: Visitor, searched: Searched, source: str
+) -> None:
     with transaction(searched.served.sessions) as session:
-        session.get_one(Search, searched.id).scorer_version = "0123456789abcdef-1024"
+        session.get_one(Search, searched.id).scorer_version = f"0123456789abcdef-1024{source}"
     explained = reader.get(f"/jobs/{searched.id}").one("div", id="job").text
     assert "at most 1,024 tokens per picture" in explained
+
+
+def test_a_result_of_a_scorer_on_a_server_says_that_nothing_was_re_injected(
+    reader: Visitor, searched: Searched
+) -> None:
+    assert "on a server" not in reader.get(f"/jobs/{searched.id}").one("div", id="job").text
+    with transaction(searched.served.sessions) as session:
+        session.get_one(Search, searched.id).scorer = "openai:org/model"
+    assert "none, since the scorer runs on a server" in reader.get(f"/jobs/{searched.id}").one("div", id="job").text
 
 
 @pytest.mark.parametrize("none", [True, False, None])
@@ -211,6 +223,21 @@ def test_identical_errors_of_several_units_are_shown_once(
     assert "3 units" in line
     assert page.all("form", action=f"/jobs/{job}/retry")
     assert "100 %" not in page.text
+
+
+def test_a_job_that_waits_for_a_server_says_so_and_shows_no_failure(
+    reader: Visitor, texts: str, ada: Caller, served: Services
+) -> None:
+    job = ada.post(f"/collections/{texts}/index").json["id"]
+    with transaction(served.sessions) as session:
+        unit = session.scalars(sa.select(Unit).where(Unit.job_id == job)).one()
+        unit.error = "The server of the scorer openai:m is away: it can't be reached."
+        returned = AttemptOutcome.RETURNED
+        session.add(Attempt(unit_id=unit.id, number=1, worker="w", outcome=returned, error=unit.error))
+    page = reader.get(f"/jobs/{job}")
+    state = page.one("div", data_part="state").text
+    assert "The server of the scorer openai:m is away: it can't be reached. 1 unit waits for it." in state
+    assert not page.all("li", class_="problem")
 
 
 def test_an_index_job_shows_its_stages(reader: Visitor, texts: str, ada: Caller) -> None:

@@ -155,6 +155,18 @@ def test_a_scorer_that_is_no_longer_in_use_is_named(reader: Visitor, searched: S
     assert "The earlier search used the scorer some scorer" in page.text
 
 
+def test_a_search_that_is_repeated_with_a_scorer_on_a_server_has_no_re_injection(
+    reader: Visitor, searched: Searched, served: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert filled_form(reader.get(f"/search?again={searched.id}"))["trigger"] != "off"
+    monkeypatch.setattr(served.settings, "scorer", "openai+http://gpu#org/model")
+    page = reader.get(f"/search?again={searched.id}")
+    assert filled_form(page)["trigger"] == "off"
+    assert "The scorer runs on a server now, where nothing can be re-injected." in page.text
+    assert "A search that asks for it is refused." in page.text
+    assert "gpu" not in page.text
+
+
 def test_the_form_on_the_page_of_a_job_is_filled_with_its_search(reader: Visitor, searched: Searched) -> None:
     page = reader.get(f"/jobs/{searched.id}")
     assert page.one("textarea", id="text").text == "<b>a small bird</b>"

@@ -32,6 +32,8 @@ def _stage(units: dict[UnitState, int], **more: Any) -> StageProgress:
 
 def _index(state: JobState, *stages: StageProgress, **more: Any) -> list[Step]:
     plain: dict[str, Any] = {"started_at": None, "finished_at": None, "cancel_requested": False, "error": None}
+    finished_at = more.get("finished_at")
+    plain["seconds"] = None if finished_at is None else max(0.0, (finished_at - BEGAN).total_seconds())
     job = JobView(
         id=uuid.uuid4(),
         kind=JobKind.INDEX,
@@ -43,6 +45,7 @@ def _index(state: JobState, *stages: StageProgress, **more: Any) -> list[Step]:
         progress=0,
         stages=list(stages),
         errors=[],
+        files=None,
         params={},
         **{**plain, **more},
     )
@@ -86,6 +89,12 @@ def test_an_ended_job_shows_how_each_step_ended(
     steps = _index(state, stage, started_at=_at(3), finished_at=_at(7))
     assert [step.status for step in steps] == [StepStatus.SUCCEEDED, status, status]
     assert [step.seconds for step in steps] == [3.0, 4.0, 7.0]
+
+
+def test_the_time_before_a_retry_is_not_part_of_the_total() -> None:
+    stage = _stage({UnitState.DONE: 2}, started_at=_at(3), finished_at=_at(3600), seconds=4.0)
+    steps = _index(JobState.SUCCEEDED, stage, started_at=_at(3), finished_at=_at(3600), seconds=9.0)
+    assert [step.seconds for step in steps] == [3.0, 4.0, 9.0]
 
 
 def test_a_job_cancelled_while_queued_shows_all_steps_as_cancelled() -> None:

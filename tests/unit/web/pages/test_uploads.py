@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
@@ -294,7 +295,7 @@ def test_its_live_part_keeps_the_filter_and_changes_with_the_files(reader: Visit
 def test_its_files_are_exported_as_csv(reader: Visitor, mixed: str) -> None:
     answer = reader.client.get(f"/uploads/{mixed}/files.csv")
     assert answer.mimetype == "text/csv"
-    rows = list(csv.DictReader(io.StringIO(answer.get_data(as_text=True))))
+    rows = list(csv.DictReader(io.StringIO(answer.get_data().decode("utf-8-sig"))))
     assert [(row["name"], row["status"]) for row in rows] == [
         ("red.png", "added"),
         ("b1.png", "rejected"),
@@ -304,6 +305,24 @@ def test_its_files_are_exported_as_csv(reader: Visitor, mixed: str) -> None:
     ]
     assert "is not such a picture" in rows[1]["error"]
     assert rows[0]["item_id"] == rows[3]["item_id"]
+    assert rows[3]["item_name"] == "red.png"
+    rejected = reader.client.get(f"/uploads/{mixed}/files.csv?status=rejected").get_data(as_text=True)
+    assert (rejected.count("\n"), rejected.count(",rejected,")) == (3, 2)
+
+
+def test_csv_of_pages_is_marked_as_utf_8_and_that_of_the_api_is_not(reader: Visitor, mixed: str, ada: Caller) -> None:
+    paths = (f"/uploads/{mixed}/files.csv", "/jobs/export?format=csv")
+    for path in paths:
+        assert reader.client.get(path).data.startswith(codecs.BOM_UTF8)
+        assert not ada.get(path).data.startswith(codecs.BOM_UTF8)
+    assert not reader.client.get("/jobs/export?format=json").data.startswith(codecs.BOM_UTF8)
+
+
+def test_a_duplicate_names_the_item_that_it_is_the_same_as(reader: Visitor, mixed: str) -> None:
+    page = reader.get(f"/jobs/{mixed}?status=duplicate")
+    (link,) = [a for a in page.all("a") if "data-item" in a.attributes]
+    assert link.text == "red.png"
+    assert reader.get(str(link.attributes["href"])).one("h1").text.strip() == "red.png"
 
 
 def test_a_job_of_another_kind_has_no_files(reader: Visitor, texts: str, notified: RecordingNotifier) -> None:
@@ -351,6 +370,21 @@ def test_without_kept_bytes_nothing_can_be_tried_again(reader: Visitor, script: 
 
 def test_the_history_counts_the_files_of_an_upload(reader: Visitor, mixed: str) -> None:
     assert "5 files, 2 rejected" in reader.get("/jobs").text
+
+
+def test_the_state_of_an_upload_has_the_number_of_its_rejected_files(
+    reader: Visitor, script: Script, mixed: str
+) -> None:
+    (badge,) = [a for a in reader.get(f"/jobs/{mixed}").all("a") if "data-rejected" in a.attributes]
+    assert (badge.text.strip(), badge.attributes["href"]) == (
+        "2 rejected",
+        f"/jobs/{mixed}?status=rejected#files-title",
+    )
+    upload = script.open()
+    script.send(upload, red=RED)
+    script.ask(upload, "unsent", {"name": "secret.png", "status": "rejected", "reason": "It can't be read."})
+    script.ask(upload, "close")
+    assert "1 rejected (not sent)" in reader.get(f"/jobs/{upload}").text
 
 
 def test_the_error_of_a_dead_unit_names_its_file(

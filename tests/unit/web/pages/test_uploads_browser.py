@@ -54,6 +54,15 @@ def test_names_have_room_beside_long_reasons(page: Page, job: str) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_a_cell_without_a_value_is_left_out_on_a_phone(page: Page, job: str) -> None:
+    page.goto(f"/jobs/{job}")
+    row = page.locator("tr[data-status=read]").filter(has_text="captions.csv").first
+    for width in (1200, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        expect(row.locator("td[data-label=Outcome]")).to_be_visible()
+        expect(row.locator("td[data-label=Details]")).to_be_visible(visible=width == 1200)
+
+
 def test_a_row_names_its_archive_and_what_an_item_is_stands_apart_from_the_remark(page: Page, job: str) -> None:
     page.goto(f"/jobs/{job}")
     rows = page.locator("tr[data-status]")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+MAX_NEW_TOKENS = 16
+"""Maximum length of an answer."""
+
 #: a number that is not part of a word, a version or another number, and not followed by a letter ("2nd")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+(?![A-Za-z_])")
 
@@ -59,10 +62,10 @@ def truncated_answer(text: str, tokens: int) -> Written:
     return Written(None, f"The model wrote no score within {tokens} tokens: {quoted(text)}.")
 
 
-def quoted(text: str) -> str:
-    """Return the text on one line in quotation marks, shortened if it is long."""
+def quoted(text: str, longest: int = _QUOTED) -> str:
+    """Return the text on one line in quotation marks, shortened if it has more than ``longest`` characters."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return f'"{line if len(line) <= _QUOTED else line[: _QUOTED - 1] + "…"}"'
+    return f'"{line if len(line) <= longest else line[: longest - 1] + "…"}"'
 
 
 def _without_number(text: str) -> str:

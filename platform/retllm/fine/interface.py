@@ -1,0 +1,52 @@
+"""What the platform needs of a scorer, whether the model runs in this process or on a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from retllm.fine.content import Content
+from retllm.fine.injection import Injection
+from retllm.fine.prompts import Mode
+from retllm.fine.scores import PairScore, ScorerInfo
+
+
+class FineScorer(Protocol):
+    """Scores (query, candidate) pairs."""
+
+    @property
+    def info(self) -> ScorerInfo:
+        """What the scorer is."""
+
+    @property
+    def least_pixels(self) -> int:
+        """Minimum number of pixels to which a JPEG may be reduced by its decoder before it is scored; 0 if unknown."""
+
+    def refresh(self) -> None:
+        """Make :attr:`info` and :meth:`version` those of now; nothing to do for a model in this process.
+
+        Raises:
+            ServerAway: the scorer's server does not answer.
+            ModelUnavailable: the server does not serve the model, or refuses the key.
+        """
+
+    def version(self, injection: Injection, mode: Mode = "true_false") -> str:
+        """Return a short stable hash of everything that can change a score, to be stored with each score."""
+
+    def score(
+        self,
+        query: Content,
+        candidates: Sequence[Content],
+        injection: Injection | None = None,
+        *,
+        mode: Mode = "true_false",
+        trace: bool = False,
+    ) -> list[PairScore]:
+        """Score every candidate against the query, in the given order.
+
+        Raises:
+            InvalidInput: the settings do not fit this scorer, or it can't take a pair (``detail["index"]``).
+            ModelUnavailable, ModelUnsuited: the scorer can't be used, or not in this mode.
+            ScoreUnreadable, TooLargeForDevice: a pair can't be scored (``detail["index"]``).
+            ServerAway: the scorer's server does not answer.
+        """

@@ -1,0 +1,40 @@
+"""Open the scorer that the settings name: a model in this process, or one on a server."""
+
+from __future__ import annotations
+
+from retllm.fine.interface import FineScorer
+from retllm.settings import Settings
+
+
+def open_scorer(settings: Settings) -> FineScorer:
+    """Load the configured model, or find out what the configured server serves.
+
+    Raises:
+        ModelUnavailable, ModelUnsuited: it can't be used; the message says what to do.
+        ServerAway: its server does not answer.
+    """
+    address = settings.remote_scorer
+    if address is None:
+        # imports torch and transformers
+        from retllm.fine.scorer import load_scorer
+
+        return load_scorer(
+            settings.scorer_name,
+            revision=settings.scorer_revision,
+            device=settings.device,
+            dtype=settings.dtype,
+            token_budget=settings.token_budget,
+            picture_tokens=settings.picture_tokens,
+            prefix_bytes=settings.prefix_cache_bytes,
+            visual_bytes=settings.visual_cache_bytes,
+            picture_source=settings.picture_source,
+        )
+    from retllm.fine.remote.chat import ChatScorer
+    from retllm.fine.remote.client import Client
+    from retllm.fine.remote.rerank import RerankScorer
+
+    client = Client(address, settings.scorer_key, settings.scorer_requests, settings.scorer_seconds)
+    kind = ChatScorer if address.protocol == "openai" else RerankScorer
+    scorer = kind(address, client, settings.picture_tokens, settings.scorer_requests, settings.picture_source)
+    scorer.refresh()
+    return scorer

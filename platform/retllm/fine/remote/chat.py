@@ -1,0 +1,243 @@
+"""A scorer behind a server of chat completions (vLLM, SGLang and others that speak OpenAI's protocol)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+from retllm.errors import ModelUnavailable, ScoreUnreadable, ServerFailed
+from retllm.fine.odds import binary_entropy, clipped_log_odds, log_sigmoid, mean_log_odds
+from retllm.fine.prompts import Labels, Mode, Wording, load_prompts
+from retllm.fine.remote.answers import ROUNDING, TOP, Bounds, Listed, as_listed, listed_tokens
+from retllm.fine.remote.client import Refused
+from retllm.fine.remote.contents import parts_of
+from retllm.fine.remote.scorer import RemotePair, RemoteScorer
+from retllm.fine.scores import PairScore
+from retllm.fine.written import MAX_NEW_TOKENS, truncated_answer, written_score
+
+#: servers that take arguments for the chat template; others may refuse what is not in OpenAI's protocol
+_TAKES_TEMPLATE_ARGUMENTS = frozenset({"vllm", "sglang"})
+#: the name of a token whose id was asked for (vLLM's ``return_tokens_as_token_ids``)
+_ID = "token_id:"
+#: two answers to the same question agree to this share of a probability; servers compute in bfloat16
+_AGREES = 0.2
+
+
+class ChatScorer(RemoteScorer):
+    """Asks the questions of ``prompts.toml`` and reads the labels from the log-probabilities of the answer."""
+
+    modes: ClassVar[tuple[Mode, ...]] = ("true_false", "verbalized", "choice")
+
+    @property
+    def _models_url(self) -> str:
+        return f"{self._address.api}/models"
+
+    def _score_pair(self, pair: RemotePair, mode: Mode) -> PairScore:
+        if mode == "verbalized":
+            return self._verbalized(pair)
+        if mode == "choice":
+            return self._choice(pair)
+        return self._true_false(pair)
+
+    def _true_false(self, pair: RemotePair) -> PairScore:
+        labels = load_prompts().labels["true_false"]
+        listed, tokens = self._listed(pair, "true_false", labels, lambda listed: listed.bounds(labels.positive))
+        bounds = listed.bounds(labels.positive)
+        remark = bounds.remark()
+        return PairScore(
+            score=min(bounds.middle, 1.0),
+            log_odds=math.log(bounds.middle) - math.log(listed.others(labels.positive)),
+            entropy=listed.entropy(),
+            injected_layer=None,
+            uncertainty=None,
+            tokens=tokens,
+            remark=remark,
+        )
+
+    def _choice(self, pair: RemotePair) -> PairScore:
+        labels = load_prompts().labels["choice"]
+        first, tokens = self._listed(pair, "choice", labels, lambda listed: _share(listed, labels))
+        second, _ = self._listed(pair, "choice_swapped", labels, lambda listed: _share(listed, labels))
+        log_odds = mean_log_odds(_odds(first, labels), -_odds(second, labels))
+        one, other = _share(first, labels), _share(second, labels)
+        # the letters of the second order have the swapped meanings
+        bounds = Bounds((one.low + 1 - other.high) / 2, (one.high + 1 - other.low) / 2)
+        return PairScore(
+            score=math.exp(log_sigmoid(log_odds)),
+            log_odds=log_odds,
+            entropy=binary_entropy(log_odds),
+            injected_layer=None,
+            uncertainty=None,
+            tokens=tokens,
+            remark=bounds.remark(),
+        )
+
+    def _verbalized(self, pair: RemotePair) -> PairScore:
+        choice, tokens = self._ask(pair, "verbalized", max_tokens=MAX_NEW_TOKENS)
+        message = choice.get("message")
+        text = str((message.get("content") if isinstance(message, dict) else None) or "")
+        written = written_score(text, ended=choice.get("finish_reason") != "length")
+        written = written or truncated_answer(text, MAX_NEW_TOKENS)
+        return PairScore(
+            score=written.score,
+            log_odds=None if written.score is None else clipped_log_odds(written.score),
+            entropy=None,
+            injected_layer=None,
+            uncertainty=None,
+            tokens=tokens,
+            error=written.error,
+        )
+
+    def _listed(
+        self, pair: RemotePair, wording: Wording, labels: Labels, needed: Callable[[Listed], Bounds]
+    ) -> tuple[Listed, int]:
+        """Return the distribution of the answer's first token, from which what is ``needed`` is known if possible."""
+        choice, tokens = self._ask(pair, wording, max_tokens=1, logprobs=True, top_logprobs=TOP)
+        listed = as_listed(listed_tokens(choice))
+        if needed(listed).close:
+            return listed, tokens
+        return replace(listed, exact=self._exact(pair, wording, listed, labels)), tokens
+
+    def _ask(self, pair: RemotePair, wording: Wording, **options: Any) -> tuple[Mapping[str, Any], int]:
+        """Return the first choice of an answer, and the number of tokens of the question."""
+        message = load_prompts().message(wording, pair.query, pair.candidate)
+        body = {
+            "model": self._address.model,
+            "messages": [{"role": "user", "content": parts_of(message, pair.urls)}],
+            "temperature": 0,
+            **options,
+        }
+        if self.served.get("owned_by") in _TAKES_TEMPLATE_ARGUMENTS:
+            # reasoning models would not begin with the answer
+            body["chat_template_kwargs"] = {"enable_thinking": False}
+        answer = self._client.post(f"{self._address.api}/chat/completions", body)
+        try:
+            choice: dict[str, Any] = dict(answer["choices"][0])
+            return choice, int((answer.get("usage") or {}).get("prompt_tokens", 0))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ServerFailed(
+                f"The server of the scorer {self._address.name} answered in another form than that of its protocol."
+            ) from error
+
+    # the labels that are not among the most likely tokens
+
+    def _exact(self, pair: RemotePair, wording: Wording, listed: Listed, labels: Labels) -> dict[str, float]:
+        """Ask for the probability of each spelling that is not listed; empty if the server can't be asked for it."""
+        spellings = (*labels.positive, *labels.negative)
+        if not self._label_ids or not self._tells_ids:
+            return {}
+        seen = {text for text, _ in listed.tokens}
+        wanted = {token: text for token, text in self._label_ids.items() if text in spellings and text not in seen}
+        exact = self._asked(pair, wording, wanted) if wanted else {}
+        if len(exact) < len(wanted) or not _plausible(exact.values(), listed):
+            exact = self._forced(pair, wording, wanted, listed)
+        if len(exact) < len(wanted):
+            self._tells_ids = False
+            return {}
+        # a spelling that is no single token is never the first token of an answer
+        sums = dict.fromkeys(spellings, 0.0)
+        for token, value in exact.items():
+            sums[wanted[token]] += value
+        return sums
+
+    def _asked(self, pair: RemotePair, wording: Wording, wanted: Mapping[int, str]) -> dict[int, float]:
+        """Return the probabilities of tokens by their ids, those that the server tells."""
+        try:
+            choice, _ = self._ask(
+                pair,
+                wording,
+                max_tokens=1,
+                logprobs=True,
+                top_logprobs=0,
+                logprob_token_ids=sorted(wanted),
+                return_tokens_as_token_ids=True,
+            )
+            found = dict(listed_tokens(choice))
+        except (Refused, ScoreUnreadable):
+            return {}
+        return {token: math.exp(found[name]) for token in wanted if (name := f"{_ID}{token}") in found}
+
+    def _forced(
+        self, pair: RemotePair, wording: Wording, wanted: Mapping[int, str], listed: Listed
+    ) -> dict[int, float]:
+        """Ask for each token alone, as the only one that the server may answer; it still tells the true probability."""
+        exact: dict[int, float] = {}
+        for token in wanted:
+            try:
+                choice, _ = self._ask(
+                    pair,
+                    wording,
+                    max_tokens=1,
+                    logprobs=True,
+                    top_logprobs=0,
+                    allowed_token_ids=[token],
+                    return_tokens_as_token_ids=True,
+                )
+                found = dict(listed_tokens(choice)).get(f"{_ID}{token}")
+            except (Refused, ScoreUnreadable):
+                found = None
+            if found is None:
+                return {}
+            exact[token] = math.exp(found)
+            if not _plausible(exact.values(), listed):
+                return {}
+        return exact
+
+    #: whether the server can be asked for tokens by their ids, as far as is known
+    _tells_ids = True
+
+    @cached_property
+    def _label_ids(self) -> dict[int, str]:
+        """The tokens of all labels by id, from the server's tokenizer; empty if it has no endpoint for that."""
+        spellings = [text for labels in load_prompts().labels.values() for text in (*labels.positive, *labels.negative)]
+        found: dict[int, str] = {}
+        # some tokenizers encode a word differently after other text
+        for before in ("", "\n"):
+            start = self._tokenized(before) if before else []
+            for spelling in spellings:
+                ids = self._tokenized(before + spelling)
+                if ids[: len(start)] == start and len(ids) == len(start) + 1:
+                    found.setdefault(ids[-1], spelling)
+        return found
+
+    def refresh(self) -> None:
+        """See :class:`retllm.fine.interface.FineScorer`."""
+        before = self._served
+        super().refresh()
+        if self._served != before:
+            self._tells_ids = True
+            self.__dict__.pop("_label_ids", None)
+
+    def _tokenized(self, text: str) -> list[int]:
+        body = {"model": self._address.model, "prompt": text, "add_special_tokens": False}
+        try:
+            answer = self._client.post(f"{self._address.root}/tokenize", body)
+            return [int(token) for token in answer["tokens"]]
+        except (Refused, ModelUnavailable, ServerFailed, KeyError, TypeError, ValueError):
+            return []
+
+
+def _plausible(values: Collection[float], listed: Listed) -> bool:
+    """Return whether tokens that are not among the most likely ones can have these probabilities.
+
+    A server that ignores an option, or gives probabilities after the restriction to some tokens, answers other ones.
+    """
+    most, together = (bound * (1 + _AGREES) + ROUNDING for bound in (listed.least, listed.missing))
+    return all(value <= min(most, 1 - ROUNDING) for value in values) and sum(values) <= together
+
+
+def _odds(listed: Listed, labels: Labels) -> float:
+    """Return the log-odds of the first letter against the second."""
+    positive, negative = listed.bounds(labels.positive), listed.bounds(labels.negative)
+    return math.log(positive.middle) - math.log(negative.middle)
+
+
+def _share(listed: Listed, labels: Labels) -> Bounds:
+    """Return the bounds of the first letter's share of both; 0 to 1 if the server tells of neither."""
+    positive, negative = listed.bounds(labels.positive), listed.bounds(labels.negative)
+    low = positive.low / (positive.low + negative.high) if positive.low else 0.0
+    high = positive.high / (positive.high + negative.low) if positive.high + negative.low else 1.0
+    return Bounds(low, high)

@@ -1,0 +1,186 @@
+"""Requests to the server of a remote scorer: time limits, retries, and what each kind of failure means."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+import structlog
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
+
+from retllm.errors import ModelUnavailable, ServerAway, ServerFailed
+from retllm.fine.written import quoted
+from retllm.scorer_address import ScorerAddress
+
+log = structlog.get_logger(__name__)
+
+#: a request is repeated within this time; after it the unit waits, without a worker
+_RETRY_SECONDS = 5.0
+_CONNECT_SECONDS = 5.0
+#: an answer of one token with its log-probabilities has a few KiB, the list of a server's models at most some hundred
+_MOST_BYTES = 4 << 20
+_QUOTED = 200
+_BUSY = frozenset({429, 502, 503, 504})
+#: the model or the endpoint is not there, or not for us: the same for every pair
+_NOT_SERVED = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405})
+
+
+class Refused(Exception):
+    """The server refused one request; the message is its own, for people."""
+
+
+class _Passing(Exception):
+    """A failure that may be over after a moment; ``seconds`` is how long the server asks to wait."""
+
+    def __init__(self, reason: str, seconds: float = 0, *, busy: bool = True) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
+        self.busy = busy
+
+
+_backoff = wait_random_exponential(multiplier=0.25, max=2)
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    return max(_backoff(state), error.seconds if isinstance(error, _Passing) else 0)
+
+
+class Client:
+    """A connection pool to one server; may be used from several threads.
+
+    Args:
+        address: of the scorer.
+        key: sent as bearer token; None sends none.
+        requests: maximum number of connections.
+        seconds: time limit of one request, from its begin to the end of the answer.
+    """
+
+    def __init__(self, address: ScorerAddress, key: str | None, requests: int, seconds: float) -> None:
+        self.name = address.name
+        self._seconds = seconds
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(seconds, connect=_CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=requests),
+        )
+
+    def post(self, url: str, body: dict[str, Any]) -> Any:
+        """Send a JSON object and return the answer.
+
+        Raises:
+            Refused: the server does not accept this request.
+            ModelUnavailable: it does not accept any: the key is wrong, or there is no such model or endpoint.
+            ServerAway: it does not answer, or is too busy.
+            ServerFailed: it answers with an error of its own, or with something that is no JSON.
+        """
+        return self._repeated("POST", url, body)
+
+    def get(self, url: str) -> Any | None:
+        """Return the answer to a GET; None if the server has nothing there. Raises the errors of :meth:`post`."""
+        return self._repeated("GET", url, None)
+
+    def _repeated(self, method: str, url: str, body: dict[str, Any] | None) -> Any:
+        retrying = Retrying(
+            retry=retry_if_exception_type(_Passing),
+            stop=stop_before_delay(_RETRY_SECONDS),
+            wait=_wait,
+            reraise=True,
+        )
+        try:
+            return retrying(self._once, method, url, body)
+        except _Passing as error:
+            log.warning("scorer.server_fails", url=url, reason=str(error))
+            if error.busy:
+                raise ServerAway(f"The server of the scorer {self.name} is away: {error}.", error.seconds) from error
+            raise ServerFailed(f"The server of the scorer {self.name} fails: {error}.") from error
+
+    def _once(self, method: str, url: str, body: dict[str, Any] | None) -> Any:
+        try:
+            status, headers, content = self._exchange(method, url, body)
+        except httpx.TimeoutException as error:
+            limit = _CONNECT_SECONDS if isinstance(error, httpx.ConnectTimeout) else self._seconds
+            # not repeated: a server that is slow does not become faster by more requests
+            raise ServerAway(
+                f"The server of the scorer {self.name} is away: it did not answer within {limit:g} s."
+            ) from error
+        except httpx.TransportError as error:
+            # the reason may contain the address, which is for administrators
+            log.warning("scorer.no_answer", url=url, reason=str(error))
+            raise _Passing(_reason(error)) from error
+        return self._read(method, status, headers, content)
+
+    def _exchange(self, method: str, url: str, body: dict[str, Any] | None) -> tuple[int, httpx.Headers, bytes]:
+        deadline = time.monotonic() + self._seconds
+        content = bytearray()
+        with self._http.stream(method, url, json=body) as response:
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > _MOST_BYTES:
+                    raise ServerFailed(f"The server of the scorer {self.name} sent an endless answer.")
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the answer does not end", request=response.request)
+        return response.status_code, response.headers, bytes(content)
+
+    def _read(self, method: str, status: int, headers: httpx.Headers, content: bytes) -> Any:
+        if status in _BUSY:
+            raise _Passing(f"it answers {status}", _retry_after(headers.get("retry-after", "")))
+        if status >= 500:
+            raise _Passing(f"it answers {status} ({_message(content)})", busy=False)
+        if method == "GET" and status == 404:
+            return None
+        if status in _NOT_SERVED:
+            raise ModelUnavailable(self._not_served(status, content), model=self.name)
+        if status >= 400:
+            raise Refused(_message(content))
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise ServerFailed(
+                f"The server of the scorer {self.name} answered something that is no JSON: check RETLLM_SCORER."
+            ) from error
+
+    def _not_served(self, status: int, content: bytes) -> str:
+        if status in (401, 402, 403):
+            return f"The server of the scorer {self.name} refuses the key ({status}): set RETLLM_SCORER_KEY."
+        return (
+            f"The server of the scorer {self.name} does not serve that model at this address ({status}, "
+            f"{_message(content)}): check RETLLM_SCORER."
+        )
+
+
+def _reason(error: httpx.TransportError) -> str:
+    """Return what went wrong with a connection, without the address."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "its certificate is not valid"
+    if isinstance(error, httpx.ConnectError):
+        return "it can't be reached"
+    return "it cut the connection"
+
+
+def _retry_after(value: str) -> float:
+    """Return the seconds of a header ``Retry-After``, which has a number or a date; 0 if it has neither."""
+    try:
+        return max(0.0, min(float(value), 3600.0))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, min((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 3600.0))
+    except (ValueError, TypeError):
+        return 0.0
+
+
+def _message(content: bytes) -> str:
+    """Return the message in the body of an error, on one line and shortened."""
+    text = content[:10_000].decode("utf-8", "replace")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return quoted(text, _QUOTED)
+    while isinstance(found, dict):
+        found = next((found[name] for name in ("error", "message", "detail") if found.get(name)), text)
+    return quoted(str(found), _QUOTED)

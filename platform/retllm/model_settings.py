@@ -1,0 +1,128 @@
+"""The settings of the models, a part of :class:`retllm.settings.Settings`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode
+
+from retllm.presets import PRESETS, notice_on, public_name
+from retllm.scorer_address import ScorerAddress, is_remote, parse_scorer_address
+
+
+class ModelSettings(BaseSettings):
+    """Which models are used, and how."""
+
+    preset: Literal["demo", "small", "paper"] = Field(
+        default="demo", description="The pair of models: demo (shipped), small (laptop) or paper (GPU)."
+    )
+    embedder: str | None = Field(
+        default=None,
+        description="Embedder in place of the preset's. Of open_clip: NAME/PRETRAINED, hf-hub:ORG/REPO or "
+        "local-dir:FOLDER. Of sentence-transformers (needs the extra `sentence`): st:ORG/REPO or st:local-dir:FOLDER, "
+        "also with #LENGTH to shorten its vectors. Names on a hub accept @COMMIT at their end to pin a commit.",
+    )
+    extra_embedders: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="More embedders for the coarse stage, separated by commas or as a JSON list; every `embed` worker "
+        "loads each of them, and each needs an index job.",
+    )
+    scorer: str | None = Field(
+        default=None,
+        description="transformers image-text-to-text model in place of the preset's: a name or a folder. Or one that a "
+        "server runs: openai+http://HOST:8000/v1#MODEL or rerank+http://HOST:8000#MODEL.",
+    )
+    scorer_key: str | None = Field(
+        default=None, repr=False, description="Key for the server of a scorer; sent as a bearer token."
+    )
+    scorer_requests: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="Maximum number of pairs that a worker asks the scorer's server at once.",
+    )
+    scorer_seconds: float = Field(
+        default=120, gt=0, description="Seconds after which a request to the server of a scorer is given up."
+    )
+    scorer_patience_seconds: float = Field(
+        default=3600, ge=0, description="Seconds that a search waits for the server of its scorer before it fails."
+    )
+    scorer_revision: str | None = Field(default=None, description="Commit (or branch or tag) of the scorer on its hub.")
+    device: str = Field(default="auto", description="Device of the models: auto, cpu, cuda or cuda:N.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Number format of the models; auto is bfloat16 on a GPU and float32 on a CPU."
+    )
+    token_budget: int = Field(
+        default=8192, ge=256, description="Maximum number of tokens, padding included, in one batch of the scorer."
+    )
+    picture_tokens: int = Field(
+        default=1024,
+        ge=16,
+        description="Maximum number of visual tokens of one picture; larger pictures are scaled down. Scores with "
+        "different values are never compared or reused.",
+    )
+    prefix_cache_bytes: int = Field(
+        default=1 << 30,
+        ge=0,
+        description="Bytes for cached image prefixes on the device of a scorer; 0 disables the cache.",
+    )
+    visual_cache_bytes: int = Field(
+        default=256 << 20,
+        ge=0,
+        description="Bytes for cached visual tokens on the device of a scorer; 0 disables the cache.",
+    )
+    torch_threads: int = Field(
+        default=0,
+        ge=0,
+        description="CPU threads of a worker's models; 0 divides the cores among the workers of `retllm up`.",
+    )
+
+    @field_validator("extra_embedders", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """Parse a JSON list (for names of folders with commas), or names separated by commas."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [name.strip() for name in value.split(",") if name.strip()]
+
+    @model_validator(mode="after")
+    def _embedders_differ(self) -> Self:
+        names = [public_name(name) for name in dict.fromkeys((self.embedder_name, *self.extra_embedders))]
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"two embedders are called {duplicates[0]}: give one of the folders another name")
+        return self
+
+    @property
+    def embedder_name(self) -> str:
+        """The name of the configured embedder."""
+        return self.embedder or PRESETS[self.preset].embedder
+
+    @property
+    def embedders(self) -> dict[str, str]:
+        """The names of all configured embedders by :func:`public_name`; ``embedder_name`` comes first."""
+        return {public_name(name): name for name in (self.embedder_name, *self.extra_embedders)}
+
+    @property
+    def scorer_name(self) -> str:
+        """The transformers name or folder of the configured scorer, or the address of one on a server."""
+        return self.scorer or PRESETS[self.preset].scorer
+
+    @property
+    def remote_scorer(self) -> ScorerAddress | None:
+        """The address of the configured scorer, if a server runs it."""
+        return parse_scorer_address(self.scorer_name) if is_remote(self.scorer_name) else None
+
+    @property
+    def notice(self) -> str | None:
+        """The notice on the configured models (:attr:`Preset.notice`), if any."""
+        return self.notice_on((*self.embedders, public_name(self.scorer_name)))
+
+    def notice_on(self, models: Collection[str]) -> str | None:
+        """Return the notice on ``models``, given by public name, whether or not they are configured."""
+        return notice_on(models, self.embedders | {public_name(self.scorer_name): self.scorer_name})

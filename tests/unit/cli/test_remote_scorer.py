@@ -1,0 +1,97 @@
+"""``retllm doctor`` and ``retllm eval`` with a scorer on a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.scoring_server import MODEL, OFFERS, ScoringServer, refusing_server, serving, small_model
+
+from retllm.cli import checks
+from retllm.cli import main as entry
+from retllm.fine.remote import client
+from retllm.settings import Settings
+
+EVAL = ["eval", "scenes", "--families", "1", "--pairs", "0", "--seed", "907", "--limit", "2", "-k", "3", "--json"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ScoringServer]:
+    with serving(small_model()) as running:
+        yield running
+
+
+def _check(server: ScoringServer, protocol: str = "openai", **settings: object) -> checks.Check:
+    address = f"{protocol}+{server.root}#{MODEL}"
+    return checks._guarded("scorer", lambda: checks.check_scorer(Settings(scorer=address, **settings)))
+
+
+@pytest.mark.parametrize(("protocol", "api"), [("openai", "/v1"), ("rerank", "/rerank")])
+def test_doctor_asks_the_server_about_known_pairs(server: ScoringServer, protocol: str, api: str) -> None:
+    check = _check(server, protocol)
+    assert check.message.startswith(f"{server.root}{api} serves {MODEL} (revision ")
+    # the small model knows drawn scenes only, and may not tell two plain pictures apart
+    assert check.state in ("ok", "warning")
+    assert "red" in check.message
+
+
+@pytest.mark.parametrize(
+    ("missing", "state", "message"),
+    [("pictures", "warning", "takes no pictures"), ("logprobs", "failed", "gives no log-probabilities")],
+)
+def test_doctor_says_what_the_server_lacks(server: ScoringServer, missing: str, state: str, message: str) -> None:
+    server.offers = OFFERS - {missing}
+    try:
+        check = _check(server)
+    finally:
+        server.offers = OFFERS
+    assert (check.state, check.advice == "") == (state, state == "failed")
+    assert message in check.message
+
+
+def test_doctor_says_that_the_server_is_away_or_refuses_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_RETRY_SECONDS", 0.1)
+    with refusing_server() as root:
+        settings = Settings(scorer=f"openai+{root}#m", scorer_key="canary-of-a-key")
+        refused = checks._guarded("scorer", lambda: checks.check_scorer(settings))
+    assert (refused.state, refused.advice) == ("failed", "Set RETLLM_SCORER_KEY.")
+    assert "refuses the key (401)" in refused.message
+    away = checks._guarded("scorer", lambda: checks.check_scorer(settings))
+    assert (away.state, away.advice) == ("failed", "Start the server, or correct RETLLM_SCORER.")
+    assert away.message == (
+        f"The server of the scorer openai:m is away: it can't be reached. Its address is {root}/v1."
+    )
+
+
+@pytest.mark.slow
+def test_eval_measures_a_scorer_on_a_server_and_skips_what_it_cannot_do(
+    server: ScoringServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RETLLM_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("RETLLM_TRIGGER", "off")
+
+    def evaluate(*arguments: str) -> dict[str, Any]:
+        with pytest.raises(SystemExit) as caught:
+            entry.main([*EVAL, *arguments])
+        assert caught.value.code == 0
+        return dict(json.loads(capsys.readouterr().out))
+
+    address = f"openai+{server.root}#{MODEL}"
+    remote = evaluate("--scorer", address, "--ablate", "--out", str(tmp_path / "remote"))
+    local = evaluate("--out", str(tmp_path / "local"))
+    assert remote["models"]["scorer"] == f"openai:{MODEL}"
+    by_name = {one["name"]: one for one in remote["variants"]}
+    assert by_name["all"]["fine"] == local["variants"][0]["fine"]
+    assert "can't re-inject" in by_name["fixed, all"]["skipped"]
+    assert server.root not in json.dumps(remote)
+
+
+def test_eval_with_a_malformed_address_prints_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        entry.main([*EVAL, "--scorer", "openai+http://gpu"])
+    assert caught.value.code == 2
+    assert "ends in # and the name of its model" in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""`retllm jobs` tells what a job has done and what it does again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tests.unit.web.commands import Run, lines
+from tests.unit.web.conftest import Caller
+from tests.unit.web.uploads import RED, begin, send
+
+from retllm.cli import jobs
+from retllm.cli.client import RequestRejected
+
+NOT_SENT = "Not sent: the upload was stopped."
+
+
+@pytest.fixture
+def collection(ada: Caller) -> str:
+    """An empty collection of ada's."""
+    return str(ada.post("/collections", json={"name": "Command line"}).json["id"])
+
+
+@pytest.fixture
+def mixed(ada: Caller, collection: str) -> str:
+    """An upload of a picture, a copy of it, a broken one, and one that was not sent."""
+    job = begin(ada, collection)
+    send(ada, job, red_png=RED)
+    send(ada, job, copy_png=RED, broken_png=RED[:40])
+    ada.post(f"/uploads/{job}/unsent", json={"files": [{"name": "lost.png", "status": "rejected", "reason": NOT_SENT}]})
+    ada.post(f"/uploads/{job}/close")
+    return job
+
+
+def test_a_list_of_jobs_says_how_many_files_were_rejected_and_not_sent(run: Run, mixed: str) -> None:
+    (line,) = [line for line in lines(run(jobs.jobs).stdout) if mixed in line]
+    assert re.search(r"upload +succeeded, 2 rejected \(1 not sent\) +100%", line)
+    assert lines(run(jobs.jobs, "show", mixed).stdout)[0] == f"upload {mixed}: succeeded, 2 rejected (1 not sent), 100%"
+    (job,) = json.loads(lines(run(jobs.jobs, "--json").stdout)[0])["jobs"]
+    assert job["files"] == {"counts": {"added": 1, "duplicate": 1, "rejected": 2}, "not_sent": 1}
+
+
+def test_an_upload_without_rejected_files_has_only_its_state(run: Run, ada: Caller, collection: str) -> None:
+    job = begin(ada, collection)
+    ada.post(f"/uploads/{job}/close")
+    assert ada.get(f"/jobs/{job}").json["files"] == {"counts": {}, "not_sent": 0}
+    assert lines(run(jobs.jobs, "watch", job).stdout) == [f"upload {job}: succeeded, 100%"]
+
+
+def test_jobs_files_lists_the_outcome_of_every_file(run: Run, ada: Caller, mixed: str) -> None:
+    (red,) = ada.get(f"/uploads/{mixed}/files?status=added").json["files"]
+    listed = lines(run(jobs.jobs, "files", mixed).stdout)
+    assert listed[:2] == ["added      red.png", "duplicate  copy.png: the same as red.png"]
+    assert listed[2].startswith("rejected   broken.png: ")
+    assert listed[3] == f"rejected   lost.png: {NOT_SENT}"
+    assert lines(run(jobs.jobs, "files", mixed, "--status", "rejected").stdout) == listed[2:]
+    several = run(jobs.jobs, "files", mixed, "--json", "--status", "rejected", "--status", "duplicate")
+    told = json.loads(lines(several.stdout)[0])["files"]
+    assert [file["name"] for file in told] == ["copy.png", "broken.png", "lost.png"]
+    assert (told[0]["item_id"], told[0]["item_name"]) == (red["item_id"], "red.png")
+
+
+def test_jobs_files_writes_csv(run: Run, mixed: str, tmp_path: Path) -> None:
+    target = tmp_path / "files.csv"
+    assert run(jobs.jobs, "files", mixed, "--csv", "--status", "duplicate", "--output", target).exit_code == 0
+    (row,) = csv.DictReader(target.read_text().splitlines())
+    assert (row["name"], row["status"], row["item_name"]) == ("copy.png", "duplicate", "red.png")
+    assert run(jobs.jobs, "files", mixed, "--csv", "--json").exit_code == 2
+
+
+def test_jobs_files_of_another_job_says_that_it_is_no_upload(run: Run, ada: Caller, collection: str) -> None:
+    ada.post(f"/collections/{collection}/items?index=false", json={"items": [{"text": "a robin"}]})
+    job = ada.post(f"/collections/{collection}/index").json["id"]
+    with pytest.raises(RequestRejected, match="This job is no upload"):
+        run(jobs.jobs, "files", job)
+
+
+def test_a_retry_says_what_it_tries_again(run: Run, ada: Caller, collection: str) -> None:
+    ada.post(f"/collections/{collection}/items?index=false", json={"items": [{"text": "a robin"}, {"text": "a wren"}]})
+    job = ada.post(f"/collections/{collection}/index").json["id"]
+    run(jobs.jobs, "cancel", job)
+    assert lines(run(jobs.jobs, "retry", job).stdout) == [f"index {job}: queued, 0%", "Trying again: 1 unit."]
+    run(jobs.jobs, "cancel", job)
+    answer = json.loads(lines(run(jobs.jobs, "retry", job, "--json").stdout)[0])
+    assert answer["again"] == {"units": 1, "files": 0}
