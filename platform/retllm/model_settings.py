@@ -21,13 +21,14 @@ class ModelSettings(BaseSettings):
     )
     embedder: str | None = Field(
         default=None,
-        description="open_clip model in place of the preset's: NAME/PRETRAINED, hf-hub:ORG/REPO or local-dir:FOLDER; "
-        "the first two accept @COMMIT to pin a commit of the hub.",
+        description="Embedder in place of the preset's. Of open_clip: NAME/PRETRAINED, hf-hub:ORG/REPO or "
+        "local-dir:FOLDER. Of sentence-transformers (needs the extra `sentence`): st:ORG/REPO or st:local-dir:FOLDER, "
+        "also with #LENGTH to shorten its vectors. Names on a hub accept @COMMIT at their end to pin a commit.",
     )
     extra_embedders: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="More open_clip models for the coarse stage, separated by commas or as a JSON list; every `embed` "
-        "worker loads each of them, and each needs an index job.",
+        description="More embedders for the coarse stage, separated by commas or as a JSON list; every `embed` worker "
+        "loads each of them, and each needs an index job.",
     )
     scorer: str | None = Field(
         default=None,
@@ -99,12 +100,12 @@ class ModelSettings(BaseSettings):
 
     @property
     def embedder_name(self) -> str:
-        """The open_clip name of the configured embedder."""
+        """The name of the configured embedder."""
         return self.embedder or PRESETS[self.preset].embedder
 
     @property
     def embedders(self) -> dict[str, str]:
-        """The open_clip names of all configured embedders by :func:`public_name`; ``embedder_name`` comes first."""
+        """The names of all configured embedders by :func:`public_name`; ``embedder_name`` comes first."""
         return {public_name(name): name for name in (self.embedder_name, *self.extra_embedders)}
 
     @property

@@ -11,7 +11,7 @@ from retllm.scorer_address import is_remote, is_remote_name, parse_scorer_addres
 
 @dataclass(frozen=True)
 class Preset:
-    """A pair of models: an embedder (open_clip name) and a scorer (transformers name or folder)."""
+    """A pair of models: an embedder (its name) and a scorer (transformers name or folder)."""
 
     embedder: str
     scorer: str
@@ -55,7 +55,7 @@ def public_name(model: str) -> str:
         return parse_scorer_address(model).name
     if is_remote_name(model):
         return model
-    prefix = "local-dir:" if model.startswith("local-dir:") else ""
+    prefix = next((form for form in ("local-dir:", "st:local-dir:") if model.startswith(form)), "")
     path = model.removeprefix(prefix)
     return prefix + Path(path).name if prefix or Path(path).is_absolute() else model.partition("@")[0]
 

@@ -41,7 +41,7 @@ class Encoder:
     info = EmbedderInfo(name=EMBEDDER, revision="1", dimension=DIMENSION, preprocessing_hash="1")
     least_side = 8
 
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def embed_texts(self, texts: Sequence[str], *, query: bool = False) -> np.ndarray:
         pause()
         return np.stack([_vector(text.encode()) for text in texts])
 
@@ -51,7 +51,7 @@ class Encoder:
     def embed_prepared(self, prepared: Sequence[Image.Image]) -> np.ndarray:
         return self.embed_images(prepared)
 
-    def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+    def embed_images(self, pictures: Sequence[Image.Image], *, query: bool = False) -> np.ndarray:
         pause()
         rows = []
         for picture in pictures:

@@ -78,11 +78,11 @@ def test_a_collection_is_deleted_only_after_its_name_is_typed(visit: Visits, api
     key = api.post("/collections", json={"name": "Short-lived"}).raise_for_status().json()["id"]
     page = visit()
     page.goto(f"/collections/{key}")
-    page.get_by_role("heading", name="Rename or delete").click()
+    page.get_by_role("heading", name="Change or delete").click()
     page.get_by_label("To confirm, type the name").fill("something else")
     page.get_by_role("button", name="Delete collection").click()
     expect(page.get_by_role("alert")).to_contain_text("Not deleted.")
-    page.get_by_role("heading", name="Rename or delete").click()
+    page.get_by_role("heading", name="Change or delete").click()
     page.get_by_label("To confirm, type the name").fill("Short-lived")
     page.get_by_role("button", name="Delete collection").click()
     expect(page.get_by_role("status").first).to_contain_text("” deleted.")

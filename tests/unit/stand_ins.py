@@ -44,7 +44,7 @@ class FakeEmbedder:
     info = EmbedderInfo(name="local-dir:/models/embedder", revision="r1", dimension=32, preprocessing_hash="p1")
     least_side = 8
 
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def embed_texts(self, texts: Sequence[str], *, query: bool = False) -> np.ndarray:
         rows = np.full((len(texts), 32), 1e-3, dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
             for word in text.split():
@@ -57,7 +57,7 @@ class FakeEmbedder:
     def embed_prepared(self, prepared: Sequence[Image.Image]) -> np.ndarray:
         return self.embed_images(prepared)
 
-    def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+    def embed_images(self, pictures: Sequence[Image.Image], *, query: bool = False) -> np.ndarray:
         rows = np.zeros((len(pictures), 32), dtype=np.float32)
         for row, picture in zip(rows, pictures, strict=True):
             row[29:] = np.asarray(picture.convert("RGB")).mean(axis=(0, 1)) + 1

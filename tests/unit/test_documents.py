@@ -34,6 +34,7 @@ NOT_RUN = [
     ("docs/tutorial.md", "downloads models from a hub"),
     ("docs/how-to/deploy.md", "names servers that you have"),
     ("docs/how-to/deploy.md", "starts the platform's processes against servers that you have"),
+    ("docs/how-to/deploy.md", "installs packages and downloads models from a hub"),
     ("docs/how-to/evaluate.md", "five minutes; the run above takes the same way"),
     ("docs/how-to/evaluate.md", "needs the benchmarks' files and a GPU"),
     ("docs/how-to/remote-scorers.md", "needs a GPU, and vLLM is no part of this project"),

@@ -27,14 +27,14 @@ class Letters(FakeEmbedder):
 
     info = EmbedderInfo(name=LETTERS_NAME, revision="r7", dimension=28, preprocessing_hash="p2")
 
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def embed_texts(self, texts: Sequence[str], *, query: bool = False) -> np.ndarray:
         rows = np.full((len(texts), 28), 1e-3, dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
             for letter in text:
                 row[string.ascii_lowercase.find(letter)] += 1
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+    def embed_images(self, pictures: Sequence[Image.Image], *, query: bool = False) -> np.ndarray:
         rows = np.zeros((len(pictures), 28), dtype=np.float32)
         for row, picture in zip(rows, pictures, strict=True):
             row[26:] = np.asarray(picture.convert("L")).mean() + 1, 100

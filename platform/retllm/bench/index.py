@@ -4,7 +4,7 @@ All are measured in one run, on the same photographs and cores:
 
 - ``forward``: the model alone, on tensors in memory;
 - ``preparing``: decoding and preprocessing alone, in the decoders of the platform, on all cores;
-- ``loop``: what most people write: Pillow, open_clip's own preprocessing and its model, one picture at a time;
+- ``loop``: what most people write: Pillow, the library's own preprocessing and its model, one picture at a time;
 - ``platform``: real processes (web server, dispatcher, worker, database), from the first byte of the first upload until
   the last vector is stored (:mod:`retllm.bench.index_stack`).
 """
@@ -26,7 +26,9 @@ from PIL import Image
 from retllm.bench.index_stack import Flow, measure_flow
 from retllm.bench.photographs import SIZE, write_photographs
 from retllm.embedding import load_embedder
+from retllm.embedding.sentence_sources import is_sentence_name
 from retllm.embedding.sources import parse
+from retllm.errors import ModelUnsuited
 from retllm.media.parallel import in_parallel
 from retllm.media.pictures import load_picture
 from retllm.settings import Settings
@@ -103,7 +105,7 @@ def measure_index(home: Path, settings: Settings, count: int, notify: Notify = l
         notify: called with a short description of each step.
 
     Raises:
-        ModelUnavailable: the embedder can't be loaded.
+        ModelUnavailable: the embedder can't be loaded, or takes no pictures.
         StackError: a process can't be started, or the photographs are not indexed in time.
     """
     folder = home / "photographs"
@@ -112,12 +114,14 @@ def measure_index(home: Path, settings: Settings, count: int, notify: Notify = l
     paths = write_photographs(folder, count)
     name, cores = settings.embedder_name, os.cpu_count() or 1
     embedder = load_embedder(name, device=settings.device, dtype=settings.dtype, picture_source=settings.picture_source)
+    if not embedder.info.pictures:
+        raise ModelUnsuited(f"{name} takes no pictures. Measure an embedder that does.", model=name)
     notify("the model alone")
     forward = _forward_rate(embedder, paths[0], settings)
     notify("decoding and preparing alone")
     preparing = _preparing_rate(embedder, paths, settings)
     notify("a plain loop")
-    loop = _loop_rate(name, embedder.device, paths)
+    loop = _loop_rate(name, embedder, paths)
     del embedder
     notify("the platform")
     flow = measure_flow(home / "stack", settings, paths, notify)
@@ -155,7 +159,14 @@ def _preparing_rate(embedder: Embedder, paths: Sequence[Path], settings: Setting
     return len(files) / spent
 
 
-def _loop_rate(name: str, device: torch.device, paths: Sequence[Path]) -> float:
+def _loop_rate(name: str, embedder: Embedder, paths: Sequence[Path]) -> float:
+    if is_sentence_name(name):
+        began = time.perf_counter()
+        for path in paths:
+            with Image.open(path) as picture:
+                embedder.embed_images([picture.convert("RGB")])
+        return len(paths) / (time.perf_counter() - began)
+    device = embedder.device
     parsed = parse(name)
     model, preprocess = (
         open_clip.create_model_from_pretrained(parsed.architecture, pretrained=parsed.tag, device=device)

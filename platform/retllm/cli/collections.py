@@ -41,10 +41,12 @@ def collections(ctx: click.Context, as_json: bool) -> None:
 @collections.command()
 @click.argument("name")
 @click.option("--description", default="", help="Description of the contents.")
+@click.option("--language", help="Language of its texts and captions for full-text search; default: english.")
 @json_option
-def create(name: str, description: str, as_json: bool) -> None:
+def create(name: str, description: str, language: str | None, as_json: bool) -> None:
     """Create the collection NAME."""
-    created = connect().call("POST", "/collections", json={"name": name, "description": description})
+    asked = {"name": name, "description": description} | ({"language": language} if language else {})
+    created = connect().call("POST", "/collections", json=asked)
     if as_json:
         show.as_json(created)
     else:
@@ -72,12 +74,14 @@ def delete(name: str, yes: bool, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--name", "new_name", help="New name.")
 @click.option("--description", help="New description.")
+@click.option("--language", help="New language of its texts and captions for full-text search.")
 @json_option
-def change(name: str, new_name: str | None, description: str | None, as_json: bool) -> None:
-    """Change the name or description of the collection NAME (or id)."""
-    changes = {key: value for key, value in (("name", new_name), ("description", description)) if value is not None}
+def change(name: str, new_name: str | None, description: str | None, language: str | None, as_json: bool) -> None:
+    """Change the name, description or language of the collection NAME (or id)."""
+    asked = {"name": new_name, "description": description, "language": language}
+    changes = {key: value for key, value in asked.items() if value is not None}
     if not changes:
-        raise click.UsageError("Specify --name or --description.")
+        raise click.UsageError("Specify --name, --description or --language.")
     api = connect()
     changed = api.call("PATCH", f"/collections/{api.collection(name)['id']}", json=changes)
     if as_json:

@@ -1,7 +1,8 @@
 """The lock order, and the lock on collections. Every transaction locks rows in this order:
 
 1. collections, in the order of their keys: ``FOR KEY SHARE`` to change their content (:func:`lock_collections`; the
-   foreign key takes this lock too, but too late), ``FOR UPDATE`` to delete one or change its embedder;
+   foreign key takes this lock too, but too late), ``FOR UPDATE`` to delete one or change its embedder or
+   language;
 2. jobs, in the order of their keys (``queue.lifecycle.lock_job`` locks the collection first);
 3. the unit, then its attempts;
 4. whole files (sources), in the order of their contents;
@@ -34,7 +35,7 @@ from retllm.errors import NotFound
 def lock_collections(session: Session, condition: sa.ColumnElement[bool]) -> Sequence[UUID]:
     """Protect collections from deletion until the transaction ends; return the keys of those that exist.
 
-    The lock is shared: it only blocks deleting a collection and changing its embedder.
+    The lock is shared: it only blocks deleting a collection and changing its embedder or language.
     """
     query = sa.select(Collection.id).where(condition).order_by(Collection.id)
     return session.scalars(query.with_for_update(read=True, key_share=True)).all()

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import Vector
-from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.dialects.postgresql import REGCONFIG, TSVECTOR
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -30,6 +30,7 @@ from retllm.db.enums import (
 )
 
 __all__ = [
+    "DEFAULT_LANGUAGE",
     "ITEM_WORDS",
     "ApiToken",
     "Attempt",
@@ -44,7 +45,11 @@ __all__ = [
     "Unit",
     "User",
     "new_id",
+    "words_of",
 ]
+
+DEFAULT_LANGUAGE = "english"
+"""Language of the words of a collection that does not set it."""
 
 
 class User(Keyed, Base):
@@ -93,7 +98,8 @@ class Login(Keyed, Base):
 class Collection(Keyed, Base):
     """A named set of items with one owner; ``people.CollectionMember`` holds its members.
 
-    ``embedder`` is the main embedder of its searches; null: the first one of the settings.
+    ``embedder`` is the main embedder of its searches; null: the first one of the settings. ``language`` is the text
+    search configuration of its items' words.
     """
 
     __tablename__ = "collections"
@@ -106,6 +112,7 @@ class Collection(Keyed, Base):
         default=Visibility.PRIVATE, server_default=sa.text(f"'{Visibility.PRIVATE}'")
     )
     embedder: Mapped[str | None]
+    language: Mapped[str] = mapped_column(default=DEFAULT_LANGUAGE, server_default=sa.text(f"'{DEFAULT_LANGUAGE}'"))
 
 
 class Source(Keyed, Base):
@@ -174,12 +181,18 @@ class Item(Keyed, Base):
     error: Mapped[str | None]
 
 
-ITEM_WORDS = sa.Column(
-    "words", TSVECTOR, sa.Computed("to_tsvector('english', coalesce(text, ''))", persisted=True), nullable=True
-)
-"""The stemmed words of an item's text for full-text search; a generated column, never loaded with an item."""
+ITEM_WORDS = sa.Column("words", TSVECTOR, nullable=True)
+"""The words of an item's text for full-text search, stemmed in the language of its collection.
+
+A trigger (migration 0013) sets them with the text; never loaded with an item.
+"""
 cast(sa.Table, Item.__table__).append_column(ITEM_WORDS)
 sa.Index("ix_items_words", ITEM_WORDS, postgresql_using="gin")
+
+
+def words_of(language: str, text: Any) -> sa.ColumnElement[Any]:
+    """Return the words of a text in a language, as the column ``items.words`` has them."""
+    return sa.func.to_tsvector(sa.cast(sa.literal(language), REGCONFIG), text)
 
 
 class EmbeddingModel(Keyed, Base):

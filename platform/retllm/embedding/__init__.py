@@ -1,7 +1,7 @@
-"""CLIP-family encoders for the coarse stage: they map pictures and texts to vectors of one space.
+"""Encoders for the coarse stage: they map pictures and texts to vectors of one space.
 
-Names are open_clip's: ``ViT-L-14-336/openai``, ``hf-hub:org/repo``, ``local-dir:/path``. Safetensors weights only.
-torch and open_clip are imported when an embedder is first loaded.
+Names are open_clip's: ``ViT-L-14-336/openai``, ``hf-hub:org/repo``, ``local-dir:/path``; those of sentence-transformers
+begin with ``st:``. Safetensors weights only. torch and the libraries are imported when an embedder is first loaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from retllm.embedding.info import EmbedderInfo
 from retllm.embedding.sources import can_load
 
 if TYPE_CHECKING:
-    from retllm.embedding.encoder import Embedder, load_embedder
+    from retllm.embedding.base import Embedder
+    from retllm.embedding.encoder import load_embedder
 
 __all__ = [
     "ITEM_IMAGE_WEIGHT",

@@ -1,4 +1,5 @@
-"""Parse open_clip model names and find their safetensors weights. No other module depends on the forms of a name.
+"""Parse open_clip model names and find their safetensors weights. No other module depends on the forms of a name, but
+those of :mod:`retllm.embedding.sentence_sources`.
 
 ViT-B-32/laion2b_s34b_b79k    an architecture of open_clip and one of its pretrained tags
 hf-hub:org/repo               a repository of the hub in open_clip's format
@@ -14,13 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retllm.embedding import sentence_sources
 from retllm.errors import ModelUnavailable
 from retllm.fine.sources import ModelSource, folder_revision, from_hub
 
 CONFIG = "open_clip_config.json"
 #: open_clip prefers these, in this order, to pickle files in the same folder
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-_FORMS = 'Use "<architecture>/<tag>" (ViT-B-32/laion2b_s34b_b79k), "hf-hub:<org>/<repo>" or "local-dir:<folder>".'
+_FORMS = (
+    'Use "<architecture>/<tag>" (ViT-B-32/laion2b_s34b_b79k), "hf-hub:<org>/<repo>", "local-dir:<folder>", or '
+    '"st:<org>/<repo>" for a model of sentence-transformers.'
+)
 # the files of a tokenizer and of the configuration
 _BESIDE = ("*.json", "*.txt", "*.model")
 
@@ -93,6 +98,8 @@ def tag_config(architecture: str, tag: str) -> dict[str, Any] | None:
 
 def can_load(name: str) -> ModelSource:
     """Check whether and from where an embedding model can be loaded here, without reading its weights."""
+    if sentence_sources.is_sentence_name(name):
+        return sentence_sources.can_load(name)
     try:
         parsed = parse(name)
     except ModelUnavailable as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -50,8 +50,8 @@ class CoarseRanking:
 class KeptVectors:
     """Embeds items and stores the vectors in a folder, so that later runs reuse them.
 
-    The file name of a chunk is a hash of the embedder, the items' keys, and the picture's weight in items that also
-    have a text.
+    The file name of a chunk is a hash of the embedder, the items' keys, the picture's weight in items that also have a
+    text, and whether they are queries, if the embedder has another vector for a query.
     """
 
     def __init__(self, folder: Path, embedder: Embedder) -> None:
@@ -59,7 +59,9 @@ class KeptVectors:
         self._folder = folder
         self._embedder = embedder
 
-    def of(self, items: Sequence[Item], image_weight: float, advance: Advance) -> tuple[Vectors, float]:
+    def of(
+        self, items: Sequence[Item], image_weight: float, advance: Advance, *, query: bool = False
+    ) -> tuple[Vectors, float]:
         """Return the vectors (n, d), float32 of length 1, and the seconds that their computation took.
 
         Raises:
@@ -69,14 +71,14 @@ class KeptVectors:
         vectors: list[Vectors] = []
         spent = 0.0
         for chunk in chunks:
-            made, seconds = self._chunk(chunk, image_weight)
+            made, seconds = self._chunk(chunk, image_weight, query)
             vectors.append(made)
             spent += seconds
             advance(len(chunk))
         return np.concatenate(vectors), spent
 
-    def _chunk(self, items: Sequence[Item], image_weight: float) -> tuple[Vectors, float]:
-        path = self._folder / f"{self._name(items, image_weight)}.npz"
+    def _chunk(self, items: Sequence[Item], image_weight: float, query: bool) -> tuple[Vectors, float]:
+        path = self._folder / f"{self._name(items, image_weight, query)}.npz"
         try:
             with np.load(path) as kept:
                 return kept["vectors"], float(kept["seconds"])
@@ -85,7 +87,7 @@ class KeptVectors:
         except (EOFError, OSError, ValueError, KeyError, BadZipFile):
             path.unlink()  # damaged by a crash of the machine: compute it again
         started = time.perf_counter()
-        vectors = embedded(self._embedder, items, image_weight)
+        vectors = embedded(self._embedder, items, image_weight, query=query)
         seconds = time.perf_counter() - started
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         with temporary.open("wb") as file:
@@ -93,22 +95,32 @@ class KeptVectors:
         temporary.replace(path)
         return vectors, seconds
 
-    def _name(self, items: Sequence[Item], image_weight: float) -> str:
+    def _name(self, items: Sequence[Item], image_weight: float, query: bool) -> str:
         info = self._embedder.info
         # the weight affects only items with both picture and text
         weighted = any(item.picture is not None and item.text is not None for item in items)
         weight = str(image_weight) if weighted else ""
-        parts = [info.revision, info.preprocessing_hash, weight, *(item.key for item in items)]
+        role = ["query"] if query and info.asymmetric else []
+        parts = [info.revision, info.preprocessing_hash, weight, *role, *(item.key for item in items)]
         return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def embedded(embedder: Embedder, items: Sequence[Item], image_weight: float) -> Vectors:
-    """Embed items that have a picture, a text, or both."""
-    vectors = np.zeros((len(items), embedder.info.dimension), dtype=np.float32)
-    with_picture = [place for place, item in enumerate(items) if item.picture is not None]
-    with_text = [place for place, item in enumerate(items) if item.text is not None]
-    images = _pictures(embedder, [picture for item in items if (picture := item.picture) is not None])
-    texts = embedder.embed_texts([text for place in with_text if (text := items[place].text) is not None])
+def embedded(embedder: Embedder, items: Sequence[Item], image_weight: float, *, query: bool = False) -> Vectors:
+    """Embed items that have a picture, a text, or both.
+
+    Raises:
+        InvalidInput: the embedder takes no pictures, or no texts, and an item has nothing else.
+    """
+    info = embedder.info
+    for item in items:
+        refusal = info.refusal("item", picture=item.picture is not None, text=item.text is not None)
+        if refusal is not None:
+            raise refusal
+    vectors = np.zeros((len(items), info.dimension), dtype=np.float32)
+    with_picture = [place for place, item in enumerate(items) if item.picture is not None and info.pictures]
+    with_text = [place for place, item in enumerate(items) if item.text is not None and info.texts]
+    images = _pictures(embedder, [cast(Picture, items[place].picture) for place in with_picture], query)
+    texts = embedder.embed_texts([items[place].text or "" for place in with_text], query=query)
     vectors[with_picture] = images
     vectors[with_text] = texts
     at_image = {place: row for row, place in enumerate(with_picture)}
@@ -119,11 +131,11 @@ def embedded(embedder: Embedder, items: Sequence[Item], image_weight: float) -> 
     return vectors
 
 
-def _pictures(embedder: Embedder, pictures: Sequence[Picture]) -> Vectors:
+def _pictures(embedder: Embedder, pictures: Sequence[Picture], query: bool) -> Vectors:
     """Embed pictures; only one batch of decoded pictures is in memory at a time."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
         batches = [
-            embedder.embed_images(list(threads.map(Picture.rgb, pictures[at : at + _BATCH])))
+            embedder.embed_images(list(threads.map(Picture.rgb, pictures[at : at + _BATCH])), query=query)
             for at in range(0, len(pictures), _BATCH)
         ]
     return np.concatenate(batches) if batches else embedder.embed_images([])
@@ -131,7 +143,7 @@ def _pictures(embedder: Embedder, pictures: Sequence[Picture]) -> Vectors:
 
 def rank(task: Task, kept: KeptVectors, depth: int, advance: Advance) -> CoarseRanking:
     """Find the best ``depth`` candidates of every query; ties keep the order of the candidates."""
-    queries, query_seconds = kept.of(task.queries, QUERY_IMAGE_WEIGHT, advance)
+    queries, query_seconds = kept.of(task.queries, QUERY_IMAGE_WEIGHT, advance, query=True)
     candidates, candidate_seconds = kept.of(task.candidates, ITEM_IMAGE_WEIGHT, advance)
     started = time.perf_counter()
     order, similarity = nearest(queries, candidates, task.among, depth)

@@ -31,7 +31,7 @@ from retllm.queue.worker import LastStep, LeasedUnit, WorkerContext
 from retllm.settings import public_name
 
 if TYPE_CHECKING:
-    # at run time this name imports torch and open_clip
+    # at run time this name imports torch
     from retllm.embedding import Embedder
 
 # items embedded between two checks of the lease
@@ -39,7 +39,7 @@ _BATCH = 32
 
 Vectors = NDArray[np.float32]
 
-# returns the loaded embedder of an open_clip name; raises ModelUnavailable
+# returns the loaded embedder of a configured name; raises ModelUnavailable
 Embedders = Callable[[str], "Embedder"]
 
 
@@ -65,10 +65,11 @@ def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -
         UnitPostponed: other units embed all its items.
         StaleClaim, JobCancelled: between two batches; StaleClaim also by the last step.
         ModelUnavailable: the unit's embedder can't be loaded, or this worker does not serve it.
-        MediaRejected: no picture of the unit can be decoded. If some can, the others get their own units instead.
+        InvalidInput: no item of the unit can be embedded: no picture can be decoded, or none has what the model takes.
+            If some can, the others get their own units instead.
     """
     name, weight = _embedder_and_weight(context, held)
-    embedder = embedders(open_clip_name(context, name))
+    embedder = embedders(configured_name(context, name))
     ids = [UUID(item) for item in held.claim.payload["items"]]
     with context.sessions() as session:
         found = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(ids)))}
@@ -107,7 +108,7 @@ def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -
 def _embed_items(
     context: WorkerContext, held: LeasedUnit, embedder: Embedder, items: Sequence[Item], weight: float
 ) -> tuple[dict[UUID, Vectors], list[str]]:
-    """Return the vectors of the items, and the ids of those whose picture can't be read.
+    """Return the vectors of the items, and the ids of those whose picture can't be read, or that the model can't take.
 
     Raises:
         StaleClaim, JobCancelled: between two batches.
@@ -115,8 +116,14 @@ def _embed_items(
     """
     vectors: dict[UUID, Vectors] = {}
     errors: dict[str, RetllmError] = {}
+    takes_pictures = embedder.info.pictures
+    for item in items:
+        refusal = embedder.info.refusal("item", picture=bool(item.picture_key), text=bool(item.text))
+        if refusal is not None:
+            errors[str(item.id)] = refusal
+    items = [item for item in items if str(item.id) not in errors]
     pictures = in_parallel(
-        [item for item in items if item.picture_key],
+        [item for item in items if item.picture_key and takes_pictures],
         partial(_prepare, context, embedder),
         partial(context.pictures.decoded_bytes, min_side=embedder.least_side),
         threads=context.settings.decoders_at_once,
@@ -129,7 +136,7 @@ def _embed_items(
             held.lease.check()
             batch, prepared = [], {}
             for item in items[start : start + _BATCH]:
-                if item.picture_key:
+                if item.picture_key and takes_pictures:
                     result = next(pictures)
                     if result.error is not None:
                         errors[str(item.id)] = _permanent_error(result.error)
@@ -167,8 +174,8 @@ def _embedder_and_weight(context: WorkerContext, held: LeasedUnit) -> tuple[str,
     return held.claim.payload.get("embedder", params["embedder"]), float(params["item_image_weight"])
 
 
-def open_clip_name(context: WorkerContext, name: str) -> str:
-    """Return the open_clip name of an embedder by its public name."""
+def configured_name(context: WorkerContext, name: str) -> str:
+    """Return the full name of an embedder by its public name."""
     served = context.settings.embedders
     if name not in served:
         raise ModelUnavailable(
@@ -180,7 +187,7 @@ def open_clip_name(context: WorkerContext, name: str) -> str:
 
 def _embed(embedder: Embedder, items: Sequence[Item], prepared: Mapping[UUID, Any], weight: float) -> list[Vectors]:
     """Return the vectors of the items, each of shape (dimension,): of the picture, of the text, or of both fused."""
-    with_text = [item for item in items if item.text]
+    with_text = [item for item in items if item.text and embedder.info.texts]
     by_picture = dict(zip(prepared, embedder.embed_prepared(list(prepared.values())), strict=True) if prepared else ())
     by_text = dict(
         zip((i.id for i in with_text), embedder.embed_texts([i.text or "" for i in with_text]), strict=True)

@@ -7,14 +7,14 @@ from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import REGCONFIG, insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState, TokenScope
 from retllm.db.locks import lock_collection
 from retllm.db.reviews import Judgment
 from retllm.db.searches import Candidate, Search
-from retllm.db.tables import ITEM_WORDS, Item, User
+from retllm.db.tables import ITEM_WORDS, Collection, Item, User
 from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.identity.access import job_for, require_scope
 from retllm.identity.actor import Actor
@@ -165,8 +165,9 @@ def find_items(session: Session, asked: Asked, text: str) -> list[Item]:
     key = _key(text)
     if key is not None:
         return list(session.scalars(inside.where(Item.id == key)))
-    # a literal, so that the planner knows the configuration
-    words = sa.func.websearch_to_tsquery(sa.literal_column("'english'::regconfig"), text)
+    language = session.scalars(sa.select(Collection.language).where(Collection.id == asked.collection_id)).one()
+    # part of the statement, so that the planner knows the configuration
+    words = sa.func.websearch_to_tsquery(sa.cast(sa.literal(language, literal_execute=True), REGCONFIG), text)
     # CASE hides the selectivity of the name from the planner, so that it scans the collection and not the whole table
     named = sa.case((Item.name.icontains(text, autoescape=True), sa.true()), else_=sa.false())
     by_name = inside.where(named)

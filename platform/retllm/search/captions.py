@@ -8,14 +8,12 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import REGCONFIG, TSQUERY
+from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
-from retllm.db.tables import ITEM_WORDS, Item
+from retllm.db.tables import ITEM_WORDS, Collection, Item, words_of
 
-# text search configuration of the column items.words
-_LANGUAGE = "english"
 # distinct words of a typical caption; below this number, the length of a text hardly counts
 _COMMON_LENGTH = 10
 
@@ -29,14 +27,15 @@ class CaptionMatch:
     rank: int
 
 
-def any_word(text: str) -> sa.ColumnElement[Any]:
+def any_word(text: str, language: str) -> sa.ColumnElement[Any]:
     """Return a tsquery that matches any word of ``text``; it is SQL NULL if ``text`` has only stop words.
+
+    ``language`` is that of the collection (:mod:`retllm.search.languages`).
 
     The server builds the query from the lexemes that it finds in the text. User input is only ever an argument of
     ``to_tsvector``, so operators in it are parsed as words or ignored and can't cause a syntax error.
     """
-    language = sa.cast(sa.literal(_LANGUAGE), REGCONFIG)
-    lexeme = sa.func.unnest(sa.func.tsvector_to_array(sa.func.to_tsvector(language, text))).column_valued("lexeme")
+    lexeme = sa.func.unnest(sa.func.tsvector_to_array(words_of(language, text))).column_valued("lexeme")
     # inside a quoted tsquery operand, only these two characters are special; doubling escapes them
     doubled = sa.func.replace(sa.func.replace(lexeme, "\\", "\\\\"), "'", "''")
     operands = sa.select(sa.func.string_agg(sa.func.concat("'", doubled, "'"), " | "))
@@ -54,7 +53,7 @@ def _searchable(collection_id: UUID, kinds: Sequence[ItemKind]) -> tuple[sa.Colu
 
 
 def by_captions(
-    session: Session, collection_id: UUID, text: str, n: int, kinds: Sequence[ItemKind]
+    session: Session, collection: Collection, text: str, n: int, kinds: Sequence[ItemKind]
 ) -> list[CaptionMatch]:
     """Return up to ``n`` items whose texts match the words of the query best; items without a match are left out.
 
@@ -67,17 +66,21 @@ def by_captions(
     large for a sentence, so "boat" would beat "a red boat by the harbour" for the query "red boat".
 
     Args:
-        text: query text in any language; words are stemmed as English.
+        text: query text; words are stemmed in the language of the collection.
         n: maximum number of items.
         kinds: kinds of items to consider; items without a text are never found.
     """
-    query = sa.select(any_word(text).label("words")).cte("query").prefix_with("MATERIALIZED", dialect="postgresql")
+    query = (
+        sa.select(any_word(text, collection.language).label("words"))
+        .cte("query")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
+    )
     length = 1 + sa.func.ln(1 + sa.cast(sa.func.length(ITEM_WORDS), sa.Double) / _COMMON_LENGTH)
     score = (sa.func.ts_rank(ITEM_WORDS, query.c.words) / length).label("score")
     ranked = (
         sa.select(Item.id, score)
         .join(query, ITEM_WORDS.op("@@")(query.c.words))
-        .where(*_searchable(collection_id, kinds))
+        .where(*_searchable(collection.id, kinds))
         .order_by(score.desc(), Item.id)
         .limit(n)
     )

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind
 from retllm.db.searches import Candidate, Search
-from retllm.db.tables import EmbeddingModel, Job
+from retllm.db.tables import Collection, EmbeddingModel, Job
 from retllm.errors import Conflict, InvalidInput
 from retllm.indexing.indexed import current_model, is_indexed
 from retllm.search.captions import by_captions, count_captions
@@ -204,7 +204,9 @@ def _by_captions(session: Session, job: Job, search: Search) -> _SourceAnswer:
         source.unused = _NO_TEXT
         return _SourceAnswer(source, {})
     kinds = _kinds(search)
-    matches = by_captions(session, job.collection_id, search.query_text, (search.coarse or {})["depth"], kinds)
+    collection = session.get_one(Collection, job.collection_id, populate_existing=True)
+    source.revision = collection.language
+    matches = by_captions(session, collection, search.query_text, (search.coarse or {})["depth"], kinds)
     # a match may have been added after the count
     source.searched, source.found = max(count_captions(session, job.collection_id, kinds), len(matches)), len(matches)
     return _SourceAnswer(source, {match.item_id: SourceRank(rank=match.rank, score=match.score) for match in matches})

@@ -12,7 +12,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import Job
 from retllm.embedding import fuse
 from retllm.errors import ModelUnavailable
-from retllm.indexing.worker import Embedders, Vectors, open_clip_name, register
+from retllm.indexing.worker import Embedders, Vectors, configured_name, register
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
@@ -31,22 +31,24 @@ def coarse_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) 
 
     Raises:
         ModelUnavailable: the search's main embedder, or its only source, can't be loaded.
+        InvalidInput: one of these takes no pictures, or no texts, and the query has nothing else.
         Conflict: no source can answer, since no item of the collection is indexed with these embedders.
     """
     with context.sessions() as session:
         search = session.get_one(Search, held.claim.job_id)
         unused = coarse.unindexed(session, search)
     # the main embedder computes the similarity of every candidate, whichever source found it
-    loaded = {search.embedder: embedders(open_clip_name(context, search.embedder))}
+    loaded = {search.embedder: embedders(configured_name(context, search.embedder))}
     for name in coarse.embedders_of(search):
         if name in loaded or name in unused:
             continue
         try:
-            loaded[name] = embedders(open_clip_name(context, name))
+            loaded[name] = embedders(configured_name(context, name))
         except ModelUnavailable as error:
             if coarse.has_one_source(search):
                 raise
             unused[name] = error.message
+    _drop_unsuited(search, loaded, unused)
     vectors = _embed_query(context, search, loaded)
     with transaction(context.sessions) as session:
         models = {name: register(session, embedder) for name, embedder in loaded.items()}
@@ -61,19 +63,38 @@ def coarse_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) 
     return complete(context.sessions, held.claim, write)
 
 
+def _drop_unsuited(search: Search, loaded: dict[str, Embedder], unused: dict[str, str]) -> None:
+    """Move the embedders that can't take the query from ``loaded`` to ``unused``, each with a message."""
+    picture, text = search.query_picture_key is not None, bool(search.query_text)
+    for name, embedder in list(loaded.items()):
+        refusal = embedder.info.refusal("query", picture=picture, text=text)
+        if refusal is None:
+            continue
+        if name == search.embedder or coarse.has_one_source(search):
+            raise refusal
+        unused[name] = refusal.message
+        del loaded[name]
+
+
 def _embed_query(context: WorkerContext, search: Search, embedders: Mapping[str, Embedder]) -> dict[str, Vectors]:
     """Return the query's vector for each embedder, of shape (dimension,)."""
     key = search.query_picture_key
 
     def of_picture(embedder: Embedder) -> Vectors | None:
+        if key is None or not embedder.info.pictures:
+            return None
         # decode it as items are decoded, so that the same picture gives the same vector
-        return embedder.embed_images([query_picture(context, key, embedder.least_side)])[0] if key else None
+        picture = query_picture(context, key, embedder.least_side)
+        vector: Vectors = embedder.embed_images([picture], query=True)[0]
+        return vector
+
+    def of_text(embedder: Embedder) -> Vectors | None:
+        if not search.query_text or not embedder.info.texts:
+            return None
+        vector: Vectors = embedder.embed_texts([search.query_text], query=True)[0]
+        return vector
 
     return {
-        name: fuse(
-            of_picture(embedder),
-            embedder.embed_texts([search.query_text])[0] if search.query_text else None,
-            search.query_image_weight,
-        )
+        name: fuse(of_picture(embedder), of_text(embedder), search.query_image_weight)
         for name, embedder in embedders.items()
     }

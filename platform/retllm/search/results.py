@@ -59,7 +59,7 @@ class SourceView(BaseModel):
 
     name: str = Field(description="the embedder's name, or `captions`")
     kind: Literal["embedder", "captions"]
-    revision: str | None = Field(description="revision of the embedder")
+    revision: str | None = Field(description="revision of the embedder, or language of the captions")
     searched: int | None = Field(description="number of searched items; null if not known yet")
     found: int | None = Field(description="number of items given to the fusion; null until the coarse stage ends")
     unused: str | None = Field(description="why the source could not answer; null if it did")

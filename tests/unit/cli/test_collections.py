@@ -15,6 +15,7 @@ from tests.factories import make_embedding, make_model, make_text
 from tests.unit.web.conftest import RecordingNotifier
 from werkzeug.serving import make_server
 
+from retllm.cli.client import RequestRejected
 from retllm.cli.collections import collections
 from retllm.db.enums import Role
 from retllm.db.session import transaction
@@ -86,6 +87,13 @@ def test_a_collection_is_created_changed_listed_and_deleted(served: Services) ->
     assert _run("change", "Owls").exit_code == 2
     assert _run("delete", "Owls", "--yes").exit_code == 0
     assert _json() == {"collections": []}
+
+
+def test_the_language_of_a_collection_is_set_and_changed(served: Services) -> None:
+    assert _json("create", "Vögel", "--language", "german")["language"] == "german"
+    assert _json("change", "Vögel", "--language", "simple")["language"] == "simple"
+    with pytest.raises(RequestRejected, match="Choose one of: arabic"):
+        _run("change", "Vögel", "--language", "klingon")
 
 
 def test_the_embedder_of_a_collection_can_be_replaced(served: Services) -> None:

@@ -278,6 +278,9 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
     "rename the collection": _in_request(
         lambda session, collection: catalog.change(session, collection, name=new_id().hex, description=None)
     ),
+    "change the language": _in_request(
+        lambda session, collection: catalog.change(session, collection, name=None, description=None, language="german")
+    ),
     "change the visibility": _in_request(
         lambda session, collection: membership.set_visibility(session, collection, Visibility.EVERYONE)
     ),

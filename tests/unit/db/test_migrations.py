@@ -98,6 +98,28 @@ def test_rows_without_a_token_get_the_token_of_the_attempt_that_stored_them(own_
     engine.dispose()
 
 
+def test_collections_from_before_languages_stay_english_with_their_words(own_database: str) -> None:
+    command.downgrade(config(own_database), "0012")
+    engine = make_engine(own_database)
+    key = "00000000-0000-7000-8000-000000000001"
+    user, collection, item, *_ = filter(str.strip, _ROWS_WITHOUT_TOKENS.split(";"))
+    with engine.begin() as connection:
+        for statement in (user, collection, item):
+            connection.execute(sa.text(statement), {"id": key})
+    read = sa.text("SELECT c.language, i.words::text FROM items i JOIN collections c ON c.id = i.collection_id")
+    upgrade(own_database)
+    with engine.begin() as connection:
+        assert connection.execute(read).all() == [("english", "'bird':3 'circl':2 'two':1")]
+        # as the previous release does, which knows no language
+        connection.execute(sa.text("UPDATE items SET text = 'three boats'"))
+        assert connection.execute(read).all() == [("english", "'boat':2 'three':1")]
+    command.downgrade(config(own_database), "0012")
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT words::text FROM items")) == "'boat':2 'three':1"
+    upgrade(own_database)
+    engine.dispose()
+
+
 def test_there_is_exactly_one_head_revision() -> None:
     assert len(ScriptDirectory.from_config(config("postgresql://x/y")).get_heads()) == 1
 

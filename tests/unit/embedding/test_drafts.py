@@ -73,7 +73,7 @@ def test_the_preprocessing_hash_tells_copies_from_originals_and_is_that_of_origi
 def test_the_preprocessing_hash_depends_on_the_decoding_size(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retllm.embedding.encoder._JPEG_OVER", 3)
+    monkeypatch.setattr("retllm.embedding.base.JPEG_OVER", 3)
     other = load_embedder(PRESETS["demo"].embedder, device="cpu")
     assert other.least_side == 3 * 64
     assert other.info.preprocessing_hash != embedder.info.preprocessing_hash

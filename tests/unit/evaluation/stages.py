@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
+from retllm.embedding import EmbedderInfo
 from retllm.fine import Content, Injection, PairScore
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
@@ -29,17 +30,17 @@ def nearest_colour(image: Image.Image) -> str:
 class ColourEmbedder:
     """The vector of a picture is its colour; that of a text is its first colour plus noise from its words."""
 
-    info = SimpleNamespace(name="local-dir:/models/colours", revision="1", dimension=8, preprocessing_hash="p")
+    info = EmbedderInfo(name="local-dir:/models/colours", revision="1", dimension=8, preprocessing_hash="p")
 
     def __init__(self) -> None:
         self.pictures = 0
         self.texts = 0
 
-    def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+    def embed_images(self, images: Sequence[Image.Image], *, query: bool = False) -> np.ndarray:
         self.pictures += len(images)
         return self._rows([(nearest_colour(image), "") for image in images])
 
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def embed_texts(self, texts: Sequence[str], *, query: bool = False) -> np.ndarray:
         self.texts += len(texts)
         return self._rows([(next((c for c in COLOURS if c in text), "white"), text) for text in texts])
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from tests.unit.evaluation.stages import ColourEmbedder, write_picture
 
 from retllm.embedding import fuse
+from retllm.errors import InvalidInput
 from retllm.evaluation import coarse
 from retllm.evaluation.benchmark import Item, Task, picture_item, text_item
 from retllm.fine import Picture
@@ -53,6 +56,26 @@ def test_an_item_with_picture_and_text_has_the_fused_embedding(embedder, picture
     assert vector == pytest.approx(wanted)
 
 
+def test_an_item_with_nothing_that_the_embedder_takes_is_refused(pictures):
+    embedder = ColourEmbedder()
+    embedder.info = dataclasses.replace(embedder.info, pictures=False)
+    both = Item("both", text="blue", picture=pictures[0].picture)
+    (vector,) = coarse.embedded(embedder, [both], 0.7)
+    assert vector == pytest.approx(embedder.embed_texts(["blue"])[0])
+    with pytest.raises(InvalidInput, match="takes only texts"):
+        coarse.embedded(embedder, [both, pictures[0]], 0.7)
+
+
+def test_queries_have_embeddings_of_their_own_if_the_model_has_prompts(tmp_path):
+    for asymmetric, texts in ((False, 1), (True, 2)):
+        embedder = ColourEmbedder()
+        embedder.info = dataclasses.replace(embedder.info, revision=str(asymmetric), asymmetric=asymmetric)
+        kept = coarse.KeptVectors(tmp_path, embedder)
+        for query in (True, False):
+            kept.of([text_item("a red thing")], 0.7, ignore, query=query)
+        assert embedder.texts == texts
+
+
 def test_embeddings_are_computed_once(tmp_path, embedder, pictures):
     task = Task("t2i", "ranking", [text_item("a red thing")], pictures, [frozenset({0})])
     first = coarse.rank(task, coarse.KeptVectors(tmp_path / "kept", embedder), 3, ignore)
@@ -67,7 +90,7 @@ def test_embeddings_are_computed_once(tmp_path, embedder, pictures):
 def test_kept_embeddings_of_another_model_or_other_items_are_not_used(tmp_path, pictures):
     for revision, items in (("1", pictures), ("2", pictures), ("2", pictures[:2])):
         embedder = ColourEmbedder()
-        embedder.info = type(embedder.info)(**{**vars(embedder.info), "revision": revision})
+        embedder.info = dataclasses.replace(embedder.info, revision=revision)
         vectors, _ = coarse.KeptVectors(tmp_path / "kept", embedder).of(items, 0.7, ignore)
         assert embedder.pictures == len(items) == len(vectors)
 

@@ -33,12 +33,12 @@ class Counting(FakeEmbedder):
         self._lock = threading.Lock()
         self.texts: Counter[str] = Counter()
 
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+    def embed_texts(self, texts: Sequence[str], *, query: bool = False) -> np.ndarray:
         with self._lock:
             self.texts.update(texts)
             meanwhile = self._meanwhile.pop() if self._meanwhile else lambda: None
         meanwhile()
-        return super().embed_texts(texts)
+        return super().embed_texts(texts, query=query)
 
 
 @pytest.fixture

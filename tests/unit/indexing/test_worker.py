@@ -189,11 +189,11 @@ def test_an_item_deleted_while_it_was_embedded_gets_no_embedding(context: Worker
         job_id = submit_index(session, world.user, world.collection_id, world.settings).job.id
 
     class Slow(FakeEmbedder):
-        def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        def embed_texts(self, texts: Sequence[str], *, query: bool = False) -> np.ndarray:
             with transaction(world.sessions) as session:
                 gone = session.scalars(sa.select(Item).where(Item.text == "gone")).one()
                 delete_item(session, context.storage, gone)
-            return super().embed_texts(texts)
+            return super().embed_texts(texts, query=query)
 
     run_unit(context, world.units(job_id)[0].id, lambda b, h: embed_unit(b, h, lambda _: Slow()))
     assert world.job(job_id).state is JobState.SUCCEEDED

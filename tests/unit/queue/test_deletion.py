@@ -37,8 +37,8 @@ class WordsWithBarrier(FakeEmbedder):
     def __init__(self, barrier: threading.Barrier) -> None:
         self._barrier = barrier
 
-    def embed_images(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        rows = super().embed_images(pictures)
+    def embed_images(self, pictures: Sequence[Image.Image], *, query: bool = False) -> np.ndarray:
+        rows = super().embed_images(pictures, query=query)
         self._barrier.wait()
         return rows
 

@@ -46,7 +46,7 @@ class Shelf:
 
     def found(self, text: str, n: int = 10, kinds: list[ItemKind] = ALL) -> list[UUID]:
         with self.sessions() as session:
-            matches = by_captions(session, self.here.id, text, n, kinds)
+            matches = by_captions(session, session.get_one(Collection, self.here.id), text, n, kinds)
         assert [match.rank for match in matches] == list(range(1, len(matches) + 1))
         scores = [match.score for match in matches]
         assert scores == sorted(scores, reverse=True)
@@ -72,7 +72,7 @@ def test_several_different_words_rank_above_one_repeated_word(shelf: Shelf) -> N
     query = "lighthouse at the harbour by night"
     assert shelf.found(query) == [several, again, one]
     with shelf.sessions() as session:
-        by_places = sa.func.ts_rank_cd(ITEM_WORDS, any_word(query))
+        by_places = sa.func.ts_rank_cd(ITEM_WORDS, any_word(query, "english"))
         assert session.scalars(sa.select(Item.id).order_by(by_places.desc()).limit(1)).one() == again
 
 
@@ -89,7 +89,7 @@ def test_a_caption_with_all_words_ranks_above_a_caption_of_one_word(shelf: Shelf
     assert shelf.found("red boat") == [caption, word]
     with shelf.sessions() as session:
         for divisor in (1, 2, 8, 16):
-            rank = sa.func.ts_rank(ITEM_WORDS, any_word("red boat"), divisor)
+            rank = sa.func.ts_rank(ITEM_WORDS, any_word("red boat", "english"), divisor)
             assert session.scalars(sa.select(Item.id).order_by(rank.desc()).limit(1)).one() == word
 
 
@@ -158,7 +158,7 @@ def test_the_query_has_exactly_the_lexemes_that_the_server_finds_in_the_text(
 ) -> None:
     """They are its only operands, joined by OR."""
     lexemes = session.scalar(sa.select(sa.func.tsvector_to_array(sa.func.to_tsvector("english", text))))
-    query = any_word(text)
+    query = any_word(text, "english")
     assert session.scalar(sa.select(sa.func.numnode(query))) == (2 * len(lexemes) - 1 if lexemes else None)
     for lexeme in lexemes:
         vector = sa.func.array_to_tsvector(sa.cast([lexeme], sa.ARRAY(sa.Text)))

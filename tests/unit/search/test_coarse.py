@@ -87,7 +87,9 @@ def test_two_embedders_and_the_captions_are_fused_by_their_ranks(context: Worker
         assert ("captions" in row.sources) is (row.text in with_a_word)
     with world.sessions() as session:
         names = {item.id: item.text for item in session.scalars(sa.select(Item))}
-        matches = by_captions(session, world.collection_id, "red circle", 100, list(ItemKind))
+        matches = by_captions(
+            session, session.get_one(Collection, world.collection_id), "red circle", 100, list(ItemKind)
+        )
     expected = reciprocal_rank_fusion({**rankings, "captions": [names[match.item_id] for match in matches]})
     assert [row.text for row in view.candidates] == [entry.key for entry in expected][:4]
     cosines = dict(

@@ -27,12 +27,12 @@ class Counting(FakeEmbedder):
         self.seen: Counter[int] = Counter()
         self.bad: set[int] = set()
 
-    def embed_images(self, pictures) -> np.ndarray:
+    def embed_images(self, pictures, *, query: bool = False) -> np.ndarray:
         colours = [one.convert("RGB").getpixel((0, 0))[0] for one in pictures]
         if self.bad & set(colours):
             raise MediaRejected("The model does not like this colour.")
         self.seen.update(colours)
-        return super().embed_images(pictures)
+        return super().embed_images(pictures, query=query)
 
 
 @pytest.fixture

@@ -107,6 +107,22 @@ def test_a_patch_leaves_other_fields_unchanged(ada: Caller) -> None:
     assert ada.patch(f"/collections/{key}", json={}).json == changed
 
 
+def test_a_collection_has_a_language_that_the_server_knows(ada: Caller) -> None:
+    assert ada.get(f"/collections/{_create(ada, 'Birds')}").json["language"] == "english"
+    key = _create(ada, "Vögel", language="german")
+    assert ada.get(f"/collections/{key}").json["language"] == "german"
+    assert ada.patch(f"/collections/{key}", json={"name": "Oiseaux", "language": "french"}).json["language"] == "french"
+    for answer in (
+        ada.patch(f"/collections/{key}", json={"name": "Klingon", "language": "klingon"}),
+        ada.post("/collections", json={"name": "Klingon", "language": "klingon"}),
+    ):
+        assert answer.status_code == 422
+        assert "Choose one of: arabic, " in answer.json["error"]["message"]
+        assert answer.json["error"]["detail"]["field"] == "language"
+    body = ada.get(f"/collections/{key}").json
+    assert (body["name"], body["language"]) == ("Oiseaux", "french"), "nothing of the refused change was stored"
+
+
 def test_renaming_to_an_existing_name_is_rejected_and_changes_nothing(ada: Caller) -> None:
     _create(ada, "Birds")
     key = _create(ada, "Owls")

@@ -15,7 +15,7 @@ from retllm.db.enums import ItemKind, JobKind, Role, Stage
 from retllm.db.locks import lock_collection
 from retllm.db.operations import PausedQueue
 from retllm.db.session import run_transaction
-from retllm.db.tables import Collection, Embedding, Item, Job, Unit, User, new_id
+from retllm.db.tables import DEFAULT_LANGUAGE, Collection, Embedding, Item, Job, Unit, User, new_id
 from retllm.errors import Conflict, NotFound
 from retllm.identity.access import Right, collection_for, require_role, visible_collections
 from retllm.identity.actor import Actor
@@ -24,6 +24,7 @@ from retllm.indexing import coverage
 from retllm.indexing.indexed import current_model, embedder_of, fresh_embedding, has_vector, is_ready
 from retllm.media import ingest
 from retllm.queue.notifications import QUEUE_OF
+from retllm.search.languages import change_language, require_known
 from retllm.settings import Settings
 from retllm_web.actions.auditing import record
 from retllm_web.http.services import services
@@ -59,15 +60,21 @@ def page(session: Session, actor: Actor, *, after: UUID | None, limit: int) -> l
     return list(session.scalars(query))
 
 
-def create(session: Session, actor: Actor, name: str, description: str = "") -> Collection:
+def create(
+    session: Session, actor: Actor, name: str, description: str = "", language: str = DEFAULT_LANGUAGE
+) -> Collection:
     """Create a collection of ``actor``.
 
     Raises:
+        InvalidInput: the database server does not know the language.
         Conflict: they already have one of that name.
         Forbidden: they are a viewer.
     """
     require_role(actor, Role.ADMIN, Role.EDITOR)
-    collection = Collection(id=new_id(), owner_id=actor.id, name=name.strip(), description=description)
+    require_known(session, language)
+    collection = Collection(
+        id=new_id(), owner_id=actor.id, name=name.strip(), description=description, language=language
+    )
     session.add(collection)
     _flush(session, collection.name)
     session.refresh(collection)
@@ -75,20 +82,25 @@ def create(session: Session, actor: Actor, name: str, description: str = "") -> 
     return collection
 
 
-def change(session: Session, collection: Collection, *, name: str | None, description: str | None) -> None:
-    """Change the name or description of ``collection``; None leaves it unchanged.
+def change(
+    session: Session, collection: Collection, *, name: str | None, description: str | None, language: str | None = None
+) -> None:
+    """Change the name, description or language of ``collection``; None leaves it unchanged.
 
     Raises:
         NotFound: it was deleted meanwhile.
         Conflict: its owner has another one of that name.
+        InvalidInput: the database server does not know the language.
     """
     lock_collection(session, collection.id, alone=True)
-    before = {"name": collection.name, "description": collection.description}
+    before = {"name": collection.name, "description": collection.description, "language": collection.language}
     if name is not None:
         collection.name = name.strip()
     if description is not None:
         collection.description = description
     _flush(session, collection.name)
+    if language is not None:
+        change_language(session, collection, language)
     changed = {part: [old, new] for part, old in before.items() if old != (new := getattr(collection, part))}
     if changed:
         _record(session, Action.COLLECTION_CHANGED, collection, **changed)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, JobKind, JobState, Visibility
-from retllm.db.tables import Collection
+from retllm.db.tables import DEFAULT_LANGUAGE, Collection
 from retllm.indexing.indexed import embedder_of
 from retllm_web.actions import catalog
 from retllm_web.http.bodies import ONE_LINE
@@ -21,6 +21,12 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=ON
 
 Description = Annotated[str, StringConstraints(max_length=4000)]
 
+Language = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=ONE_LINE)]
+LANGUAGE_MEANING = (
+    "language of its texts and captions for full-text search, a text search configuration of the server's PostgreSQL "
+    "such as `english`, `german`, or `simple` (words are not stemmed); an unknown one is refused with a list"
+)
+
 
 class CollectionRequest(BaseModel):
     """A collection to create."""
@@ -29,6 +35,7 @@ class CollectionRequest(BaseModel):
 
     name: Name = Field(description="unique among its owner's collections; surrounding whitespace is removed")
     description: Description = ""
+    language: Language = Field(default=DEFAULT_LANGUAGE, description=LANGUAGE_MEANING)
 
 
 class CollectionChange(BaseModel):
@@ -38,6 +45,7 @@ class CollectionChange(BaseModel):
 
     name: Name | None = None
     description: Description | None = None
+    language: Language | None = Field(default=None, description=LANGUAGE_MEANING)
     embedder: Annotated[str, StringConstraints(max_length=500)] | None = Field(
         default=None,
         description="the primary embedder for searches, a configured one that has embedded every item; "
@@ -71,6 +79,7 @@ class CollectionView(BaseModel):
     items_indexed: int = Field(description="items with an up-to-date embedding by the primary embedder")
     items_failed: int = Field(description="items without an embedding whose last attempt failed")
     embedder: str = Field(description="the primary embedder for searches")
+    language: str = Field(description="language of its texts and captions for full-text search")
     last_job: LastJob | None
     notice: str | None = Field(description="a notice on the configured models, such as that they are for a demo")
 
@@ -96,6 +105,7 @@ def _view(collection: Collection, owner: str, counts: catalog.CollectionCounts) 
         items_indexed=counts.indexed,
         items_failed=counts.failed,
         embedder=embedder_of(collection, services().settings),
+        language=collection.language,
         last_job=LastJob.model_validate(job) if job else None,
         notice=services().settings.notice,
     )

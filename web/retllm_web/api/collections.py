@@ -38,7 +38,7 @@ class CollectionPath(BaseModel):
 def create_collection(body: CollectionRequest) -> Response:
     """Create a collection."""
     with transaction(services().sessions) as session:
-        created = catalog.create(session, current_actor(), body.name, body.description)
+        created = catalog.create(session, current_actor(), body.name, body.description, body.language)
         view = collection_views(session, [created])[0]
     return answer(view, 201, location=f"{PREFIX}/collections/{view.id}")
 
@@ -61,12 +61,12 @@ def get_collection(path: CollectionPath) -> Response:
 
 @api.patch("/collections/<uuid:collection_id>", tags=TAGS, responses={200: CollectionView, 409: ErrorBody})
 def change_collection(path: CollectionPath, body: CollectionChange) -> Response:
-    """Change the name, the description or, as its owner, the primary embedder of a collection."""
+    """Change the name, the description, the language or, as its owner, the primary embedder of a collection."""
     chooses = "embedder" in body.model_fields_set
     with transaction(services().sessions) as session:
         right = Right.MANAGE if chooses else Right.CHANGE
         found = collection_for(session, current_actor(), path.collection_id, right)
-        catalog.change(session, found, name=body.name, description=body.description)
+        catalog.change(session, found, name=body.name, description=body.description, language=body.language)
         if chooses:
             catalog.use_embedder(session, found, body.embedder, services().settings)
         view = collection_views(session, [found])[0]

@@ -13,13 +13,14 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import OVER_JOBS, ItemKind, JobKind, Role, Stage
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Job
+from retllm.db.tables import DEFAULT_LANGUAGE, Collection, Job
 from retllm.errors import InvalidInput, RetllmError
 from retllm.history.job_views import JobView, job_view
 from retllm.identity.access import Right, collection_for, right_in
 from retllm.queue import pauses
 from retllm.queue.notifications import QUEUE_OF
 from retllm.queue.pauses import Pause
+from retllm.search.languages import languages
 from retllm_web.actions import catalog, contents, page_uploads, submissions
 from retllm_web.actions.collection_views import CollectionChange, CollectionRequest, CollectionView, collection_views
 from retllm_web.actions.contents import IndexState
@@ -50,8 +51,9 @@ def _list(form: Form, status: int = 200) -> ResponseReturnValue:
         page, following = cut(catalog.page(session, current_actor(), after=after, limit=_COLLECTIONS + 1), _COLLECTIONS)
         found = collection_views(session, page)
         tiles = mosaics(session, {view.id: view.items for view in found})
+        known = languages(session)
     may_make = current_actor().role is not Role.VIEWER
-    shown = {"collections": found, "tiles": tiles, "next": following, "after": after, "form": form}
+    shown = {"collections": found, "tiles": tiles, "next": following, "after": after, "form": form, "languages": known}
     return render_template("collections.html", **shown, may_make=may_make), status
 
 
@@ -63,11 +65,12 @@ def create_collection() -> ResponseReturnValue:
         if not form.text("name"):
             raise InvalidInput("Enter a name for the collection.", field="name")
         try:
-            asked = CollectionRequest(name=form.text("name"), description=form.text("description"))
+            language = form.text("language") or DEFAULT_LANGUAGE
+            asked = CollectionRequest(name=form.text("name"), description=form.text("description"), language=language)
         except ValidationError as error:
             raise invalid(error) from error
         with transaction(services().sessions) as session:
-            created = catalog.create(session, current_actor(), asked.name, asked.description)
+            created = catalog.create(session, current_actor(), asked.name, asked.description, asked.language)
     except RetllmError as error:
         form.refuse(error, otherwise="name")
         return _list(form, error.http_status)
@@ -130,6 +133,7 @@ def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -
         items, following = _items(session, found, filters)
         pause = _pause(session, job)
         upload = page_uploads.last_upload(session, current_actor(), collection_id)
+        known = languages(session)
     page = render_template(
         "collection.html",
         collection=shown,
@@ -141,6 +145,7 @@ def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -
         pause=pause,
         feedback=feedback,
         upload=upload,
+        languages=known,
         search=feedback.search or search_form(request.args),
         settings=services().settings,
     )
@@ -231,17 +236,18 @@ def index_collection(collection_id: UUID) -> ResponseReturnValue:
 
 @pages.post("/collections/<uuid:collection_id>/change")
 def change_collection(collection_id: UUID) -> ResponseReturnValue:
-    """Change the name and the description."""
+    """Change the name, the description and the language."""
     here = url_for("pages.collection", collection_id=collection_id)
     form = Form.sent()
     try:
         try:
-            asked = CollectionChange(name=form.text("name"), description=form.text("description"))
+            language = form.text("language") or None
+            asked = CollectionChange(name=form.text("name"), description=form.text("description"), language=language)
         except ValidationError as error:
             raise invalid(error) from error
         with transaction(services().sessions) as session:
             found = collection_for(session, current_actor(), collection_id, Right.CHANGE)
-            catalog.change(session, found, name=asked.name, description=asked.description)
+            catalog.change(session, found, name=asked.name, description=asked.description, language=asked.language)
     except RetllmError as error:
         return refused(error, here)
     flash("Saved.", "success")

@@ -282,6 +282,23 @@ def test_a_collection_is_renamed_unless_the_name_is_taken(reader: Visitor, texts
     assert page.one("h1").text == "Crows"
 
 
+def test_the_language_of_a_collection_is_chosen_when_it_is_made_and_changed_later(reader: Visitor, ada: Caller) -> None:
+    reader.get("/collections")
+    assert _chosen(reader.send("/collections", name="Vögel", language="german")) == "german"
+    here = f"/collections/{ada.get('/collections').json['collections'][0]['id']}"
+    assert _chosen(reader.send(f"{here}/change", name="Vögel", language="french")) == "french"
+    page = reader.send(f"{here}/change", name="Vögel", language="klingon")
+    assert "Choose one of: arabic" in page.one("div", role="alert").text
+    assert _chosen(page) == "french"
+
+
+def _chosen(page: Page) -> str:
+    """The language that the form of a collection shows."""
+    known = ("english", "french", "german")
+    (chosen,) = [one.text for one in page.all("option") if "selected" in one.attributes and one.text in known]
+    return chosen
+
+
 def test_a_collection_is_deleted_only_if_its_name_is_typed(reader: Visitor, texts: str, settings: Settings) -> None:
     _upload(reader, texts, ("red.png", picture("red")))
     files = Path(settings.media_url.removeprefix("file://"))
