@@ -184,7 +184,7 @@ class Item(Keyed, Base):
 ITEM_WORDS = sa.Column("words", TSVECTOR, nullable=True)
 """The words of an item's text for full-text search, stemmed in the language of its collection.
 
-A trigger (migration 0013) sets them with the text; never loaded with an item.
+A trigger (migration 0014) sets them with the text; never loaded with an item.
 """
 cast(sa.Table, Item.__table__).append_column(ITEM_WORDS)
 sa.Index("ix_items_words", ITEM_WORDS, postgresql_using="gin")
