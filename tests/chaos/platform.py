@@ -40,7 +40,6 @@ from retllm.stack.redis import EmbeddedRedis, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE = 2.0
-DISPATCH = 0.2
 _WATCH = 0.1
 
 
@@ -71,13 +70,21 @@ class Platform:
     """A context manager: all processes run inside it, and none is left afterwards."""
 
     def __init__(
-        self, home: Path, *, workers: int = 2, pause: float = 0.05, no_small_disk: str | None = "", attempts: int = 5
+        self,
+        home: Path,
+        *,
+        workers: int = 2,
+        pause: float = 0.05,
+        no_small_disk: str | None = "",
+        attempts: int = 5,
+        dispatch_seconds: float = 0.2,
     ) -> None:
         self.home = home
         self.orders = home / "orders"
         self.logs = home / "logs"
         self.storage_path = home / "media"
         self.no_small_disk = no_small_disk
+        self.dispatch_seconds = dispatch_seconds
         self.postgres = EmbeddedPostgres(home)
         self.redis = EmbeddedRedis(home)
         self.port = free_port()
@@ -191,7 +198,7 @@ class Platform:
             "RETLLM_EMBEDDER": EMBEDDER,
             "RETLLM_SCORER": SCORER,
             "RETLLM_LEASE_SECONDS": str(LEASE),
-            "RETLLM_DISPATCH_SECONDS": str(DISPATCH),
+            "RETLLM_DISPATCH_SECONDS": str(self.dispatch_seconds),
             "RETLLM_REPUBLISH_SECONDS": "1",
             "RETLLM_BACKOFF_SECONDS": "0.2",
             "RETLLM_MAX_ATTEMPTS": str(self._attempts),

@@ -27,8 +27,12 @@ COLUMNS = ("times", "jobs", "units", "retried", "dead", "fenced", "lost", "doubl
 @contextmanager
 def prepared_scene(seed: int, *, long: bool, home: Path) -> Iterator[Scene]:
     """Start a platform with an indexed collection."""
-    attempts = 5 if long else 3
-    with small_disk(home / "media") as reason, Platform(home, no_small_disk=reason, attempts=attempts) as platform:
+    # the rounds of the dispatchers take more processor time than the work of a short run
+    attempts, dispatch = (5, 0.2) if long else (3, 0.6)
+    with (
+        small_disk(home / "media") as reason,
+        Platform(home, no_small_disk=reason, attempts=attempts, dispatch_seconds=dispatch) as platform,
+    ):
         # a short run beside other tests shows whether the platform recovers, a long one how fast under full load
         slack, pace = (5.0, 0.0) if long else (60.0, 6.0)
         scene = Scene(platform, Client(platform.url, platform.token), random.Random(seed), slack=slack, pace=pace)

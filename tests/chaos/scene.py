@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from tests.chaos.client import Client, Load, NoAnswer, files_to_upload, picture
 from tests.chaos.client_log import client_violations
 from tests.chaos.journal import FaultSnapshot
-from tests.chaos.platform import DISPATCH, LEASE, Platform
+from tests.chaos.platform import LEASE, Platform
 
 from retllm.db.tables import Job
 from retllm.queue.audit import violations
@@ -105,7 +105,7 @@ class Scene:
     @property
     def max_recovery(self) -> float:
         """Seconds after an injection within which the lost units are taken back and work continues."""
-        return LEASE + DISPATCH + self.slack
+        return LEASE + self.platform.dispatch_seconds + self.slack
 
     def create_library(self) -> None:
         """Create and index the collection for the searches, and do one job of each kind without faults."""
