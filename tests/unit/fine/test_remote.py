@@ -187,7 +187,10 @@ def test_scores_beyond_1_are_an_error_of_their_pair(server: ScoringServer, opene
 
 
 @pytest.mark.parametrize("fault", ["cut", "half", 429, 502, 503, 500])
-def test_a_passing_failure_is_repeated(server: ScoringServer, opened: Open, fault: str | int) -> None:
+def test_a_passing_failure_is_repeated(
+    server: ScoringServer, opened: Open, monkeypatch: pytest.MonkeyPatch, fault: str | int
+) -> None:
+    monkeypatch.setattr(client, "_RETRY_SECONDS", 60)
     scorer = opened()
     server.faults.extend([fault])
     (score,) = scorer.score(TEXTS[0], [PICTURES[0]])

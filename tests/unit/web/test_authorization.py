@@ -6,7 +6,6 @@ missing right can make them fail, unless the test says otherwise.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from tests.unit.web.route_requests import (
     WRONG_QUERIES,
     RequestOptions,
     RequestSender,
+    plain_body,
 )
 from tests.unit.web.scene import HIDDEN_WORD, Scene, SceneBuilder
 from werkzeug.routing import Rule
@@ -130,13 +130,6 @@ def _classify(answer: TestResponse, needs: Needs) -> Answer | str:
     return {403: Answer.REFUSED, 404: Answer.HIDDEN}.get(status, Answer.DONE)
 
 
-def _plain(answer: TestResponse) -> str:
-    """Return the body without what differs between requests: keys and tokens."""
-    text = answer.get_data(as_text=True)
-    text = re.sub(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", "key", text)
-    return re.sub(r'name="csrf[-_]token" (value|content)="[^"]*"', "", text)
-
-
 def test_the_policy_lists_exactly_the_existing_routes() -> None:
     assert {rule.endpoint for rule, _ in ROUTES} == set(POLICY)
 
@@ -182,7 +175,7 @@ def test_hidden_objects_cannot_be_distinguished_from_missing_ones(harness: Harne
         harness.send(rule, method, scene, Person.OUTSIDE_VIEWER) for scene in (here, here.with_unknown_keys())
     )
     assert (hidden.status_code, absent.status_code) == (404, 404)
-    assert _plain(hidden) == _plain(absent)
+    assert plain_body(hidden) == plain_body(absent)
     address = harness.sender.address(rule, method, here)
     for query, sent in [("", {}), *_invalid_requests(rule, method)]:
         for fragment in {False, method == "POST" and rule.endpoint.startswith("pages.")}:
@@ -262,7 +255,7 @@ def test_hidden_objects_named_outside_the_path_are_treated_as_missing(
         assert harness.count_effects() == before
     hidden, absent = answers
     assert hidden.status_code == absent.status_code < 500
-    assert _plain(hidden) == _plain(absent)
+    assert plain_body(hidden) == plain_body(absent)
     assert hidden.headers.get("Location", "").split("?")[0] == absent.headers.get("Location", "").split("?")[0]
     assert HIDDEN_WORD not in hidden.get_data(as_text=True)
 
