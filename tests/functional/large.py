@@ -47,7 +47,7 @@ CREATE TEMP TABLE big_items AS
     FROM generate_series(1, {ITEMS}) g;
 CREATE INDEX ON big_items (c, place);
 INSERT INTO items (id, created_at, collection_id, kind, state, name, content_sha256, version, text, media_type, width,
-        height, size_bytes, picture_key, thumbnail_key, error)
+        height, size_bytes, picture_key, thumbnail_key, error, words)
     SELECT i.id, uuid_extract_timestamp(i.id), b.id, CASE WHEN i.n % 5 = 0 THEN 'text' ELSE 'image+text' END, 'ready',
         'picture ' || i.n || '.jpg', md5(i.n::text) || md5('x' || i.n), 1,
         'a ' || (ARRAY['red','blue','green','old'])[1 + i.n % 4] || ' ' || (ARRAY['bird','boat','house'])[1 + i.n % 3]
@@ -55,7 +55,10 @@ INSERT INTO items (id, created_at, collection_id, kind, state, name, content_sha
         CASE WHEN i.n % 5 = 0 THEN NULL ELSE 'image/jpeg' END, 640, 480, 90000 + i.n,
         CASE WHEN i.n % 5 = 0 THEN NULL ELSE 'items/' || i.n END,
         CASE WHEN i.n % 5 = 0 THEN NULL ELSE 'thumbs/' || i.n END,
-        CASE WHEN i.n % 5000 = 0 THEN 'The picture can not be decoded.' END
+        CASE WHEN i.n % 5000 = 0 THEN 'The picture can not be decoded.' END,
+        -- as the trigger does, which is off
+        to_tsvector('english', 'a ' || (ARRAY['red','blue','green','old'])[1 + i.n % 4] || ' '
+            || (ARRAY['bird','boat','house'])[1 + i.n % 3] || ' beside number ' || i.n)
     FROM big_items i JOIN big_collections b ON b.n = i.c;
 INSERT INTO embedding_models (id, name, revision, dimension, preprocessing_hash)
     VALUES (:model, :embedder, 'r', 128, 'p');

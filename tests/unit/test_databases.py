@@ -19,7 +19,7 @@ from retllm.db.reviews import EvaluationRun, Judgment
 from retllm.db.searches import CachedScore
 from retllm.db.session import make_engine, transaction
 from retllm.db.tables import ApiToken, Attempt, EmbeddingClaim, Login, Source
-from retllm.db.uploads import FilePart, LargeFile, Upload, UploadFile
+from retllm.db.uploads import ExpectedFiles, FilePart, LargeFile, Upload, UploadFile
 from retllm.db.vectors import register_model
 
 _OBJECTS = """
@@ -82,6 +82,7 @@ def _rows() -> list[Base]:
         MetricTotal(name="n", labels="{}", value=1.0),
         EmbeddingClaim(item_id=item.id, model_id=model.id, token=new_id()),
         Upload(id=job.id),
+        ExpectedFiles(job_id=job.id, first=0, names=["b.png"]),
         UploadFile(id=new_id(), job_id=job.id, name="a.png"),
         large,
         FilePart(large_file_id=large.id, start=0, size_bytes=3, file_key="uploads/a"),

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.locks import lock_collection
 from retllm.db.tables import ITEM_WORDS, Collection, Item, words_of
-from retllm.errors import InvalidInput
+from retllm.errors import Conflict
 
 
 def languages(session: Session) -> list[str]:
@@ -25,11 +25,11 @@ def require_known(session: Session, name: str) -> None:
     """Reject a language that the database server does not know.
 
     Raises:
-        InvalidInput: the message lists those that it knows.
+        Conflict: the message lists those that it knows.
     """
     known = languages(session)
     if name not in known:
-        raise InvalidInput(
+        raise Conflict(
             f"The database server has no full-text search in {name!r}. Choose one of: {', '.join(known)}.",
             field="language",
         )
@@ -42,7 +42,7 @@ def change_language(session: Session, collection: Collection, name: str) -> None
 
     Raises:
         NotFound: the collection was deleted.
-        InvalidInput: see :func:`require_known`.
+        Conflict: see :func:`require_known`.
     """
     require_known(session, name)
     lock_collection(session, collection.id, alone=True)

@@ -13,7 +13,7 @@ from retllm.db.enums import ItemKind
 from retllm.db.locks import lock_collection
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import ITEM_WORDS, Collection, Item, new_id
-from retllm.errors import InvalidInput
+from retllm.errors import Conflict
 from retllm.media import records
 from retllm.review.marks import Asked, find_items
 from retllm.search.languages import change_language, languages
@@ -68,7 +68,7 @@ def test_the_simple_language_compares_whole_words(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize("name", ["klingon", "", "English", "pg_catalog.english", "english'; DROP TABLE items; --"])
 def test_a_language_that_the_server_does_not_know_is_refused_with_a_list(shelf: Shelf, name: str) -> None:
-    with pytest.raises(InvalidInput, match=r"Choose one of: .*english.*german.*simple") as caught:
+    with pytest.raises(Conflict, match=r"Choose one of: .*english.*german.*simple") as caught:
         speak(shelf, name)
     assert caught.value.detail["field"] == "language"
     with shelf.sessions() as session:

@@ -116,7 +116,7 @@ def test_a_collection_has_a_language_that_the_server_knows(ada: Caller) -> None:
         ada.patch(f"/collections/{key}", json={"name": "Klingon", "language": "klingon"}),
         ada.post("/collections", json={"name": "Klingon", "language": "klingon"}),
     ):
-        assert answer.status_code == 422
+        assert answer.status_code == 409
         assert "Choose one of: arabic, " in answer.json["error"]["message"]
         assert answer.json["error"]["detail"]["field"] == "language"
     body = ada.get(f"/collections/{key}").json

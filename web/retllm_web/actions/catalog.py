@@ -66,7 +66,7 @@ def create(
     """Create a collection of ``actor``.
 
     Raises:
-        InvalidInput: the database server does not know the language.
+        Conflict: the database server does not know the language.
         Conflict: they already have one of that name.
         Forbidden: they are a viewer.
     """
@@ -89,8 +89,7 @@ def change(
 
     Raises:
         NotFound: it was deleted meanwhile.
-        Conflict: its owner has another one of that name.
-        InvalidInput: the database server does not know the language.
+        Conflict: its owner has another one of that name, or the database server does not know the language.
     """
     lock_collection(session, collection.id, alone=True)
     before = {"name": collection.name, "description": collection.description, "language": collection.language}
