@@ -6,7 +6,6 @@ Hundreds of them, and a thousand with ``make soak``.
 from __future__ import annotations
 
 import http.client
-import itertools
 import json
 import os
 import socket
@@ -15,8 +14,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -93,40 +92,32 @@ class Watch:
     before: int
     peak: int = 0
     decoders: int = 0
-    _mains: list[psutil.Process] = field(default_factory=list)
-    _decoders: list[psutil.Process] = field(default_factory=list)
 
-    def find(self, server: Server) -> None:
-        """Find the processes, which takes much longer than to look at them."""
-        self._mains, self._decoders = [], []
-        for process in server.processes():
-            with suppress(psutil.Error):  # a decoder that ended
-                decodes = any(part.endswith("decoder.py") for part in process.cmdline())
-                (self._decoders if decodes else self._mains).append(process)
-
-    def look(self) -> None:
+    def look(self, server: Server) -> None:
         """Update the highest values once."""
-        self.peak = max(self.peak, sum(process.memory_info().rss for process in self._mains))
-        for process in self._decoders:
-            with suppress(psutil.Error):
-                self.decoders = max(self.decoders, process.memory_info().rss)
+        serving_, decoding = 0, 0
+        for process in server.processes():
+            try:
+                size, line = process.memory_info().rss, process.cmdline()
+            except psutil.Error:  # a decoder that ended
+                continue
+            if any(part.endswith("decoder.py") for part in line):
+                decoding = max(decoding, size)
+            else:
+                serving_ += size
+        self.peak, self.decoders = max(self.peak, serving_), max(self.decoders, decoding)
 
 
 @contextmanager
 def watched(server: Server) -> Iterator[Watch]:
     """Measure the server's memory many times a second inside the context."""
     watch, over = Watch(0), threading.Event()
-    watch.find(server)
-    watch.look()
+    watch.look(server)
     watch.before = watch.peak
 
     def look() -> None:
-        for number in itertools.count(1):
-            if over.wait(0.05):
-                return
-            if number % 10 == 0:
-                watch.find(server)
-            watch.look()
+        while not over.wait(0.05):
+            watch.look(server)
 
     thread = threading.Thread(target=look)
     thread.start()
