@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from uuid import UUID
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage, UnitState
@@ -13,27 +15,33 @@ from retllm.db.tables import Job, Unit
 from retllm.queue.claim import Claim, claim_unit
 from retllm.settings import Settings
 
+log = structlog.get_logger(__name__)
 
-def claim_companions(sessions: Sessions, first: Claim, items: int, worker: str, settings: Settings) -> list[Claim]:
-    """Claim ready units of the same stage until they have ``items`` items together with the first one.
+
+def claim_companions(sessions: Sessions, first: Claim, items: int, worker: str, settings: Settings) -> Iterator[Claim]:
+    """Claim ready units of the same stage, one for each step, until they have ``items`` items with the first one.
 
     Jobs of which fewest units are in work come first. A unit that is tried again stays alone: if it ended its worker
-    before, the others would lose an attempt with it each time.
+    before, the others would lose an attempt with it each time. If the database fails, there are no more.
     """
     if items <= 1 or first.attempt > 1:
-        return []
+        return
     left = items - len(first.payload["items"])
-    with transaction(sessions) as session:
-        found = _ready(session, first.stage, left)
-    claimed = []
-    for unit_id, size in found:
-        if left <= 0:
-            break
-        claim = claim_unit(sessions, unit_id, worker, settings)
-        if claim is not None:
-            claimed.append(claim)
-            left -= size
-    return claimed
+    if left <= 0:
+        return
+    try:
+        with transaction(sessions) as session:
+            found = _ready(session, first.stage, left)
+        for unit_id, size in found:
+            if left <= 0:
+                return
+            claim = claim_unit(sessions, unit_id, worker, settings)
+            if claim is not None:
+                left -= size
+                yield claim
+    except sa.exc.SQLAlchemyError as error:
+        # what was claimed is done all the same
+        log.warning("units.not_claimed", reason=str(error))
 
 
 def _ready(session: Session, stage: Stage, limit: int) -> list[sa.Row[UUID, int]]:
@@ -53,4 +61,4 @@ def _ready(session: Session, stage: Stage, limit: int) -> list[sa.Row[UUID, int]
         .where(Unit.run_after <= sa.func.clock_timestamp(), ~Job.cancel_requested)
         .order_by(turn + sa.func.coalesce(in_work.c.units, 0), Unit.job_id)
     )
-    return list(session.execute(query.limit(max(0, limit))))
+    return list(session.execute(query.limit(limit)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from uuid import UUID
 
 import structlog
@@ -113,17 +114,17 @@ def run_units(
         if claim is None:
             return False
         others = claim_companions(context.sessions, claim, items, context.worker, context.settings)
-        _do(context, [claim, *others], function, finisher)
+        _do(context, chain([claim], others), function, finisher)
     return True
 
 
-def _do(context: WorkerContext, claimed: Sequence[Claim], function: UnitsFunction, finisher: Finisher | None) -> None:
-    """Make an attempt of each unit, and end each of them by itself."""
+def _do(context: WorkerContext, claiming: Iterable[Claim], function: UnitsFunction, finisher: Finisher | None) -> None:
+    """Make an attempt of each unit, and end each of them by itself; each has its lease before the next is claimed."""
     began = time.monotonic()
     with ExitStack() as stack:
-        held = []
-        endings = []
-        for claim in claimed:
+        held: list[LeasedUnit] = []
+        endings: list[ExitStack] = []
+        for claim in claiming:
             ATTEMPTS.labels(claim.stage).inc()
             ending = stack.enter_context(ExitStack())
             _current.append(claim)
@@ -134,15 +135,15 @@ def _do(context: WorkerContext, claimed: Sequence[Claim], function: UnitsFunctio
             endings.append(ending)
         try:
             # lines of one unit have its ids, those of several only that of the first
-            with _logged(claimed[0]) if len(claimed) == 1 else structlog.contextvars.bound_contextvars(units=len(held)):
+            with _logged(held[0].claim) if len(held) == 1 else structlog.contextvars.bound_contextvars(units=len(held)):
                 results = function(context, held)
         except Exception as error:
             results = [error] * len(held)
         # each unit is ended below, whatever happens to the others
         stack.pop_all()
     ends = [
-        partial(_end, context, claim, result, ending, began)
-        for claim, result, ending in zip(claimed, results, endings, strict=True)
+        partial(_end, context, unit.claim, result, ending, began)
+        for unit, result, ending in zip(held, results, endings, strict=True)
     ]
     if finisher is not None and any(callable(result) for result in results):
         finisher.run(lambda: _call_all(ends))

@@ -28,6 +28,7 @@ from retllm.errors import (
     NotFound,
     RetllmError,
     ScoreUnreadable,
+    ServerAway,
     StaleClaim,
     StorageUnavailable,
     TooLarge,
@@ -115,10 +116,10 @@ def fine_units(context: WorkerContext, held: Sequence[LeasedUnit], scorer: FineS
     Returns:
         For each unit its last step, which stores the scores, or its error: StaleClaim or JobCancelled between two
         batches; ModelUnsuited if the scorer lacks a layer that the search chose; Conflict if the query's picture can't
-        be read any more.
+        be read any more; ServerAway if the server of the scorer does not answer, so that the unit waits for it.
 
     Raises:
-        ServerAway: the server of the scorer does not answer; the units wait for it.
+        ServerAway: the server does not answer before the first pair.
     """
     scorer.refresh()
     begun = [_begun(context, unit, scorer) for unit in held]
@@ -223,8 +224,10 @@ def _score(context: WorkerContext, scorer: FineScorer, works: Sequence[_Work]) -
     try:
         _score_pairs(context, scorer, [(work, item) for work in works for item in work.items])
     except Exception as error:
-        if len(works) == 1:
-            works[0].error = error
+        # a server that is away is so for all of them
+        if len(works) == 1 or isinstance(error, ServerAway):
+            for work in works:
+                work.error = work.error or error
             return
         log.warning("units.scored_alone", units=len(works), reason=str(error))
         for work in works:

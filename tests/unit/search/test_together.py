@@ -7,20 +7,24 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from tests.unit.job_world import World
 from tests.unit.search.pools import ready_units
 from tests.unit.stand_ins import FakeEmbedder, FakeScorer, index, search, view_of
 
 from retllm.db.enums import JobState, Stage, UnitState
-from retllm.db.session import transaction
-from retllm.errors import ScoreUnreadable
+from retllm.db.session import Sessions, transaction
+from retllm.errors import ScoreUnreadable, ServerAway
 from retllm.fine import Content
 from retllm.history import control
+from retllm.queue import companions
 from retllm.queue.audit import violations
+from retllm.queue.claim import Claim, claim_unit
 from retllm.queue.companions import claim_companions
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit, run_units
 from retllm.search import fine_worker
 from retllm.search.coarse_worker import coarse_unit
+from retllm.settings import Settings
 
 QUERIES = ("red circle", "blue moon", "green tree")
 
@@ -78,7 +82,7 @@ def test_searches_of_which_less_is_in_work_come_first(
 ) -> None:
     first = world.must_claim(ready_units(world, searches[0])[0])
     world.must_claim(ready_units(world, searches[1])[0])
-    claimed = claim_companions(world.sessions, first, 8, "w1", world.settings)
+    claimed = list(claim_companions(world.sessions, first, 8, "w1", world.settings))
     assert [claim.job_id for claim in claimed] == [searches[2], searches[0], searches[1]]
 
 
@@ -128,6 +132,39 @@ def test_a_pair_that_cannot_be_scored_costs_no_other_pair(
         view = view_of(world, key)
         assert view.job.state is JobState.SUCCEEDED
         assert {row.text: row.score for row in view.candidates if row.score is None} == {"blue moon 1": None}
+
+
+def test_a_server_that_is_away_is_asked_once_for_all_units(
+    context: WorkerContext, world: World, searches: list[UUID]
+) -> None:
+    def away() -> None:
+        raise ServerAway("The server is away.")
+
+    scorer = Together(lambda _: (0.7, 0.1))
+    scorer.before = away
+    assert do(context, ready_units(world, searches[0])[0], scorer, 6)
+    assert len(scorer.calls) == 1
+    waiting = [unit for key in searches for unit in world.units(key, Stage.FINE) if unit.error]
+    assert [(unit.state, unit.attempt, unit.error) for unit in waiting] == [
+        (UnitState.READY, 0, "The server is away.")
+    ] * 3
+
+
+def test_if_the_database_fails_in_claiming_more_units_those_that_were_claimed_are_done(
+    context: WorkerContext, world: World, searches: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed: list[UUID] = []
+
+    def claim_one(sessions: Sessions, unit_id: UUID, worker: str, settings: Settings) -> Claim | None:
+        if claimed:
+            raise OperationalError("claim", {}, Exception("the server is restarting"))
+        claimed.append(unit_id)
+        return claim_unit(sessions, unit_id, worker, settings)
+
+    monkeypatch.setattr(companions, "claim_unit", claim_one)
+    assert do(context, ready_units(world, searches[0])[0], Together(lambda _: (0.7, 0.1)), 100)
+    assert sum(states(world, key).count("done") for key in searches) == 2
+    assert sum(states(world, key).count("ready") for key in searches) == 7
 
 
 def test_a_search_that_is_cancelled_in_the_call_loses_only_its_own_scores(
