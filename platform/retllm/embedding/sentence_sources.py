@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from retllm.errors import ModelUnavailable, ModelUnsuited
-from retllm.fine.sources import ModelSource, folder_revision, missing_weights
+from retllm.fine.sources import ModelSource, folder_revision, missing_weights, no_weights, not_downloaded
 
 PREFIX = "st:"
 MODULES = "modules.json"
@@ -313,16 +313,9 @@ def fetch(parsed: SentenceName) -> Path:
     except ModelUnavailable:
         raise
     except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelUnavailable(
-            f"{parsed.full} is not on this machine and could not be downloaded. If the model hub can't be reached from "
-            f"here, copy the model into a folder and use st:local-dir:<folder>. Error of the hub client: {reason}",
-            model=parsed.full,
-        ) from error
+        raise not_downloaded(parsed.full, "use st:local-dir:<folder>", error) from error
     if _missing(folder) is not None:
-        raise ModelUnavailable(
-            f"{parsed.full} has no safetensors weights on the hub; pickle files are never loaded.", model=parsed.full
-        )
+        raise no_weights(parsed.full)
     return folder
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from retllm.embedding import sentence_sources
 from retllm.errors import ModelUnavailable
-from retllm.fine.sources import ModelSource, folder_revision, from_hub
+from retllm.fine.sources import ModelSource, folder_revision, from_hub, no_weights, not_downloaded
 
 CONFIG = "open_clip_config.json"
 #: open_clip prefers these, in this order, to pickle files in the same folder
@@ -179,12 +179,5 @@ def fetch(parsed: Name) -> tuple[Path, str]:
                 continue
             return path, folder_revision(path.parent)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelUnavailable(
-            f"{parsed.full} is not on this machine and could not be downloaded. If the model hub can't be reached from "
-            f"here, copy the model into a folder and use local-dir:<folder>. Error of the hub client: {reason}",
-            model=parsed.full,
-        ) from error
-    raise ModelUnavailable(
-        f"{parsed.full} has no safetensors weights on the hub; pickle files are never loaded.", model=parsed.full
-    )
+        raise not_downloaded(parsed.full, "use local-dir:<folder>", error) from error
+    raise no_weights(parsed.full)

@@ -19,7 +19,7 @@ from retllm.fine.feedforward import FeedForward, read_feed_forward
 from retllm.fine.hooks import Decoder
 from retllm.fine.prepare import Preparer
 from retllm.fine.prompts import Labels
-from retllm.fine.sources import ModelSource, can_load
+from retllm.fine.sources import ModelSource, can_load, not_downloaded
 
 log = structlog.get_logger(__name__)
 
@@ -146,11 +146,7 @@ def _explain(model: str, here: bool, error: Exception) -> ModelUnavailable:
         )
     if here:
         return ModelUnavailable(f"The files of {model} can't be loaded: {reason}", model=model)
-    return ModelUnavailable(
-        f"{model} is not on this machine and could not be downloaded. If the model hub can't be reached from here, "
-        f"copy the model into a folder and give that folder. Error of the hub client: {reason}",
-        model=model,
-    )
+    return not_downloaded(model, "give that folder", error)
 
 
 def _decoder(model: str, module: Any) -> Decoder:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from retllm.errors import ModelUnavailable
+
 Where = Literal["folder", "cache", "download", "nowhere"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -188,3 +190,18 @@ def _add_file(digest: hashlib._Hash, path: Path) -> None:
         for sample in range(_SAMPLES):
             file.seek(sample * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
             digest.update(file.read(_SAMPLE_BYTES))
+
+
+def not_downloaded(name: str, otherwise: str, error: Exception) -> ModelUnavailable:
+    """Return the error for a model that can't be downloaded; ``otherwise`` says how to use a copy of it."""
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return ModelUnavailable(
+        f"{name} is not on this machine and could not be downloaded. If the model hub can't be reached from here, copy "
+        f"the model into a folder and {otherwise}. Error of the hub client: {reason}",
+        model=name,
+    )
+
+
+def no_weights(name: str) -> ModelUnavailable:
+    """Return the error for a model whose weights are not safetensors."""
+    return ModelUnavailable(f"{name} has no safetensors weights on the hub; pickle files are never loaded.", model=name)
