@@ -145,19 +145,7 @@ class ChatScorer(RemoteScorer):
 
     def _asked(self, pair: RemotePair, wording: Wording, wanted: Mapping[int, str]) -> dict[int, float]:
         """Return the probabilities of tokens by their ids, those that the server tells."""
-        try:
-            choice, _ = self._ask(
-                pair,
-                wording,
-                max_tokens=1,
-                logprobs=True,
-                top_logprobs=0,
-                logprob_token_ids=sorted(wanted),
-                return_tokens_as_token_ids=True,
-            )
-            found = dict(listed_tokens(choice))
-        except (Refused, ScoreUnreadable):
-            return {}
+        found = self._named(pair, wording, logprob_token_ids=sorted(wanted))
         return {token: math.exp(found[name]) for token in wanted if (name := f"{_ID}{token}") in found}
 
     def _forced(
@@ -166,25 +154,21 @@ class ChatScorer(RemoteScorer):
         """Ask for each token alone, as the only one that the server may answer; it still tells the true probability."""
         exact: dict[int, float] = {}
         for token in wanted:
-            try:
-                choice, _ = self._ask(
-                    pair,
-                    wording,
-                    max_tokens=1,
-                    logprobs=True,
-                    top_logprobs=0,
-                    allowed_token_ids=[token],
-                    return_tokens_as_token_ids=True,
-                )
-                found = dict(listed_tokens(choice)).get(f"{_ID}{token}")
-            except (Refused, ScoreUnreadable):
-                found = None
-            if found is None:
+            found = self._named(pair, wording, allowed_token_ids=[token])
+            if f"{_ID}{token}" not in found:
                 return {}
-            exact[token] = math.exp(found)
+            exact[token] = math.exp(found[f"{_ID}{token}"])
             if not _plausible(exact.values(), listed):
                 return {}
         return exact
+
+    def _named(self, pair: RemotePair, wording: Wording, **wanted: list[int]) -> dict[str, float]:
+        """Return log-probabilities by the names that have the tokens' ids; empty if the server does not take that."""
+        shown = {"max_tokens": 1, "logprobs": True, "top_logprobs": 0, "return_tokens_as_token_ids": True}
+        try:
+            return dict(listed_tokens(self._ask(pair, wording, **shown, **wanted)[0]))
+        except (Refused, ScoreUnreadable):
+            return {}
 
     #: whether the server can be asked for tokens by their ids, as far as is known
     _tells_ids = True
