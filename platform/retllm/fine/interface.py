@@ -12,7 +12,7 @@ from retllm.fine.scores import PairScore, ScorerInfo
 
 
 class FineScorer(Protocol):
-    """Scores (query, candidate) pairs."""
+    """Scores (query, candidate) pairs; scorers inherit from it."""
 
     @property
     def info(self) -> ScorerInfo:
@@ -47,6 +47,7 @@ class FineScorer(Protocol):
         trace: bool = False,
     ) -> list[PairScore]:
         """Score every candidate against the query, in the given order; see :meth:`score_pairs`."""
+        return self.score_pairs([(query, candidate) for candidate in candidates], injection, mode=mode, trace=trace)
 
     def score_pairs(
         self,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from retllm.fine.engine import Engine
 from retllm.fine.feedforward import FeedForward
 from retllm.fine.fitting import AskedPair, TextFitter
 from retllm.fine.injection import NO_INJECTION, Injection, LayerPlan
+from retllm.fine.interface import FineScorer
 from retllm.fine.model import LoadedModel, load_model
 from retllm.fine.modes import ModeScorer, PendingScores, ScoreTask, make_mode_scorer
 from retllm.fine.modes.traced import score_traced
@@ -43,15 +45,16 @@ _PIXELS_OVER = 2
 
 #: see ``Scorer.pairs_at_once``
 _PASSES = 2
+_CALL_SECONDS = 2.0
 
-#: weight of one pair in the running mean of the lengths
-_WEIGHT = 0.02
+#: weight of the last call in the running means of lengths and of seconds
+_WEIGHT = 0.2
 
 #: number of pairs prepared at a time; limits the memory for decoded pictures
 _WINDOW = 32
 
 
-class Scorer:
+class Scorer(FineScorer):
     """A loaded model that scores pairs; create it with :func:`load_scorer`.
 
     Handles one call at a time: calls from several threads wait for each other.
@@ -78,9 +81,10 @@ class Scorer:
         self._fitter = TextFitter(loaded.preparer, prompts)
         self._splits: bool | None = None
         self._usual_tokens = float(picture_tokens)
+        self._usual_seconds = 0.0
         self._feed_forwards: dict[int, FeedForward] = {}
         self._mode_scorers: dict[Mode, ModeScorer] = {"true_false": make_mode_scorer("true_false", prompts, loaded)}
-        self.info = ScorerInfo(
+        self._info = ScorerInfo(
             model=model,
             revision=loaded.revision,
             prompt_version=prompts.version,
@@ -89,6 +93,11 @@ class Scorer:
             layers=len(loaded.decoder.layers),
             picture_tokens=loaded.preparer.picture_tokens or picture_tokens,
         )
+
+    @property
+    def info(self) -> ScorerInfo:
+        """What the scorer is."""
+        return self._info
 
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         """Return a short stable hash of everything that can change a score, to be stored with each score.
@@ -117,11 +126,14 @@ class Scorer:
 
     @property
     def pairs_at_once(self) -> int:
-        """How many pairs fill the token budget, by the lengths of recent pairs; of two passes.
+        """How many pairs fill the token budget of two passes, by the lengths and the pace of recent pairs.
 
-        The second one is prepared while the device computes the first one.
+        The second pass is prepared while the device computes the first one. On a slow device they are fewer, so that
+        results appear and a search can be cancelled every few seconds.
         """
-        return max(1, _PASSES * self._token_budget // max(1, round(self._usual_tokens)))
+        fitting = _PASSES * self._token_budget // max(1, round(self._usual_tokens))
+        in_time = _CALL_SECONDS / self._usual_seconds if self._usual_seconds else fitting
+        return max(1, min(fitting, int(in_time)))
 
     @cached_property
     def least_pixels(self) -> int:
@@ -135,18 +147,6 @@ class Scorer:
             return 0
         # more than the pixels of the picture where it is padded, or counts as two frames of a film
         return math.ceil(_PIXELS_OVER * pixels.numel() / 3 / int(tokens) * self.info.picture_tokens)
-
-    def score(
-        self,
-        query: Content,
-        candidates: Sequence[Content],
-        injection: Injection | None = None,
-        *,
-        mode: Mode = "true_false",
-        trace: bool = False,
-    ) -> list[PairScore]:
-        """Score every candidate against the query, in the given order; see :meth:`score_pairs`."""
-        return self.score_pairs([(query, candidate) for candidate in candidates], injection, mode=mode, trace=trace)
 
     def score_pairs(
         self,
@@ -177,6 +177,7 @@ class Scorer:
         """
         injection = Injection() if injection is None else injection
         plan = injection.plan(self.info.layers)
+        began = time.monotonic()
         with self._lock, torch.inference_mode():
             for number in plan.injectable:
                 if number not in self._feed_forwards:
@@ -203,9 +204,14 @@ class Scorer:
                     self._features.keep_only(needed)
             self._features.keep_only(set())
             found = [score for read in pending for score in read()]
-        for score in found:
-            self._usual_tokens += _WEIGHT * (score.tokens - self._usual_tokens)
+        if found:
+            self._learn(sum(score.tokens for score in found) / len(found), (time.monotonic() - began) / len(found))
         return found
+
+    def _learn(self, tokens: float, seconds: float) -> None:
+        """Remember the length and the seconds of a pair, for :attr:`pairs_at_once`."""
+        self._usual_tokens += _WEIGHT * (tokens - self._usual_tokens)
+        self._usual_seconds += _WEIGHT * (seconds - self._usual_seconds) if self._usual_seconds else seconds
 
     def _remark(self, pair: AskedPair) -> str | None:
         """Return what of a pair was changed for the model; its pictures have been prepared."""

@@ -145,6 +145,39 @@ def test_only_the_pixels_of_the_query_are_kept_between_windows(qwen: Scorer, mon
         assert_same_score(score, found[at % 9])
 
 
+def test_as_many_pairs_are_asked_for_as_fit_two_passes_and_take_some_seconds(
+    scorer_of: Callable[[str], Scorer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = scorer_of("qwen2_5_vl")
+    now = [0.0]
+    monkeypatch.setattr("retllm.fine.scorer.time.monotonic", lambda: now[0])
+
+    def score_pairs_for(seconds: float) -> None:
+        """Let the clock show so many seconds for each pair."""
+        read = Scorer._remark
+
+        def remark(self: Scorer, pair: Any) -> str | None:
+            now[0] += seconds
+            return read(self, pair)
+
+        monkeypatch.setattr(Scorer, "_remark", remark)
+        for _ in range(40):
+            scores = scorer.score(QUERIES["text"], candidates()[:2], OFF)
+        tokens.append(sum(score.tokens for score in scores) / 2)
+        monkeypatch.setattr(Scorer, "_remark", read)
+
+    tokens: list[float] = []
+    scorer = Scorer("new", loaded.loaded, loaded.prompts, 1000, 64, 0, 0)
+    assert scorer.pairs_at_once == 2 * 1000 // 64
+    score_pairs_for(0.001)
+    assert scorer.pairs_at_once == pytest.approx(2 * 1000 / tokens[-1], abs=1)
+    score_pairs_for(0.5)
+    assert scorer.pairs_at_once in (3, 4)
+    score_pairs_for(60)
+    assert scorer.pairs_at_once == 1
+    loaded._features.attach()
+
+
 def test_no_candidates_give_no_scores(qwen: Scorer) -> None:
     assert qwen.score(QUERIES["text"], []) == []
 

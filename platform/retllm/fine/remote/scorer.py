@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from retllm.errors import InvalidInput, ModelUnavailable, ModelUnsuited, ScoreUnreadable, ServerAway
 from retllm.fine.content import Content
 from retllm.fine.injection import NO_INJECTION, Injection
+from retllm.fine.interface import FineScorer
 from retllm.fine.prompts import Mode, load_prompts
 from retllm.fine.remote.client import Client, Refused
 from retllm.fine.remote.contents import PIXELS_OF_TOKEN, data_url
@@ -44,7 +45,7 @@ class RemotePair:
     urls: dict[str, str]
 
 
-class RemoteScorer(ABC):
+class RemoteScorer(FineScorer, ABC):
     """A scorer whose model a server runs. Connects when it is first used.
 
     Args:
@@ -145,18 +146,6 @@ class RemoteScorer(ABC):
     def pairs_at_once(self) -> int:
         """See :class:`retllm.fine.interface.FineScorer`."""
         return self._requests
-
-    def score(
-        self,
-        query: Content,
-        candidates: Sequence[Content],
-        injection: Injection | None = None,
-        *,
-        mode: Mode = "true_false",
-        trace: bool = False,
-    ) -> list[PairScore]:
-        """Score every candidate against the query, in the given order; see :meth:`score_pairs`."""
-        return self.score_pairs([(query, candidate) for candidate in candidates], injection, mode=mode, trace=trace)
 
     def score_pairs(
         self,
