@@ -37,9 +37,9 @@ from retllm_web.http.services import services
 
 MAX_WAIT = 60.0
 """Seconds that a request waits at most for the outcomes of its files."""
-_POLL_SECONDS = (0.02, 0.5)
+_POLL_SECONDS = (0.01, 0.5)
 # a pause between two looks is this share of the time waited, so that an answer comes little later than its outcomes
-_POLL_SHARE = 0.1
+_POLL_SHARE = 0.05
 Value = TypeVar("Value")
 
 BATCH = 32
