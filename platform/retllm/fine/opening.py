@@ -28,6 +28,7 @@ def open_scorer(settings: Settings) -> FineScorer:
             prefix_bytes=settings.prefix_cache_bytes,
             visual_bytes=settings.visual_cache_bytes,
             picture_source=settings.picture_source,
+            profile=settings.profile,
         )
     from retllm.fine.remote.chat import ChatScorer
     from retllm.fine.remote.client import Client
@@ -35,6 +36,7 @@ def open_scorer(settings: Settings) -> FineScorer:
 
     client = Client(address, settings.scorer_key, settings.scorer_requests, settings.scorer_seconds)
     kind = ChatScorer if address.protocol == "openai" else RerankScorer
-    scorer = kind(address, client, settings.picture_tokens, settings.scorer_requests, settings.picture_source)
+    requests, source = settings.scorer_requests, settings.picture_source
+    scorer = kind(address, client, settings.picture_tokens, requests, source, settings.profile)
     scorer.refresh()
     return scorer

@@ -87,7 +87,7 @@ class Scorer(FineScorer):
         self._info = ScorerInfo(
             model=model,
             revision=loaded.revision,
-            prompt_version=prompts.version,
+            prompt_version=prompts.title,
             device=str(loaded.module.device),
             dtype=str(loaded.module.dtype).removeprefix("torch."),
             layers=len(loaded.decoder.layers),
@@ -112,7 +112,7 @@ class Scorer(FineScorer):
             "arithmetic": _ARITHMETIC,
             "model": None if folder else self.info.model,
             "revision": self.info.revision,
-            "prompts": self.info.prompt_version,
+            "prompts": self._prompts.version,
             "mode": mode,
             "injection": injection.as_json() if injection.active else None,
             "dtype": self.info.dtype,
@@ -297,6 +297,7 @@ def load_scorer(
     prefix_bytes: int = default_of("prefix_cache_bytes"),
     visual_bytes: int = default_of("visual_cache_bytes"),
     picture_source: str = "original",
+    profile: str | None = None,
 ) -> Scorer:
     """Load an image-text-to-text model as a scorer.
 
@@ -310,9 +311,10 @@ def load_scorer(
         prefix_bytes: size of the cache of image prefixes (keys and values); 0 disables it.
         visual_bytes: size of the cache of projected visual tokens; 0 disables it.
         picture_source: what the pictures to score are (``Settings.picture_source``); part of the version.
+        profile: a profile of this package or a file (:mod:`retllm.profiles`); None for that of the model's family.
 
     Raises:
-        InvalidInput: a budget is not positive.
+        InvalidInput: a budget is not positive, or the profile can't be used.
         ModelUnavailable: the model can't be loaded here; the message says what to do.
         ModelUnsuited: the model is loaded but can't be used as a scorer.
     """
@@ -320,7 +322,8 @@ def load_scorer(
         if budget < 1:
             raise InvalidInput(f"{field} must be 1 or more, not {budget}.", field=field)
     chosen = pick_device(device)
-    loaded = load_model(model, revision, chosen, pick_dtype(dtype, chosen), picture_tokens)
+    precision = pick_dtype(dtype, chosen)
+    loaded = load_model(model, revision, chosen, precision, picture_tokens, load_prompts(), profile)
     return Scorer(
-        model, loaded, load_prompts(), token_budget, picture_tokens, prefix_bytes, visual_bytes, picture_source
+        model, loaded, loaded.prompts, token_budget, picture_tokens, prefix_bytes, visual_bytes, picture_source
     )
