@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -205,17 +205,14 @@ def parse_profile(text: str, name: str, file: str) -> Profile:
         BadProfile: it has a mistake.
     """
     try:
-        return Profile.model_validate({"name": name, **_without_name(tomllib.loads(text))})
+        data = tomllib.loads(text)
+        if "name" in data:
+            raise BadProfile(f'The profile {file}: remove the key "name"; a profile has the name of its file')
+        return Profile.model_validate({"name": name, **data})
     except tomllib.TOMLDecodeError as error:
         raise BadProfile(f"The profile {file} is not valid TOML: {error}. Correct that place") from error
     except ValidationError as error:
         raise BadProfile(f"The profile {file}: {_sentence(error)}") from error
-
-
-def _without_name(data: dict[str, Any]) -> dict[str, Any]:
-    if "name" in data:
-        raise BadProfile('A profile has the name of its file: remove the key "name"')
-    return data
 
 
 def _sentence(error: ValidationError) -> str:
