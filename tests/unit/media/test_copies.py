@@ -183,7 +183,9 @@ def test_a_copy_that_was_lost_or_has_another_size_is_made_again(
     assert [key.rpartition("/")[2] for key in stored()] == ["copy-600.jpg", "original", "thumbnail.webp"]
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"x" * len(data)])
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"x" * len(data)]
+)
 def test_a_damaged_copy_is_made_again(
     ingest: Ingest,
     items: Items,
