@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 _NAMES = {
     "published_shape": "the published code's shape of work",
     "pair_by_pair": "pair by pair, last position only",
+    "cross_encoder": "sentence-transformers' cross-encoder",
+    "forward": "limit: the forward pass alone",
     "cold": "this platform, pictures not seen before",
     "warm": "this platform, pictures seen before",
 }
-
+_BASES = {"published_shape": "published shape", "cross_encoder": "cross-encoder", "forward": "limit"}
 
 _INDEX_NAMES = {
     "forward": "limit: the model alone",
@@ -65,9 +68,10 @@ def fine(
     scope: str | None,
     as_json: bool,
 ) -> None:
-    """Measure the fine stage in pairs per second, beside the published code's shape of work and pair by pair.
+    """Measure the fine stage in pairs per second, beside what else people would use, and beside its limit.
 
-    Without --model the weights are random, which does not affect the speed.
+    The cross-encoder of sentence-transformers is measured if the extra "sentence" is installed. Without --model the
+    weights are random, which does not affect the speed.
     """
     if width % 64:
         raise InvalidInput(f"--width must be a multiple of 64, not {width}.", field="width")
@@ -82,16 +86,13 @@ def fine(
     )
     for direction, title in (("t2i", "text to image"), ("i2t", "image to text")):
         speeds = result[direction]
+        bases = [one for one in _BASES if one in speeds]
         rows = [
-            (
-                name,
-                f"{speeds[way]:.2f}",
-                f"{speeds[way] / speeds['published_shape']:.2f}",
-                f"{speeds[way] / speeds['pair_by_pair']:.2f}",
-            )
+            (name, *(f"{number:.2f}" for number in (speeds[way], *(speeds[way] / speeds[one] for one in bases))))
             for way, name in _NAMES.items()
+            if way in speeds
         ]
-        show.table((title, "pairs/s", "x published shape", "x pair by pair"), rows)
+        show.table((title, "pairs/s", *(f"x {_BASES[one]}" for one in bases)), rows)
 
 
 def _tool(name: str) -> Any:
@@ -114,13 +115,15 @@ def _injection(trigger: str, scope: str | None) -> Injection:
 
 def _measured(model: str | None, size: Any, k: int, rounds: int, device: str, injection: Injection) -> dict[str, Any]:
     from retllm.bench.fine import captions, measure_fine
+    from retllm.bench.rivals import CrossEncoder
     from retllm.fine import load_scorer
 
     with tempfile.TemporaryDirectory() as folder:
         if model is None:
             _tool("random_model").save_random_model(Path(folder), size, captions(40, 0))
         scorer = load_scorer(model or folder, device=device)
-        speed = measure_fine(scorer, k, size.picture, rounds, injection)
+        rival = CrossEncoder(scorer) if importlib.util.find_spec("sentence_transformers") else None
+        speed = measure_fine(scorer, k, size.picture, rounds, injection, rival)
         parameters = sum(parameter.numel() for parameter in scorer.loaded.module.parameters())
     return speed.as_json(parameters)
 

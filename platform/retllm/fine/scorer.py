@@ -272,6 +272,11 @@ class Scorer(FineScorer):
         return self._loaded
 
     @property
+    def token_budget(self) -> int:
+        """The maximum number of tokens in one forward pass."""
+        return self._token_budget
+
+    @property
     def prompts(self) -> Prompts:
         """The questions to the model."""
         return self._prompts
