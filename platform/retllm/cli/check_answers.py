@@ -16,6 +16,7 @@ from retllm.fine.content import Content
 from retllm.fine.injection import NO_INJECTION
 from retllm.fine.interface import FineScorer
 from retllm.fine.prompts import Mode
+from retllm.fine.written import quoted
 
 Finding = tuple[Literal["ok", "warning", "failed"], str, str]
 """The state, the finding, and the advice, which is empty if all is well."""
@@ -60,7 +61,9 @@ def inspect_answers(scorer: FineScorer, mode: Mode) -> list[Finding]:
         errors = next(score.error for score in scores if score.error is not None)
         return [("failed", f"Of {len(pairs)} known pairs, {len(pairs) - len(told)} have no score: {errors}", _TEMPLATE)]
     masses = [score.mass for score in scores if score.mass is not None]
-    found = [*_flat(told), *_beside_labels(masses), *_mixed_up(told[:_PICTURES], told[_PICTURES:])]
+    found = [*_flat(told), *_mixed_up(told[:_PICTURES], told[_PICTURES:])]
+    if masses and median(masses) < _LABELS:
+        found.append(_beside_labels(masses, scorer.says(*pairs[0]) if mode == "true_false" else None))
     right, wrong = (median(score for score, _ in half) for half in (told[:_PICTURES], told[_PICTURES:]))
     well = f"Of {len(pairs)} known pairs, right ones have {right:.4f} and wrong ones {wrong:.4f} (medians)."
     return found or [("ok", well, "")]
@@ -84,14 +87,14 @@ def _flat(told: _Told) -> list[Finding]:
     return [("warning", message, _TEMPLATE)]
 
 
-def _beside_labels(masses: Sequence[float]) -> list[Finding]:
-    if not masses or (mass := median(masses)) >= _LABELS:
-        return []
+def _beside_labels(masses: Sequence[float], says: str | None) -> Finding:
     message = (
-        f"The labels are not what the model wants to say: it gives both together a probability of {mass:.4f} (median "
-        f"of {len(masses)} known pairs)."
+        f"The labels are not what the model wants to say: it gives both together a probability of {median(masses):.4f} "
+        f"(median of {len(masses)} known pairs)."
     )
-    return [("warning", message, f"Use a profile with the answers that it was trained to give. {_TEMPLATE}")]
+    if says is not None:
+        message += f" Its own answer begins with {quoted(says)}."
+    return "warning", message, f"Use a profile with the answers that it was trained to give. {_TEMPLATE}"
 
 
 def _mixed_up(right: _Told, wrong: _Told) -> list[Finding]:

@@ -268,11 +268,12 @@ def check_scorer(settings: Settings) -> Check:
     if settings.remote_scorer is not None:
         return _check_remote(settings, settings.remote_scorer.api)
     from retllm.fine import can_load
-    from retllm.fine.sources import decoder_layers, profile_of
+    from retllm.fine.opening import configured_profile
+    from retllm.fine.sources import decoder_layers
 
     source = can_load(settings.scorer_name, settings.scorer_revision)
     found = _model("scorer", source, "RETLLM_SCORER")
-    profile = profile_of(settings.scorer_name, settings.scorer_revision, settings.profile)
+    profile = configured_profile(settings)
     if found.state == "ok":
         most = min(settings.picture_tokens, (profile and profile.picture_tokens) or settings.picture_tokens)
         found = replace(found, message=f"{found.message} A picture has at most {most:,} visual tokens.")

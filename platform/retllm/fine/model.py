@@ -112,13 +112,11 @@ def load_model(
     found = source.revision or getattr(module.config, "_commit_hash", None) or revision or "unknown"
     log.info("model_loaded", model=model, revision=found, device=str(device), dtype=str(dtype))
     text_config = module.config.get_text_config()
-    chosen = _profile(profile, model, module.config, processor)
-    prompts = with_profile(prompts, chosen)
+    prompts = with_profile(prompts, _profile(profile, model, module.config, processor))
     limit = getattr(text_config, "max_position_embeddings", None)
     preparer = Preparer(model, processor, limit, prompts.system, prompts.template_arguments)
     image_token = _image_token(model, module.config)
-    most = min(picture_tokens, chosen.picture_tokens or picture_tokens)
-    preparer.limit_pictures(most, module.config, image_token)
+    preparer.limit_pictures(prompts.budget(picture_tokens), module.config, image_token)
     if not _takes_smallest(module, preparer):
         preparer.pad_smallest()
     return LoadedModel(

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from retllm.fine.interface import FineScorer
+from retllm.fine.sources import profile_of
+from retllm.profiles import Profile, choose_profile, names_of
 from retllm.settings import Settings
+
+
+def configured_profile(settings: Settings) -> Profile | None:
+    """Return the profile of the configured scorer without loading it; None if it is not known on this machine."""
+    address = settings.remote_scorer
+    if address is None:
+        return profile_of(settings.scorer_name, settings.scorer_revision, settings.profile)
+    if address.protocol == "rerank":
+        return None
+    return choose_profile(settings.profile, None, names_of(address.model))
 
 
 def open_scorer(settings: Settings) -> FineScorer:

@@ -43,6 +43,7 @@ class Prompts:
         instruction: takes the place of ``{instruction}``.
         of_labels: whether the score of ``true_false`` is the positive label's share of both labels, not of all answers.
         modes: those in which the model may be asked.
+        picture_tokens: maximum number of visual tokens of a picture by the profile; not part of the version.
         profile: the name of the profile.
     """
 
@@ -55,12 +56,17 @@ class Prompts:
     instruction: str = ""
     of_labels: bool = False
     modes: tuple[Mode, ...] = ("true_false", "verbalized", "choice")
+    picture_tokens: int | None = None
     profile: str = "standard"
 
     @property
     def title(self) -> str:
         """The version and the profile, for people and for records."""
         return f"{self.version}, profile {self.profile}"
+
+    def budget(self, picture_tokens: int) -> int:
+        """Return the maximum number of visual tokens of a picture, if ``picture_tokens`` is the configured one."""
+        return min(picture_tokens, self.picture_tokens or picture_tokens)
 
     def check_mode(self, mode: Mode) -> None:
         """Check that the model may be asked in a mode.
@@ -157,7 +163,7 @@ def with_profile(prompts: Prompts, profile: Profile) -> Prompts:
     if changed != prompts:
         digest = hashlib.sha256(json.dumps(asdict(changed), sort_keys=True).encode()).hexdigest()[:8]
         changed = replace(changed, version=f"{prompts.version}+{digest}")
-    return replace(changed, profile=profile.name)
+    return replace(changed, picture_tokens=profile.picture_tokens, profile=profile.name)
 
 
 @cache

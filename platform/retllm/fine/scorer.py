@@ -18,7 +18,7 @@ from PIL import Image
 from retllm.errors import InvalidInput
 from retllm.fine.content import Content, Picture
 from retllm.fine.device import pick_device, pick_dtype
-from retllm.fine.engine import Engine
+from retllm.fine.engine import Engine, Prompt
 from retllm.fine.feedforward import FeedForward
 from retllm.fine.fitting import AskedPair, TextFitter
 from retllm.fine.injection import NO_INJECTION, Injection, LayerPlan
@@ -26,6 +26,7 @@ from retllm.fine.interface import FineScorer
 from retllm.fine.model import LoadedModel, load_model
 from retllm.fine.modes import ModeScorer, PendingScores, ScoreTask, make_mode_scorer
 from retllm.fine.modes.traced import score_traced
+from retllm.fine.modes.verbalized import most_likely
 from retllm.fine.prefix import PrefixCache
 from retllm.fine.prompts import Mode, Prompts, load_prompts
 from retllm.fine.scores import PairScore, ScorerInfo
@@ -207,6 +208,15 @@ class Scorer(FineScorer):
         if found:
             self._learn(sum(score.tokens for score in found) / len(found), (time.monotonic() - began) / len(found))
         return found
+
+    def says(self, query: Content, candidate: Content) -> str | None:
+        """See :class:`retllm.fine.interface.FineScorer`."""
+        asked = Prompt(0, self._prompts.message("true_false", query, candidate))
+        with self._lock, torch.inference_mode(), self._loaded.preparer.pictures_once():
+            (answer,) = (
+                self._engine(NO_INJECTION, NO_INJECTION.plan(self.info.layers)).answer([asked], most_likely).read()
+            )
+        return self._loaded.preparer.decode([int(answer.values[0])]).strip() or None
 
     def _learn(self, tokens: float, seconds: float) -> None:
         """Remember the length and the seconds of a pair, for :attr:`pairs_at_once`."""

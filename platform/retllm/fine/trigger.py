@@ -37,6 +37,13 @@ def label_odds(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     return odds
 
 
+def label_mass(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return (b,) float32, the probability of all ``labels`` (n,) together; ``logits`` as for :func:`label_odds`."""
+    logits = logits.float()
+    mass: Tensor = (logits[:, labels].logsumexp(dim=-1) - logits.logsumexp(dim=-1)).exp()
+    return mass
+
+
 def label_probability(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the score and the uncertainty at the last position (method section 3; RetLLM eq. 2 and 7).
 

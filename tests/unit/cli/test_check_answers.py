@@ -33,6 +33,10 @@ class Told:
         found = [self._answer(place, place < 6) for place in range(len(pairs))]
         return [PairScore(p, math.log(p / (1 - p)), 0.1, None, None, 9, mass=mass) for p, mass in found]
 
+    def says(self, query: Content, candidate: Content) -> str:
+        assert (query.text, candidate.text) == (CAPTIONS[0], None)
+        return "yes"
+
 
 def warnings(answer: Callable[[int, bool], tuple[float, float | None]]) -> list[str]:
     found = inspect_answers(Told(answer), "true_false")  # type: ignore[arg-type]  # a part of a scorer
@@ -60,7 +64,7 @@ def test_labels_that_the_model_does_not_say_are_told() -> None:
     (beside,) = warnings(lambda place, right: (0.03 if right else 0.01, 0.04 if place else 0.9))
     assert beside == (
         "The labels are not what the model wants to say: it gives both together a probability of 0.0400 (median of 12 "
-        "known pairs)."
+        'known pairs). Its own answer begins with "yes".'
     )
 
 
@@ -98,7 +102,8 @@ def test_the_shipped_model_answers_and_one_that_is_asked_wrongly_does_not(
     scorer, *found = doctor()
     assert "Its profile is wrong." in scorer["message"]
     assert {one["state"] for one in found} == {"warning"}
-    assert any("labels are not what the model wants to say" in one["message"] for one in found)
+    (beside,) = (one["message"] for one in found if "labels are not what the model wants to say" in one["message"])
+    assert beside.endswith('Its own answer begins with "True".')
 
 
 def test_a_mode_that_the_profile_lacks_fails_before_any_search() -> None:

@@ -99,6 +99,25 @@ def test_the_score_of_a_reranker_is_the_share_of_yes(reranker: Scorer) -> None:
         assert score.mass == pytest.approx(float(logits.softmax(0)[[yes[0], no[0]]].sum()), abs=1e-5)
 
 
+def test_a_reranker_computes_a_common_beginning_once_and_exactly(reranker: Scorer) -> None:
+    """The query's picture and the system turn before it are the same for all candidates."""
+    query, texts = Content(image=PICTURES[0]), [Content(text=text) for text in ("a red square", "assistant", "?", "a")]
+    together = reranker.score(query, texts, OFF)
+    with reranker.bare():
+        alone = [reranker.score(query, [text], OFF)[0] for text in texts]
+    assert [one.log_odds for one in together] == pytest.approx([one.log_odds for one in alone], abs=1e-3)
+    assert reranker._splits
+
+
+def test_what_a_model_says_itself_begins_with_its_likeliest_token(reranker: Scorer) -> None:
+    query, candidate = Content(text="a red square"), Content(text="a circle")
+    preparer = reranker.loaded.preparer
+    inputs = preparer._processor(text=[as_qwen(query, candidate)], return_tensors="pt")
+    with torch.inference_mode():
+        token = int(reranker.loaded.module(**inputs).logits[0, -1].argmax())
+    assert reranker.says(query, candidate) == (preparer.decode([token]).strip() or None)
+
+
 def test_a_reranker_has_no_other_modes(reranker: Scorer) -> None:
     for mode in ("verbalized", "choice"):
         with pytest.raises(ModelUnsuited, match=f"The profile {RERANKER} of the scorer has no mode {mode}: use true_"):
@@ -257,16 +276,25 @@ def test_a_server_is_asked_by_the_same_profile(small: SmallModel, server: Scorin
     assert all(body["messages"][0] == system and len(body["messages"]) == 2 for body in asked)
     assert all(body["chat_template_kwargs"] == {"enable_thinking": True} for body in asked)
     assert scorer.info.prompt_version.endswith(", profile mine")
+    assert scorer.says(query, candidates[0]) == small.scorer.says(query, candidates[0])
     plain = open_scorer(Settings(scorer=f"openai+{server.root}#{MODEL}"))
     assert plain.info.prompt_version == "2, profile standard"
     assert plain.version(OFF) != scorer.version(OFF)
+
+
+def test_a_reranker_behind_its_own_endpoint_has_the_question_of_the_server(server: ScoringServer) -> None:
+    scorer = open_scorer(Settings(scorer=f"rerank+{server.root}#{MODEL}"))
+    assert scorer.info.prompt_version == "2, profile of the server"
+    assert scorer.says(Content(text="Q"), Content(text="C")) is None
 
 
 @pytest.mark.parametrize("told", ["id", "root"])
 def test_a_server_that_names_the_reranker_is_asked_as_one(server: ScoringServer, told: str) -> None:
     name = "Qwen/Qwen3-VL-Reranker-8B"
     server.entry[told] = name
-    scorer = open_scorer(Settings(scorer=f"openai+{server.root}#{name if told == 'id' else MODEL}"))
+    settings = Settings(scorer=f"openai+{server.root}#{name if told == 'id' else MODEL}", picture_tokens=4000)
+    scorer = open_scorer(settings)
+    assert scorer.info.picture_tokens == 1800
     assert scorer.info.prompt_version.endswith(f", profile {RERANKER}")
     # the small model is none, so only the questions are looked at
     scorer.score(Content(text="Q"), [Content(text="C")], OFF)

@@ -14,7 +14,7 @@ from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable
 from retllm.fine.odds import binary_entropy, log_sigmoid, mean_log_odds
 from retllm.fine.prompts import Prompts, Wording
 from retllm.fine.scores import PairScore
-from retllm.fine.trigger import label_odds, label_probability
+from retllm.fine.trigger import label_mass, label_odds
 
 
 class Choice:
@@ -57,7 +57,7 @@ class Choice:
     def _read(self, logits: Tensor) -> Tensor:
         """Return the log-odds of the first letter against the second, and the probability of both, in all spellings."""
         odds = finite_or_nan(logits.float(), label_odds(logits, self._first, self._second))
-        mass = label_probability(logits, torch.cat([self._first, self._second]))[0]
+        mass = label_mass(logits, torch.cat([self._first, self._second]))
         return torch.stack([odds, mass], dim=1)
 
 

@@ -14,7 +14,7 @@ from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable
 from retllm.fine.odds import binary_entropy, log_sigmoid
 from retllm.fine.prompts import Prompts, Wording
 from retllm.fine.scores import PairScore
-from retllm.fine.trigger import label_odds, label_probability
+from retllm.fine.trigger import label_mass, label_odds, label_probability
 
 
 class TrueFalse:
@@ -46,11 +46,10 @@ class TrueFalse:
         return lambda: [_pair_score(ask, answer, of_labels) for ask, answer in zip(asks, pending.read(), strict=True)]
 
     def _read(self, logits: Tensor) -> Tensor:
-        mass = label_probability(logits, self._both)[0]
         score, log_odds, entropy = label_probability(logits, self._positive)
         if self._prompts.of_labels:
             log_odds = finite_or_nan(logits.float(), label_odds(logits, self._positive, self._negative))
-        return torch.stack([score, log_odds, entropy, mass], dim=1)
+        return torch.stack([score, log_odds, entropy, label_mass(logits, self._both)], dim=1)
 
 
 def _pair_score(ask: Prompt, answer: PromptAnswer, of_labels: bool) -> PairScore:

@@ -9,6 +9,7 @@ from functools import cache, cached_property
 from typing import Any, ClassVar
 
 from retllm.errors import ModelUnavailable, ScoreUnreadable, ServerFailed
+from retllm.fine.content import Content
 from retllm.fine.odds import binary_entropy, clipped_log_odds, log_sigmoid, mean_log_odds
 from retllm.fine.prompts import Labels, Mode, Prompts, Wording, load_prompts, with_profile
 from retllm.fine.remote.answers import ROUNDING, TOP, Bounds, Listed, as_listed, listed_tokens
@@ -47,7 +48,6 @@ class ChatScorer(RemoteScorer):
         return f"{self._address.api}/models"
 
     def _score_pair(self, pair: RemotePair, mode: Mode) -> PairScore:
-        self.prompts.check_mode(mode)
         if mode == "verbalized":
             return self._verbalized(pair)
         if mode == "choice":
@@ -93,6 +93,12 @@ class ChatScorer(RemoteScorer):
             remark=bounds.remark(),
             mass=min(_mass(first, labels), _mass(second, labels)),
         )
+
+    def says(self, query: Content, candidate: Content) -> str | None:
+        """See :class:`retllm.fine.interface.FineScorer`."""
+        pair = RemotePair(query, candidate, self._urls(query, 0) | self._urls(candidate, 0))
+        message = self._ask(pair, "true_false", max_tokens=1)[0].get("message")
+        return str((message.get("content") if isinstance(message, dict) else None) or "") or None
 
     def _verbalized(self, pair: RemotePair) -> PairScore:
         choice, tokens = self._ask(pair, "verbalized", max_tokens=MAX_NEW_TOKENS)

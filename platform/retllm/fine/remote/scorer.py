@@ -70,7 +70,7 @@ class RemoteScorer(FineScorer, ABC):
     ) -> None:
         self._address = address
         self._client = client
-        self._picture_tokens = picture_tokens
+        self._configured_tokens = picture_tokens
         self._requests = requests
         self._picture_source = picture_source
         self._profile = profile
@@ -132,6 +132,10 @@ class RemoteScorer(FineScorer, ABC):
         return load_prompts()
 
     @property
+    def _picture_tokens(self) -> int:
+        return self.prompts.budget(self._configured_tokens)
+
+    @property
     def least_pixels(self) -> int:
         """See :class:`retllm.fine.interface.FineScorer`."""
         return _PIXELS_OVER * PIXELS_OF_TOKEN * self._picture_tokens
@@ -175,6 +179,7 @@ class RemoteScorer(FineScorer, ABC):
             raise ModelUnsuited("A scorer on a server does not tell what its layers do: omit the trace.")
         if mode not in self.modes:
             raise ModelUnsuited(f"The scorer {self._address.name} has no mode {mode}.")
+        self.prompts.check_mode(mode)
         before = self.served
         # a query's picture is encoded once for all its candidates
         queries: dict[int, dict[str, str]] = {}
