@@ -228,13 +228,14 @@ def test_the_picture_budget_is_at_most_that_of_the_profile(model_folder: Callabl
 
 def test_a_system_turn_counts_when_texts_are_shortened(model_folder: Callable[[str], Path], tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
-    mine.write_text(f'system = "{"a red square " * 8}"', encoding="utf-8")
+    # letters that the small tokenizer knows in no longer token
+    mine.write_text(f'system = "{"zqxj" * 108}"', encoding="utf-8")
     scorer = load_scorer(str(model_folder("qwen2_5_vl")), device="cpu", profile=str(mine))
     limit = scorer.loaded.preparer.limit
     assert limit is not None
-    for words in range(1, 100, 3):
-        (score,) = scorer.score(Content(text="a red " * words), [Content(text="a")], OFF)
-        assert score.tokens <= limit
+    scores = [scorer.score(Content(text="zqxj" * times), [Content(text="a")], OFF)[0] for times in range(1, 40, 2)]
+    assert all(score.tokens <= limit for score in scores)
+    assert {score.remark is None for score in scores} == {True, False}
 
 
 # scorers on a server
