@@ -254,6 +254,8 @@ class Settings(ModelSettings):
             raise ValueError("a scorer on a server can't re-inject visual tokens: unset RETLLM_TRIGGER")
         if self.scorer_revision is not None:
             raise ValueError("a scorer on a server has the revision that it says: unset RETLLM_SCORER_REVISION")
+        if address.protocol == "rerank" and self.profile is not None:
+            raise ValueError("a reranker on a server has its own question: unset RETLLM_PROFILE")
         if address.protocol == "rerank" and self.mode != "true_false":
             raise ValueError(f"a reranker on a server has no mode {self.mode}: unset RETLLM_MODE")
         if self.scorer_key and not (self.scorer_key.isascii() and self.scorer_key.isprintable()):

@@ -29,6 +29,7 @@ from retllm.stack.network import choose_port
 
 if TYPE_CHECKING:
     from retllm.fine import ModelSource
+    from retllm.profiles import Profile
 
 State = Literal["ok", "warning", "failed"]
 
@@ -267,13 +268,19 @@ def check_scorer(settings: Settings) -> Check:
     if settings.remote_scorer is not None:
         return _check_remote(settings, settings.remote_scorer.api)
     from retllm.fine import can_load
+    from retllm.fine.opening import configured_profile
     from retllm.fine.sources import decoder_layers
 
     source = can_load(settings.scorer_name, settings.scorer_revision)
     found = _model("scorer", source, "RETLLM_SCORER")
+    profile = configured_profile(settings)
     if found.state == "ok":
-        message = f"{found.message} A picture has at most {settings.picture_tokens:,} visual tokens."
-        found = replace(found, message=message)
+        most = min(settings.picture_tokens, (profile and profile.picture_tokens) or settings.picture_tokens)
+        found = replace(found, message=f"{found.message} A picture has at most {most:,} visual tokens.")
+    if profile is not None:
+        found = replace(found, message=f"{found.message} {_about(profile)}")
+        if settings.mode not in profile.modes:
+            return Check("scorer", "failed", found.message, f"Set RETLLM_MODE to {' or '.join(profile.modes)}.")
     layers = decoder_layers(settings.scorer_name, settings.scorer_revision)
     if settings.trigger == "fixed" and layers is not None and (settings.fixed_layer or 0) >= layers:
         return Check(
@@ -285,6 +292,17 @@ def check_scorer(settings: Settings) -> Check:
     return _pinned(found, source, settings.scorer_revision, f"RETLLM_SCORER_REVISION to {source.revision or _COMMIT}")
 
 
+def check_answers(settings: Settings) -> list[Check]:
+    """Ask the scorer about known pairs; a warning for each way in which its scores are of no use."""
+    from retllm.cli.check_answers import inspect_answers
+    from retllm.fine.opening import open_scorer
+
+    try:
+        return [Check("answers", *found) for found in inspect_answers(open_scorer(settings), settings.mode)]
+    except RetllmError as error:
+        return [failed("answers", error)]
+
+
 def _check_remote(settings: Settings, url: str) -> Check:
     from retllm.cli.check_remote import inspect_remote_scorer
 
@@ -294,6 +312,12 @@ def _check_remote(settings: Settings, url: str) -> Check:
         found = failed("scorer", error)
         advice = "Start the server, or correct RETLLM_SCORER." if isinstance(error, ServerAway) else found.advice
         return replace(found, message=f"{found.message} Its address is {url}.", advice=advice)
+
+
+def _about(profile: Profile) -> str:
+    modes = "" if len(profile.modes) > 1 else f" and has the mode {profile.modes[0]} only"
+    hint = "" if profile.k is None else f" It is made for {profile.k} candidates (k)."
+    return f"Its profile is {profile.name}{modes}.{hint}"
 
 
 def _embedder(check: str, source: ModelSource, variable: str) -> Check:

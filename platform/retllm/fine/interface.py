@@ -37,6 +37,13 @@ class FineScorer(Protocol):
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         """Return a short stable hash of everything that can change a score, to be stored with each score."""
 
+    def says(self, query: Content, candidate: Content) -> str | None:  # noqa: ARG002 (of those that can tell)
+        """Return the first token of the answer that the model itself would give in the mode ``true_false``, as text.
+
+        None if that is nothing to read, or if the scorer can't tell. Raises as :meth:`score_pairs`.
+        """
+        return None
+
     def score(
         self,
         query: Content,

@@ -18,7 +18,7 @@ from PIL import Image
 from retllm.errors import InvalidInput
 from retllm.fine.content import Content, Picture
 from retllm.fine.device import pick_device, pick_dtype
-from retllm.fine.engine import Engine
+from retllm.fine.engine import Engine, Prompt
 from retllm.fine.feedforward import FeedForward
 from retllm.fine.fitting import AskedPair, TextFitter
 from retllm.fine.injection import NO_INJECTION, Injection, LayerPlan
@@ -26,6 +26,7 @@ from retllm.fine.interface import FineScorer
 from retllm.fine.model import LoadedModel, load_model
 from retllm.fine.modes import ModeScorer, PendingScores, ScoreTask, make_mode_scorer
 from retllm.fine.modes.traced import score_traced
+from retllm.fine.modes.verbalized import most_likely
 from retllm.fine.prefix import PrefixCache
 from retllm.fine.prompts import Mode, Prompts, load_prompts
 from retllm.fine.scores import PairScore, ScorerInfo
@@ -87,7 +88,7 @@ class Scorer(FineScorer):
         self._info = ScorerInfo(
             model=model,
             revision=loaded.revision,
-            prompt_version=prompts.version,
+            prompt_version=prompts.title,
             device=str(loaded.module.device),
             dtype=str(loaded.module.dtype).removeprefix("torch."),
             layers=len(loaded.decoder.layers),
@@ -112,7 +113,7 @@ class Scorer(FineScorer):
             "arithmetic": _ARITHMETIC,
             "model": None if folder else self.info.model,
             "revision": self.info.revision,
-            "prompts": self.info.prompt_version,
+            "prompts": self._prompts.version,
             "mode": mode,
             "injection": injection.as_json() if injection.active else None,
             "dtype": self.info.dtype,
@@ -208,6 +209,15 @@ class Scorer(FineScorer):
             self._learn(sum(score.tokens for score in found) / len(found), (time.monotonic() - began) / len(found))
         return found
 
+    def says(self, query: Content, candidate: Content) -> str | None:
+        """See :class:`retllm.fine.interface.FineScorer`."""
+        asked = Prompt(0, self._prompts.message("true_false", query, candidate))
+        with self._lock, torch.inference_mode(), self._loaded.preparer.pictures_once():
+            (answer,) = (
+                self._engine(NO_INJECTION, NO_INJECTION.plan(self.info.layers)).answer([asked], most_likely).read()
+            )
+        return self._loaded.preparer.decode([int(answer.values[0])]).strip() or None
+
     def _learn(self, tokens: float, seconds: float) -> None:
         """Remember the length and the seconds of a pair, for :attr:`pairs_at_once`."""
         self._usual_tokens += _WEIGHT * (tokens - self._usual_tokens)
@@ -302,6 +312,7 @@ def load_scorer(
     prefix_bytes: int = default_of("prefix_cache_bytes"),
     visual_bytes: int = default_of("visual_cache_bytes"),
     picture_source: str = "original",
+    profile: str | None = None,
 ) -> Scorer:
     """Load an image-text-to-text model as a scorer.
 
@@ -315,9 +326,10 @@ def load_scorer(
         prefix_bytes: size of the cache of image prefixes (keys and values); 0 disables it.
         visual_bytes: size of the cache of projected visual tokens; 0 disables it.
         picture_source: what the pictures to score are (``Settings.picture_source``); part of the version.
+        profile: a profile of this package or a file (:mod:`retllm.profiles`); None for that of the model's family.
 
     Raises:
-        InvalidInput: a budget is not positive.
+        InvalidInput: a budget is not positive, or the profile can't be used.
         ModelUnavailable: the model can't be loaded here; the message says what to do.
         ModelUnsuited: the model is loaded but can't be used as a scorer.
     """
@@ -325,7 +337,8 @@ def load_scorer(
         if budget < 1:
             raise InvalidInput(f"{field} must be 1 or more, not {budget}.", field=field)
     chosen = pick_device(device)
-    loaded = load_model(model, revision, chosen, pick_dtype(dtype, chosen), picture_tokens)
+    precision = pick_dtype(dtype, chosen)
+    loaded = load_model(model, revision, chosen, precision, picture_tokens, load_prompts(), profile)
     return Scorer(
-        model, loaded, load_prompts(), token_budget, picture_tokens, prefix_bytes, visual_bytes, picture_source
+        model, loaded, loaded.prompts, token_budget, picture_tokens, prefix_bytes, visual_bytes, picture_source
     )
