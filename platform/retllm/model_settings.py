@@ -17,8 +17,9 @@ from retllm.scorer_address import ScorerAddress, is_remote, parse_scorer_address
 class ModelSettings(BaseSettings):
     """Which models are used, and how."""
 
-    preset: Literal["demo", "small", "paper"] = Field(
-        default="demo", description="The pair of models: demo (shipped), small (laptop) or paper (GPU)."
+    preset: Literal["demo", "small", "paper", "best", "multilingual"] = Field(
+        default="demo",
+        description="The pair of models: demo (shipped), small (laptop), or paper, best or multilingual (GPU).",
     )
     embedder: str | None = Field(
         default=None,

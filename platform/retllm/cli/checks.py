@@ -231,8 +231,8 @@ def check_gpu(settings: Settings) -> Check:
     text = f"PyTorch {torch.__version__} finds no usable GPU; the models run on the CPU."
     if settings.device.startswith("cuda"):
         return Check("gpu", "failed", text, f"RETLLM_DEVICE is {settings.device}: unset it, or install a CUDA driver.")
-    if settings.preset == "paper":
-        advice = f"The preset `paper` is {PRESETS['paper'].meaning}. Use `demo` or `small` here."
+    if (preset := PRESETS[settings.preset]).needs_gpu:
+        advice = f"The preset `{settings.preset}` is {preset.meaning}. Use `demo` or `small` here."
         return Check("gpu", "warning", text, advice)
     return Check("gpu", "ok", text)
 
@@ -279,7 +279,7 @@ def check_scorer(settings: Settings) -> Check:
         found = replace(found, message=f"{found.message} A picture has at most {most:,} visual tokens.")
     if profile is not None:
         found = replace(found, message=f"{found.message} {_about(profile)}")
-        if settings.mode not in profile.modes:
+        if settings.default_mode not in profile.modes:
             return Check("scorer", "failed", found.message, f"Set RETLLM_MODE to {' or '.join(profile.modes)}.")
     layers = decoder_layers(settings.scorer_name, settings.scorer_revision)
     if settings.trigger == "fixed" and layers is not None and (settings.fixed_layer or 0) >= layers:
@@ -298,7 +298,7 @@ def check_answers(settings: Settings) -> list[Check]:
     from retllm.fine.opening import open_scorer
 
     try:
-        return [Check("answers", *found) for found in inspect_answers(open_scorer(settings), settings.mode)]
+        return [Check("answers", *found) for found in inspect_answers(open_scorer(settings), settings.default_mode)]
     except RetllmError as error:
         return [failed("answers", error)]
 
