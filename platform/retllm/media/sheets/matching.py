@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from retllm.media.names import MAX_NAME, base_name, clean_name
+from retllm.media.names import MAX_FOLDERS, base_name, joined_folders
 from retllm.media.sheets.references import Reference, format_of, is_number_of, keys, stem
 
 # words in the names of folders that hold what is said of pictures elsewhere, and of the folders of those pictures:
@@ -187,7 +187,7 @@ def _rank(reference: Reference, sheet: Located, picture: Picture) -> tuple[int, 
         (distance, *rank)
         for distance, of_sheet, of_picture in places
         for path in paths
-        if (rank := _rank_of(path, reference.absolute, of_sheet, of_picture, picture.located.name)) is not None
+        if (rank := _rank_of(path, reference.absolute, of_sheet, of_picture)) is not None
     ]
     if not ranks:
         return None
@@ -212,14 +212,14 @@ def _is_named_alike(sheet: Located, folders: tuple[str, ...]) -> bool:
 
 
 def _rank_of(
-    path: tuple[str, ...], absolute: bool, of_sheet: tuple[str, ...], folders: tuple[str, ...], name: str
+    path: tuple[str, ...], absolute: bool, of_sheet: tuple[str, ...], folders: tuple[str, ...]
 ) -> tuple[int, int, int] | None:
     from_sheet = _resolved(() if absolute else of_sheet, path)
     own = _resolved((), path)
     # the last part is compared by its form
-    if _same(from_sheet[:-1], folders, name) and not absolute:
+    if _same(from_sheet[:-1], folders) and not absolute:
         return _IN_FOLDER, 0, 0
-    if _same(own[:-1], folders, name):
+    if _same(own[:-1], folders):
         return _AT_ROOT, 0, 0
     if not _agrees(own[:-1], folders) or not _beside(of_sheet, own[:-1], folders, absolute):
         return None
@@ -238,11 +238,12 @@ def _resolved(folder: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...]
     return tuple(parts)
 
 
-def _same(folders: tuple[str, ...], of_picture: tuple[str, ...], name: str) -> bool:
-    # a name that is too long is stored without its middle
-    return folders == of_picture or (
-        len(name) == MAX_NAME and clean_name("/".join((*folders, base_name(name)))) == name
-    )
+def _same(folders: tuple[str, ...], of_picture: tuple[str, ...]) -> bool:
+    if folders == of_picture:
+        return True
+    # long ones are stored without their end
+    stored = "/".join(of_picture)
+    return len(stored) == MAX_FOLDERS and joined_folders(folders) == stored
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> int:

@@ -151,6 +151,22 @@ def test_a_row_that_fits_several_pictures_equally_is_ambiguous(row: str, sheet: 
     assert sorted(matched(row, sheet, *pictures)) == sorted(pictures)
 
 
+DEEP = "folder/" * 60
+
+
+@pytest.mark.parametrize(
+    ("row", "sheet", "picture"),
+    [
+        ("a.png", DEEP + "a long name of a sheet.csv", DEEP + "a.png"),
+        ("sub/a.png", DEEP + "c.csv", DEEP + "sub/a.png"),
+        (DEEP + "a.png", "c.csv", DEEP + "a.png"),
+    ],
+)
+def test_a_row_finds_its_picture_in_folders_that_were_cut(row: str, sheet: str, picture: str) -> None:
+    others = [clean_name(DEEP + "other/a.png"), clean_name("x/" + DEEP + "a.png")]
+    assert matched(row, clean_name(sheet), *others, clean_name(picture)) == [clean_name(picture)]
+
+
 def test_a_picture_of_an_earlier_upload_has_no_archive_to_tell() -> None:
     assert names(found("a.png", "1:x/c.csv", ["x/a.png", "y/a.png"], earlier=True)) == ["x/a.png"]
 
