@@ -270,6 +270,11 @@ def _no_picture(name: str) -> str:
 
 def _shared(name: str, pictures: Sequence[Picture]) -> str:
     first, second = (base_name(picture.located.name) for picture in pictures[:2])
+    if len({picture.located.name for picture in pictures}) == 1:
+        return (
+            f"The caption {base_name(name)!r} fits {len(pictures)} pictures that are all named {first!r}: give them "
+            "different names, or upload each together with its caption."
+        )
     return (
         f"The caption {base_name(name)!r} fits {len(pictures)} pictures ({first!r}, {second!r}"
         f"{', ...' if len(pictures) > 2 else ''}): name it like one of them, or write a sheet."

@@ -16,6 +16,8 @@ from retllm.db.locks import lock_collection, lock_collections_of_items
 from retllm.db.many import insert_many, update_many
 from retllm.db.searches import Search
 from retllm.db.tables import Collection, Embedding, Item, Job, Source
+from retllm.db.uploads import UploadFile
+from retllm.media.sniffing import FileKind
 
 _PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
 
@@ -152,10 +154,13 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uu
 
 def pictures_with_stems(
     session: Session, collection_id: uuid.UUID, stems: Iterable[str], keys: Iterable[str] = ()
-) -> list[tuple[str, uuid.UUID]]:
-    """Return name and key of the ready pictures whose last part is one of ``stems``, with or without its suffix.
+) -> list[tuple[str, uuid.UUID, str]]:
+    """Return the ready pictures whose last part is one of ``stems``, with or without its suffix.
 
     Names in lower case are compared too. Those are found too whose last part up to its first dot is one of ``keys``.
+
+    Returns:
+        The name of each, its key, and the name of the archive that it came in; empty if none is known.
     """
     base = sa.func.substring(Item.name, "[^/]*$").label("base")
     pictures = (
@@ -168,9 +173,18 @@ def pictures_with_stems(
     stem = sa.func.substring(pictures.c.base, "^(.*)[.][^.]*$")
     fitting = [part.in_(_listed(stems)) for name in (pictures.c.base, stem) for part in (name, sa.func.lower(name))]
     fitting.append(sa.func.substring(pictures.c.base, "^.[^.]*").in_(_listed(keys)))
-    return [
-        (name, key) for name, key in session.execute(sa.select(pictures.c.name, pictures.c.id).where(sa.or_(*fitting)))
-    ]
+    parent, outermost = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
+    archive = sa.func.coalesce(outermost.name, sa.case((parent.content == FileKind.ARCHIVE, parent.name)), "")
+    found = (
+        sa.select(pictures.c.name, pictures.c.id, archive)
+        # an item has the key of its file
+        .outerjoin(UploadFile, UploadFile.id == pictures.c.id)
+        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        # of a page, whose parent is the whole file
+        .outerjoin(outermost, outermost.id == parent.parent_id)
+        .where(sa.or_(*fitting))
+    )
+    return [(name, key, outer) for name, key, outer in session.execute(found)]
 
 
 def _listed(texts: Iterable[str]) -> sa.Select[str]:

@@ -101,7 +101,7 @@ class Picture:
 
     Attributes:
         item_id: its item; None for a picture that was rejected.
-        earlier: whether it was uploaded before the sheet, so that it is not known which archive it came from.
+        earlier: whether it was uploaded before the sheet; of its archive, the name alone is known then.
     """
 
     located: Located
