@@ -21,8 +21,9 @@ from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup
-from retllm.media.sheets.matching import Located, NamesSeen, Picture
+from retllm.media.sheets.matching import Located, Picture
 from retllm.media.sheets.reading import is_sheet
+from retllm.media.sheets.seen import NamesSeen
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import read_text, without_words
 

@@ -13,9 +13,10 @@ from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
 from retllm.media.names import base_name, one_line
 from retllm.media.sheets import sidecars
-from retllm.media.sheets.matching import Found, Located, NamesSeen, Picture, find, further_key, path_stem
+from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
 from retllm.media.sheets.references import Reference, keys, stem
 from retllm.media.sheets.rows import Problem, Reason, problem
+from retllm.media.sheets.seen import Named, NamesSeen
 
 _SHOWN = 3
 _SHOWN_CHARS = 300
@@ -59,21 +60,18 @@ class Lookup:
 
     def targets(self, references: Mapping[str, Reference], sheet: Located) -> dict[str, Target | Problem]:
         """Return the picture that each reference in ``sheet`` means, by its name, or why there is none."""
-        found = {
-            name: find(reference, sheet, self._of_upload(reference, sheet)) for name, reference in references.items()
-        }
-        missing = {name: references[name] for name, result in found.items() if not result.pictures or result.changed}
+        # many addresses are one reference
+        found = {one: find(one, sheet, self._of_upload(one, sheet)) for one in references.values()}
+        missing = [one for one, result in found.items() if not result.pictures or result.changed]
         if missing:
-            earlier = self._earlier({key for reference in missing.values() for key in keys(reference)})
-            exact, lower = _by(earlier, stem), _by(earlier, lambda name: stem(name).lower())
-            for name, reference in missing.items():
-                candidates = {
-                    p.item_id: p for key in keys(reference) for some in (exact, lower) for p in some.get(key, ())
-                }
-                result = find(reference, sheet, candidates.values())
-                if not found[name].pictures or (result.pictures and not result.changed):
-                    found[name] = replace(result, elsewhere=found[name].elsewhere + result.elsewhere)
-        targets = {name: _target(name, result) for name, result in found.items()}
+            earlier = Named()
+            for picture in self._earlier({key for one in missing for key in keys(one)}):
+                earlier.add(picture)
+            for one in missing:
+                result = find(one, sheet, earlier.fitting(one, sheet))
+                if not found[one].pictures or (result.pictures and not result.changed):
+                    found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
+        targets = {name: _target(name, found[one]) for name, one in references.items()}
         self._name_parts(references, targets)
         return targets
 
@@ -100,7 +98,7 @@ class Lookup:
 
     def _of_upload(self, reference: Reference, sheet: Located) -> list[Picture]:
         """Return candidates; a sheet beside pictures of its own says nothing of an archive with a sheet of its own."""
-        pictures = self._seen.named(reference)
+        pictures = self._seen.named(reference, sheet)
         if sheet.archive not in self._with_pictures:
             return pictures
         return [p for p in pictures if p.located.archive == sheet.archive or p.located.archive not in self.with_sheets]
