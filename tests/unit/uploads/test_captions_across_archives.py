@@ -157,3 +157,29 @@ def test_a_sidecar_of_two_pictures_that_no_name_tells_apart_is_refused(
         assert status is FileStatus.REJECTED
         assert "fits 2 pictures that are all named" in str(error)
     assert [item.text for item in items(uploads)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "changed"),
+    [
+        ("c.csv", sheet("said", "y/2.png"), "c.csv, row 2"),
+        ("y/c.csv", sheet("said", "2.png"), "y/c.csv, row 2"),
+        ("y/2.txt", b"said", "y/2.txt"),
+        ("y/2.png.json", b'{"description": "said"}', "y/2.png.json"),
+    ],
+)
+def test_a_later_caption_finds_a_duplicate_under_the_name_that_it_was_uploaded_with(
+    uploads: Uploads, name: str, content: bytes, changed: str
+) -> None:
+    uploads.upload({"x/1.png": ONE}, index=False)
+    uploads.upload({"y/2.png": ONE}, index=False)
+    job_id = uploads.upload({name: content}, index=False)
+    assert uploads.statuses(job_id)[changed] is FileStatus.UPDATED
+    assert [(item.name, item.text) for item in items(uploads)] == [("x/1.png", "said")]
+
+
+def test_the_own_name_of_a_picture_goes_before_that_of_a_duplicate(uploads: Uploads) -> None:
+    uploads.upload({"a.png": ONE}, index=False)
+    uploads.upload({"b.png": ONE}, index=False)
+    uploads.upload({"b.png": TWO}, index=False)
+    assert captions(uploads, {"c.csv": sheet("second", "b.png")}) == [None, "second"]
