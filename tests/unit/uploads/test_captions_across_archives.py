@@ -183,3 +183,17 @@ def test_the_own_name_of_a_picture_goes_before_that_of_a_duplicate(uploads: Uplo
     uploads.upload({"b.png": ONE}, index=False)
     uploads.upload({"b.png": TWO}, index=False)
     assert captions(uploads, {"c.csv": sheet("second", "b.png")}) == [None, "second"]
+
+
+@pytest.mark.parametrize("pictures", [{"a/1.png": ONE}, {"a/1.png": ONE, "c/1.png": TWO}])
+@pytest.mark.parametrize("name", ["1.txt", "b/1.txt"])
+def test_a_later_text_that_is_named_like_a_picture_in_another_folder_is_refused_unless_texts_are_asked_for(
+    uploads: Uploads, pictures: dict[str, bytes], name: str
+) -> None:
+    uploads.upload(pictures, index=False)
+    row = uploads.rows(uploads.upload({name: b"which"}, index=False))[name]
+    assert row.status is FileStatus.REJECTED
+    assert "named like the picture 'a/1.png', which is in another folder" in str(row.error)
+    job_id = uploads.upload({name: b"which"}, index=False, texts=True)
+    assert uploads.statuses(job_id)[name] is FileStatus.ADDED
+    assert {item.name: item.text for item in items(uploads)} == dict.fromkeys(pictures) | {name: "which"}

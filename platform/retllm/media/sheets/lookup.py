@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
 
@@ -38,10 +39,15 @@ class Target:
 
 
 class Neighbours(NamedTuple):
-    """The pictures that a file is a sidecar of; or else several that it fits alike, of which none is meant."""
+    """The pictures that a file is a sidecar of; or else several that it fits alike, of which none is meant.
+
+    Attributes:
+        elsewhere: if there are none of these, pictures of the collection that have its name in other folders.
+    """
 
     meant: list[Picture]
     alike: Sequence[Picture] = ()
+    elsewhere: Sequence[Picture] = ()
 
 
 class Lookup:
@@ -124,14 +130,16 @@ class Lookup:
         if missing:
             bases = {base_name(place.path) for document in missing for place in places[document]}
             earlier = self._earlier(bases | {base.lower() for base in bases}, bases)
-            by_stem, by_key = _by(earlier, lambda name: stem(name).lower()), _by(earlier, further_key)
+            by_path, by_key = _by(earlier, lambda name: path_stem(name).lower()), _by(earlier, further_key)
+            by_stem = _by(earlier, lambda name: stem(name).lower())
             for document in missing:
-                of_name = _first(
-                    _fitting(place, by_stem.get(base_name(place.path).lower(), ())) for place in places[document]
-                )
-                found[document] = (
-                    _neighbours(_closest(document, of_name)) if of_name else _of_key(by_key, places[document], document)
-                )
+                of_name = _first(_fitting(place, by_path.get(place.path.lower(), ())) for place in places[document])
+                neighbours = _neighbours(_closest(document, of_name))
+                if not any(neighbours):
+                    neighbours = _of_key(by_key, places[document], document)
+                if not any(neighbours):
+                    neighbours = Neighbours([], elsewhere=_of_stem(by_stem, places[document]))
+                found[document] = neighbours
         return found
 
     def _beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Neighbours:
@@ -162,6 +170,17 @@ def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Pictur
     """Return the pictures that a place means; those whose letters are in another case only if there are no others."""
     found = [picture for picture in pictures if place.fits(picture.located.name)]
     return [picture for picture in found if path_stem(picture.located.name) == place.path] or found
+
+
+def _of_stem(by_stem: Mapping[str, list[Picture]], places: Iterable[sidecars.Beside]) -> list[Picture]:
+    """Return the first pictures that have the name of a sidecar in whatever folder."""
+    named = (
+        picture
+        for place in places
+        for picture in by_stem.get(base_name(place.path).lower(), ())
+        if place.named_like(picture.located.name)
+    )
+    return list(islice(named, _SHOWN))
 
 
 def _of_key(by_key: Mapping[str, list[Picture]], places: Iterable[sidecars.Beside], document: Located) -> Neighbours:
