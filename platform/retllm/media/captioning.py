@@ -273,8 +273,8 @@ def _no_picture(name: str) -> str:
 
 def _in_other_folder(name: str, picture: str) -> str:
     return (
-        f"The text {base_name(name)!r} is named like the picture {picture!r}, which is in another folder: put it into "
-        "that folder, or upload it with --texts (texts=true in the API) if it is no caption."
+        f"The text {base_name(name)!r} is named like the picture {picture!r}, which is in another folder or archive: "
+        "put it there, or upload it with --texts (texts=true in the API) if it is no caption."
     )
 
 
