@@ -20,7 +20,7 @@ from retllm.media.sheets import sidecars
 from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
-from retllm.media.sheets.lookup import Lookup
+from retllm.media.sheets.lookup import Lookup, Neighbours
 from retllm.media.sheets.matching import Located, Picture, path_stem
 from retllm.media.sheets.reading import is_sheet
 from retllm.media.sheets.seen import NamesSeen
@@ -134,17 +134,18 @@ class Captioner:
             beside = lookup.beside([document.located for document in some])
             for document in some:
                 try:
-                    self._sort(document, *beside[document.located], found)
+                    self._sort(document, beside[document.located], found)
                 except (MediaRejected, TooLarge) as error:
                     found.others.append(_refused(document, error))
         return found
 
-    def _sort(self, document: Document, pictures: list[Picture], sharing: Sequence[Picture], found: _Sorted) -> None:
+    def _sort(self, document: Document, neighbours: Neighbours, found: _Sorted) -> None:
         name, kind = document.located.name, document.kind
+        pictures, sharing, _ = neighbours
         if kind is FileKind.CSV:
             found.sheets.append(document)
         elif kind is FileKind.TEXT:
-            self._sort_text(document, pictures, sharing, found)
+            self._sort_text(document, neighbours, found)
         elif pictures and (kind is FileKind.XMP or self._is_object(document)):
             found.sidecars.append((document, pictures))
         elif sharing and (kind is FileKind.XMP or self._is_object(document)):
@@ -156,10 +157,9 @@ class Captioner:
         else:
             found.sheets.append(document)
 
-    def _sort_text(
-        self, document: Document, pictures: list[Picture], sharing: Sequence[Picture], found: _Sorted
-    ) -> None:
+    def _sort_text(self, document: Document, neighbours: Neighbours, found: _Sorted) -> None:
         name = document.located.name
+        pictures, sharing, elsewhere = neighbours
         with document.opened() as stream:
             table = is_sheet(stream, self._ingest.settings)
         if table:
@@ -172,6 +172,8 @@ class Captioner:
             raise MediaRejected(_not_sent(name, picture))
         elif name.lower().endswith(_NEVER_TEXTS):
             raise MediaRejected(_no_picture(name))
+        elif elsewhere and not self._texts:
+            raise MediaRejected(_in_other_folder(name, elsewhere[0].located.name))
         else:
             found.texts.append(document)
 
@@ -286,6 +288,13 @@ def _not_sent(name: str, picture: str) -> str:
     return (
         f"{base_name(name)!r} has the caption of {base_name(picture)!r}, which was not sent: upload both again, or the "
         "text alone if it is to be an item."
+    )
+
+
+def _in_other_folder(name: str, picture: str) -> str:
+    return (
+        f"The text {base_name(name)!r} is named like the picture {picture!r}, which is in another folder or archive: "
+        "put it there, or upload it with --texts (texts=true in the API) if it is no caption."
     )
 
 

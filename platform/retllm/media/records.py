@@ -188,6 +188,7 @@ def pictures_with_stems(
         # of a page, whose parent is the whole file
         .outerjoin(outermost, outermost.id == parent.parent_id)
         .where(sa.or_(*fitting))
+        .order_by(pictures.c.name, pictures.c.id)
     )
     rows = session.execute(found).all()
     own = {(name, outer) for name, _, outer, is_own in rows if is_own}

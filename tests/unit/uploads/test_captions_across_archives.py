@@ -183,3 +183,47 @@ def test_the_own_name_of_a_picture_goes_before_that_of_a_duplicate(uploads: Uplo
     uploads.upload({"b.png": ONE}, index=False)
     uploads.upload({"b.png": TWO}, index=False)
     assert captions(uploads, {"c.csv": sheet("second", "b.png")}) == [None, "second"]
+
+
+@pytest.mark.parametrize("pictures", [{"a/1.png": ONE}, {"a/1.png": ONE, "c/1.png": TWO}])
+@pytest.mark.parametrize("name", ["1.txt", "b/1.txt"])
+def test_a_later_text_that_is_named_like_a_picture_in_another_folder_is_refused_unless_texts_are_asked_for(
+    uploads: Uploads, pictures: dict[str, bytes], name: str
+) -> None:
+    uploads.upload(pictures, index=False)
+    row = uploads.rows(uploads.upload({name: b"which"}, index=False))[name]
+    assert row.status is FileStatus.REJECTED
+    assert "named like the picture 'a/1.png', which is in another folder or archive" in str(row.error)
+    job_id = uploads.upload({name: b"which"}, index=False, texts=True)
+    assert uploads.statuses(job_id)[name] is FileStatus.ADDED
+    assert {item.name: item.text for item in items(uploads)} == dict.fromkeys(pictures) | {name: "which"}
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(
+    ("name", "content", "refused"), [("c.csv", sheet("wrong"), "c.csv, row 2"), ("1.txt", b"wrong", "1.txt")]
+)
+def test_what_an_archive_says_is_not_for_that_of_another_part_of_the_data(
+    uploads: Uploads, name: str, content: bytes, refused: str, later: bool
+) -> None:
+    pictures, other = {"train.zip": packed({"1.png": ONE})}, {"val_texts.zip": packed({name: content})}
+    if later:
+        uploads.upload(pictures, index=False)
+    job_id = uploads.upload(other if later else pictures | other, index=False)
+    row = uploads.rows(job_id)[refused]
+    assert row.status is FileStatus.REJECTED
+    assert "in another folder or archive" in str(row.error)
+    assert [item.text for item in items(uploads)] == [None]
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"c.csv": b"file,caption\ntrain/1.png,first\nval/1.png,second\n"},
+        {"train.zip": packed({"c.csv": sheet("first")}), "val.zip": packed({"c.csv": sheet("second")})},
+        {"train.csv": sheet("first"), "val.csv": sheet("second")},
+    ],
+)
+def test_a_later_sheet_finds_the_archives_of_its_pictures(uploads: Uploads, later: dict[str, bytes]) -> None:
+    uploads.upload({"train.zip": packed({"1.png": ONE}), "val.zip": packed({"1.png": TWO})}, index=False)
+    assert captions(uploads, later) == ["first", "second"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
 
@@ -38,10 +39,15 @@ class Target:
 
 
 class Neighbours(NamedTuple):
-    """The pictures that a file is a sidecar of; or else several that it fits alike, of which none is meant."""
+    """The pictures that a file is a sidecar of; or else several that it fits alike, of which none is meant.
+
+    Attributes:
+        elsewhere: if there are none of these, pictures of the collection that have its name in other folders.
+    """
 
     meant: list[Picture]
     alike: Sequence[Picture] = ()
+    elsewhere: Sequence[Picture] = ()
 
 
 class Lookup:
@@ -120,18 +126,23 @@ class Lookup:
         """Return the pictures that each file may be a sidecar of."""
         places = {document: sidecars.places(document.name) for document in documents}
         found = {document: self._beside(document, places[document]) for document in documents}
-        missing = [document for document, neighbours in found.items() if not any(neighbours) and places[document]]
+        missing = [
+            document for document, (meant, alike, _) in found.items() if places[document] and not (meant or alike)
+        ]
         if missing:
             bases = {base_name(place.path) for document in missing for place in places[document]}
             earlier = self._earlier(bases | {base.lower() for base in bases}, bases)
-            by_stem, by_key = _by(earlier, lambda name: stem(name).lower()), _by(earlier, further_key)
+            by_path, by_key = _by(earlier, lambda name: path_stem(name).lower()), _by(earlier, further_key)
+            by_stem = _by(earlier, lambda name: stem(name).lower())
             for document in missing:
-                of_name = _first(
-                    _fitting(place, by_stem.get(base_name(place.path).lower(), ())) for place in places[document]
-                )
-                found[document] = (
-                    _neighbours(_closest(document, of_name)) if of_name else _of_key(by_key, places[document], document)
-                )
+                of_name = _first(_fitting(place, by_path.get(place.path.lower(), ())) for place in places[document])
+                neighbours = _neighbours(_closest(document, of_name))
+                if not any(neighbours):
+                    neighbours = _of_key(by_key, places[document], document)
+                if not any(neighbours):
+                    elsewhere = found[document].elsewhere or _of_stem(by_stem, places[document])
+                    neighbours = Neighbours([], elsewhere=elsewhere)
+                found[document] = neighbours
         return found
 
     def _beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Neighbours:
@@ -141,11 +152,12 @@ class Lookup:
             found = begun if len(begun) == 1 else []
         if not found and any(of_key := _of_key(self._seen.with_keys(document.archive), places, document)):
             return of_key
-        if not found:
-            found = self._elsewhere(document, places)
-            if len({picture.item_id for picture in found}) > 1:
-                return Neighbours([], found)
-        return _neighbours(found)
+        if found:
+            return _neighbours(found)
+        found = self._elsewhere(document, places)
+        if any(document.contradicts(picture.located) for picture in found):
+            return Neighbours([], elsewhere=found)
+        return Neighbours(found) if len({picture.item_id for picture in found}) <= 1 else Neighbours([], found)
 
     def _elsewhere(self, document: Located, places: Sequence[sidecars.Beside]) -> list[Picture]:
         """Return the pictures outside of a sidecar's archive that it may mean, all equally well.
@@ -164,6 +176,17 @@ def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Pictur
     return [picture for picture in found if path_stem(picture.located.name) == place.path] or found
 
 
+def _of_stem(by_stem: Mapping[str, list[Picture]], places: Iterable[sidecars.Beside]) -> list[Picture]:
+    """Return the first pictures that have the name of a sidecar in whatever folder."""
+    named = (
+        picture
+        for place in places
+        for picture in by_stem.get(base_name(place.path).lower(), ())
+        if place.named_like(picture.located.name)
+    )
+    return list(islice(named, _SHOWN))
+
+
 def _of_key(by_key: Mapping[str, list[Picture]], places: Iterable[sidecars.Beside], document: Located) -> Neighbours:
     """Return the pictures whose key in WebDataset is the name of a sidecar: a.input.jpg for a.txt."""
     found = _closest(document, _first(by_key.get(place.path, []) for place in places if place.suffix is None))
@@ -179,6 +202,7 @@ def _neighbours(found: list[Picture]) -> Neighbours:
 
 def _closest(document: Located, pictures: list[Picture]) -> list[Picture]:
     """Return those of earlier pictures whose archive is named like that of a sidecar; all if there are none."""
+    pictures = [each for each in pictures if not document.contradicts(each.located)]
     same = [each for each in pictures if base_name(each.located.outer) == base_name(document.outer)]
     return same or [each for each in pictures if document.is_alike(each.located)] or pictures
 
@@ -199,7 +223,12 @@ def _best(place: sidecars.Beside, document: Located, pictures: Iterable[Picture]
     def rank(picture: Picture) -> tuple[bool, ...]:
         located = picture.located
         apart = unpacked.isdisjoint(_lower(located.unpacked))
-        return apart, not document.is_alike(located), stem(located.name) != base_name(place.path)
+        return (
+            document.contradicts(located),
+            apart,
+            not document.is_alike(located),
+            stem(located.name) != base_name(place.path),
+        )
 
     ranked = [(rank(picture), picture) for picture in pictures if place.named_like(picture.located.name)]
     best = min((found for found, _ in ranked), default=None)
@@ -254,7 +283,7 @@ def _nothing(name: str, elsewhere: Sequence[Picture]) -> Problem:
         return problem(Reason.NOT_FOUND, message)
     other = elsewhere[0].located.name
     message = (
-        f"names the picture {name!r}; the only one of that name is {other!r}, in another folder than the row and its "
-        "sheet: give its full name with folders if it is meant."
+        f"names the picture {name!r}; the only one of that name is {other!r}, in another folder or archive than "
+        "the row and its sheet: give its full name with folders if it is meant."
     )
     return problem(Reason.OTHER_FOLDER, message)

@@ -50,6 +50,17 @@ _OF_PICTURES = frozenset(
         "data",
     )
 )
+# words for the parts of a data set, and which of them mean the same one
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
 _WORD = re.compile(r"[^\W_]+")
 # Flickr8k's own folder of pictures is misspelt
 _SPELLING = ("flicker", "flickr")
@@ -85,7 +96,7 @@ class Located:
     @property
     def unpacked(self) -> tuple[tuple[str, ...], ...]:
         """The folders within the upload: of an entry, beside its archive, or in a folder that is named after it."""
-        if self.archive is None:
+        if not self.outer:
             return (self.folder,)
         outer = self.outer.split("/")[:-1]
         return (*outer, *self.folder), (*outer, _short(self.outer), *self.folder)
@@ -93,6 +104,11 @@ class Located:
     def is_alike(self, other: Located) -> bool:
         """Return whether the archives of both have names that say the same: train_texts.zip and train_images.zip."""
         return _telling(_short(self.outer)) == _telling(_short(other.outer))
+
+    def contradicts(self, other: Located) -> bool:
+        """Return whether the archives of both are of different parts of a data set: train.zip and val.zip."""
+        mine, others = _splits([_short(self.outer)]), _splits([_short(other.outer)])
+        return bool(mine and others) and mine.isdisjoint(others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +126,9 @@ class Picture:
 
     def is_near(self, sheet: Located) -> bool:
         """Return whether the paths of both begin in the same place: in the same archive, or as far as is known."""
-        return self.earlier or self.located.archive == sheet.archive
+        if self.earlier:
+            return not self.located.outer or base_name(self.located.outer) == base_name(sheet.outer)
+        return self.located.archive == sheet.archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +203,9 @@ _IN_FOLDER, _AT_ROOT, _BY_END = range(3)
 
 def _rank(reference: Reference, sheet: Located, picture: Picture) -> tuple[int, ...] | None:
     """Return how well the folders fit, the smallest is best; None if they contradict each other."""
+    named = _splits(reference.parts[:-1])
+    if sheet.contradicts(picture.located) and named.isdisjoint(_splits([_short(picture.located.outer)])):
+        return None
     places = _places(sheet, picture)
     paths = [path for path in (reference.parts, reference.decoded) if path]
     ranks = [
@@ -287,6 +308,12 @@ def _words(folder: str) -> list[str]:
 def _telling(name: str) -> str:
     """Return what a name says besides words that only say that it is about pictures."""
     return "".join(word for word in _words(name) if word not in _DESCRIBING | _OF_PICTURES)
+
+
+def _splits(names: Iterable[str]) -> set[str]:
+    """Return the parts of a data set that words in names mean; train2017 is train."""
+    words = (word.rstrip("0123456789") for name in names for word in _words(name))
+    return {_SPLITS[word] for word in words if word in _SPLITS}
 
 
 def _short(path: str) -> str:
