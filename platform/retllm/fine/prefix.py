@@ -242,6 +242,10 @@ class PrefixCache:
         found: Prefix | None = self._kept.get(key)
         return found
 
+    def shows(self, picture: str) -> bool:
+        """Return whether a prefix with this picture is cached; does not count as a use."""
+        return any(picture in key for key in list(self._kept))
+
     def put(self, key: Key, prefix: Prefix) -> None:
         """Add a prefix, unless it is larger than the cache."""
         if prefix.nbytes <= self._kept.maxsize:

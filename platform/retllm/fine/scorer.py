@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from retllm.errors import InvalidInput
-from retllm.fine.content import Content, Picture
+from retllm.fine.content import Content, Picture, PreparedPicture
 from retllm.fine.device import pick_device, pick_dtype
 from retllm.fine.engine import Engine
 from retllm.fine.feedforward import FeedForward
@@ -134,6 +134,14 @@ class Scorer(FineScorer):
         fitting = _PASSES * self._token_budget // max(1, round(self._usual_tokens))
         in_time = _CALL_SECONDS / self._usual_seconds if self._usual_seconds else fitting
         return max(1, min(fitting, int(in_time)))
+
+    def prepares(self, picture: Picture) -> bool:
+        """Return whether the picture has to be opened: nothing of it is cached."""
+        return not (self._features.knows(picture.key) or self._prefixes.shows(picture.key))
+
+    def prepare(self, picture: Picture) -> PreparedPicture:
+        """See :class:`retllm.fine.interface.FineScorer`."""
+        return self._loaded.preparer.pixels.prepared(picture)
 
     @cached_property
     def least_pixels(self) -> int:

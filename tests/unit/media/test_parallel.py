@@ -12,7 +12,7 @@ import pytest
 
 from retllm.errors import MediaRejected
 from retllm.media import parallel
-from retllm.media.parallel import in_parallel
+from retllm.media.parallel import InParallel
 
 # longer than any wait takes on a busy machine
 DEADLINE = 60
@@ -22,7 +22,7 @@ def size_of(item: int) -> int:
     return item
 
 
-many = partial(in_parallel, size_of=size_of, threads=4, max_bytes=1000, ahead=8)
+many = partial(InParallel, size_of=size_of, threads=4, max_bytes=1000, ahead=8)
 
 
 class Watch:
