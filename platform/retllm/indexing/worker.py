@@ -23,7 +23,7 @@ from retllm.errors import ModelUnavailable, RetllmError, UnitPostponed
 from retllm.indexing import sharing
 from retllm.indexing.indexed import clear_errors, is_ready
 from retllm.indexing.submit import replan
-from retllm.media.parallel import InParallel
+from retllm.media.parallel import InParallel, PixelBudget
 from retllm.queue import lifecycle
 from retllm.queue.claim import after, complete
 from retllm.queue.notifications import Notification
@@ -127,7 +127,7 @@ def _embed_items(
         partial(_prepare, context, embedder),
         partial(context.pictures.decoded_bytes, min_side=embedder.least_side),
         threads=context.settings.decoders_at_once,
-        max_bytes=context.settings.decoded_bytes,
+        budget=PixelBudget(context.settings.decoded_bytes),
         # decode the next batch while the model embeds this one
         ahead=2 * _BATCH,
     )

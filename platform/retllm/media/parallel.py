@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import Generic, TypeVar
 
 from retllm.logs import carried
@@ -25,34 +25,41 @@ class Result(Generic[Value]):
 
 
 class PixelBudget:
-    """Limits the bytes of pixels that are in memory at a time; who comes first gets them first."""
+    """Limits the bytes of pixels that are in memory at a time; who asked first gets them first."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
-        self._turn = 0
-        self._closed = False
+        self._tickets = count()
+        # ordered
+        self._waiting: dict[int, None] = {}
         self._changed = threading.Condition()
 
-    def take(self, turn: int, size_of: Callable[[], int]) -> int:
-        """Wait for ``turn`` (from 0, each once) and for free bytes; return how many are held now.
+    def ticket(self) -> int:
+        """Ask for bytes; :meth:`take` gets them."""
+        with self._changed:
+            ticket = next(self._tickets)
+            self._waiting[ticket] = None
+        return ticket
+
+    def take(self, ticket: int, size_of: Callable[[], int]) -> int:
+        """Wait until the ticket is the first and the bytes are free; return how many are held now.
 
         A size above the limit waits until nothing is held.
 
         Raises:
-            CancelledError: the budget is closed.
+            CancelledError: the ticket was dropped.
             Whatever ``size_of`` raises; nothing is held then.
         """
         with self._changed:
-            self._wait(lambda: self._turn == turn)
+            self._wait(ticket, lambda: next(iter(self._waiting)) == ticket)
             try:
-                count = size_of()
-                self._wait(lambda: self._held == 0 or self._held + count <= self._limit)
-                self._held += count
+                size = size_of()
+                self._wait(ticket, lambda: self._held == 0 or self._held + size <= self._limit)
+                self._held += size
             finally:
-                self._turn += 1
-                self._changed.notify_all()
-        return count
+                self._drop([ticket])
+        return size
 
     def change(self, by: int) -> None:
         """Hold so many bytes more, or fewer, without waiting."""
@@ -60,15 +67,19 @@ class PixelBudget:
             self._held += by
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """End all waits."""
+    def drop(self, tickets: Iterable[int]) -> None:
+        """End the waits with these tickets."""
         with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+            self._drop(tickets)
 
-    def _wait(self, until: Callable[[], bool]) -> None:
-        self._changed.wait_for(lambda: self._closed or until())
-        if self._closed:
+    def _drop(self, tickets: Iterable[int]) -> None:
+        for ticket in tickets:
+            self._waiting.pop(ticket, None)
+        self._changed.notify_all()
+
+    def _wait(self, ticket: int, until: Callable[[], bool]) -> None:
+        self._changed.wait_for(lambda: ticket not in self._waiting or until())
+        if ticket not in self._waiting:
             raise CancelledError
 
 
@@ -81,10 +92,11 @@ class InParallel(Generic[Item, Value]):
         make: runs in a thread; an exception becomes the result of its item.
         size_of: bytes of pixels that ``make`` holds while it runs.
         threads: number of items processed in parallel.
-        max_bytes: maximum bytes held by all of them; a larger item runs alone.
+        budget: maximum bytes held by all of them, and by all others that share it; a larger item runs alone. Of two
+            that share it, the one that began first has to be used or closed first.
         ahead: number of items started before the caller asks for them.
-        kept_of: bytes of a result that are held until the caller takes it; they may exceed the maximum by those of the
-            items in work.
+        kept_of: bytes of a result that are held until the caller takes it. An item takes as many as the largest result
+            so far had, so that the maximum may only be exceeded by the first ones.
     """
 
     def __init__(
@@ -94,15 +106,16 @@ class InParallel(Generic[Item, Value]):
         size_of: Callable[[Item], int],
         *,
         threads: int,
-        max_bytes: int,
+        budget: PixelBudget,
         ahead: int,
         kept_of: Callable[[Value], int] = lambda _: 0,
     ) -> None:
         self._make, self._size_of, self._kept_of = make, size_of, kept_of
-        self._budget = PixelBudget(max_bytes)
+        self._most_kept = 0
+        self._budget = budget
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._remaining, self._call = iter(enumerate(items)), carried(self._run)
-        self._started: deque[Future[tuple[Value, int]]] = deque()
+        self._remaining, self._call = iter(items), carried(self._run)
+        self._started: deque[tuple[int, Future[tuple[Value, int]]]] = deque()
         self._start(ahead)
 
     def __iter__(self) -> Iterator[Result[Value]]:
@@ -112,7 +125,7 @@ class InParallel(Generic[Item, Value]):
         if not self._started:
             self.close()
             raise StopIteration
-        future = self._started.popleft()
+        _, future = self._started.popleft()
         try:
             value, kept = future.result()
         except Exception as error:
@@ -124,20 +137,26 @@ class InParallel(Generic[Item, Value]):
         return result
 
     def close(self) -> None:
-        """Cancel what has not started, and wait for the threads."""
-        self._budget.close()
+        """Cancel what has not started, wait for the threads, and discard what was not taken."""
+        self._budget.drop(ticket for ticket, _ in self._started)
         self._pool.shutdown(cancel_futures=True)
+        for _, future in self._started:
+            if not future.cancelled() and future.exception() is None:
+                self._budget.change(-future.result()[1])
         self._started.clear()
 
     def _start(self, count: int) -> None:
-        self._started.extend(self._pool.submit(self._call, *place) for place in islice(self._remaining, count))
+        for item in islice(self._remaining, count):
+            ticket = self._budget.ticket()
+            self._started.append((ticket, self._pool.submit(self._call, ticket, item)))
 
-    def _run(self, turn: int, item: Item) -> tuple[Value, int]:
-        held = self._budget.take(turn, lambda: self._size_of(item))
+    def _run(self, ticket: int, item: Item) -> tuple[Value, int]:
+        held = self._budget.take(ticket, lambda: self._size_of(item) + self._most_kept)
         kept = 0
         try:
             value = self._make(item)
             kept = self._kept_of(value)
+            self._most_kept = max(self._most_kept, kept)
         finally:
             self._budget.change(kept - held)
         return value, kept

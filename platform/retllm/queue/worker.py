@@ -141,7 +141,7 @@ def run_units(
         if claim is None:
             return False
         others = claim_companions(context.sessions, claim, items, context.worker, context.settings)
-        batch: _Batch | None = _Batch(context, chain([claim], others), function)
+        batch: _Batch | None = _Batch(context, chain([claim], others), function, following)
         with ThreadPoolExecutor(1, thread_name_prefix="following") as thread:
             while batch is not None:
                 coming = None
@@ -159,14 +159,15 @@ def run_units(
 
 
 class _Batch:
-    """Units that are done together; each has its lease before the next is claimed."""
+    """Units that are done together, and begun; each has its lease before the next is claimed."""
 
     def __init__(
         self,
         context: WorkerContext,
         claiming: Iterable[Claim],
         function: UnitsFunction,
-        begin: Callable[[Sequence[LeasedUnit]], AbstractContextManager[UnitsFunction]] | None = None,
+        following: Following | None = None,
+        present: Sequence[LeasedUnit] = (),
     ) -> None:
         self.function = function
         self.held: list[LeasedUnit] = []
@@ -183,9 +184,9 @@ class _Batch:
                     lease = ending.enter_context(Lease(context.sessions, claim, context.settings))
                 self.held.append(LeasedUnit(claim, lease))
                 self.endings.append(ending)
-            if begin is not None and self.held:
+            if following is not None and self.held:
                 try:
-                    self.function = self.begun.enter_context(begin(self.held))
+                    self.function = self.begun.enter_context(following.begin(context, self.held, present))
                 except Exception as error:
                     # they are done all the same
                     log.warning("units.not_begun", reason=claims.describe(error))
@@ -202,7 +203,7 @@ def _following(context: WorkerContext, present: _Batch, function: UnitsFunction,
     claim = present.held[0].claim
     count = following.items() if claim.attempt == 1 else 0
     claiming = claim_some(context.sessions, claim.stage, count, context.worker, context.settings)
-    batch = _Batch(context, claiming, function, lambda held: following.begin(context, held, present.held))
+    batch = _Batch(context, claiming, function, following, present.held)
     return batch if batch.held else None
 
 

@@ -14,7 +14,7 @@ from retllm.errors import Conflict, MediaRejected, NotFound, RetllmError, Storag
 from retllm.fine import Content, Picture
 from retllm.fine.content import PreparedPicture
 from retllm.fine.interface import FineScorer
-from retllm.media.parallel import InParallel, Result
+from retllm.media.parallel import InParallel, PixelBudget, Result
 from retllm.queue.worker import WorkerContext
 from retllm.search.query_picture import query_picture
 
@@ -22,16 +22,16 @@ from retllm.search.query_picture import query_picture
 class PicturesAhead:
     """Reads, decodes and preprocesses pictures of items in threads, before the scorer asks for them.
 
-    What is decoded, and what is prepared and not asked for yet, has at most ``RETLLM_DECODED_BYTES`` together; a larger
-    picture is alone.
+    What is decoded, and what is prepared and not asked for yet, is within a budget; a larger picture is alone.
 
     Args:
         context: of the worker.
         scorer: which prepares them.
         items: in the order in which they are scored; those of which the scorer keeps something are left out.
+        budget: of this worker.
     """
 
-    def __init__(self, context: WorkerContext, scorer: FineScorer, items: Sequence[Item]) -> None:
+    def __init__(self, context: WorkerContext, scorer: FineScorer, items: Sequence[Item], budget: PixelBudget) -> None:
         self._context, self._least = context, scorer.least_pixels
         pictures = context.pictures
         found = {pictures.key(item): item for item in items if item.picture_key}
@@ -43,7 +43,7 @@ class PicturesAhead:
             lambda pair: scorer.prepare(pair[0]),
             lambda pair: pictures.decoded_bytes(pair[1], self._least_side(pair[1])),
             threads=context.settings.decoders_at_once,
-            max_bytes=context.settings.decoded_bytes,
+            budget=budget,
             ahead=len(left),
             kept_of=lambda prepared: prepared.nbytes if prepared else 0,
         )

@@ -34,6 +34,7 @@ from retllm.errors import (
 from retllm.fine import Content, Injection, PairScore
 from retllm.fine.interface import FineScorer
 from retllm.fine.prompts import Mode
+from retllm.media.parallel import PixelBudget
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
 from retllm.queue.worker import Following, LastStep, LeasedUnit, UnitsFunction, WorkerContext
@@ -130,7 +131,7 @@ def fine_units(
     for work in begun:
         if isinstance(work, _Work):
             works.setdefault(work.way, []).append(work)
-    with closing(ahead or _ahead(context, scorer, begun)) as pictures:
+    with closing(ahead or _ahead(context, scorer, begun, PixelBudget(context.settings.decoded_bytes))) as pictures:
         for some in works.values():
             _score(pictures, scorer, some)
     return [
@@ -139,11 +140,15 @@ def fine_units(
 
 
 def _ahead(
-    context: WorkerContext, scorer: FineScorer, begun: Sequence[_Work | Exception], without: Collection[str] = ()
+    context: WorkerContext,
+    scorer: FineScorer,
+    begun: Sequence[_Work | Exception],
+    budget: PixelBudget,
+    without: Collection[str] = (),
 ) -> PicturesAhead:
     """Begin to prepare the pictures of units, in the order in which they are scored, without some items."""
     items = [item for work in begun if isinstance(work, _Work) for item in work.items if str(item.id) not in without]
-    return PicturesAhead(context, scorer, items)
+    return PicturesAhead(context, scorer, items, budget)
 
 
 class FineUnits:
@@ -156,6 +161,7 @@ class FineUnits:
 
     def __init__(self, scorer: Callable[[], FineScorer], stops: Callable[[], bool]) -> None:
         self._scorer, self._stops = scorer, stops
+        self._budget: PixelBudget | None = None
         self.following = Following(self._more, self._begin)
 
     def __call__(self, context: WorkerContext, held: Sequence[LeasedUnit]) -> list[LastStep | Exception]:
@@ -173,7 +179,8 @@ class FineUnits:
         begun = [_begun(context, unit, scorer) for unit in held]
         # the scorer keeps something of those
         without = {item for unit in present for item in unit.claim.payload["items"]}
-        with closing(_ahead(context, scorer, begun, without)) as ahead:
+        self._budget = self._budget or PixelBudget(context.settings.decoded_bytes)
+        with closing(_ahead(context, scorer, begun, self._budget, without)) as ahead:
             yield partial(fine_units, scorer=scorer, ahead=ahead)
 
 

@@ -18,7 +18,7 @@ from retllm.db.uploads import UploadFile
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import archives, records, streams
 from retllm.media.ingest import Ingest, delete_files
-from retllm.media.parallel import InParallel
+from retllm.media.parallel import InParallel, PixelBudget
 from retllm.media.pictures import inspect_single
 from retllm.media.sniffing import PICTURED, FileKind, limit_of, sniff
 from retllm.queue.claim import complete
@@ -98,7 +98,7 @@ def _process_all(
         process,
         lambda _: 0,  # the decoders have limits of their own
         threads=settings.decoders_at_once + 1,
-        max_bytes=settings.decoded_bytes,
+        budget=PixelBudget(settings.decoded_bytes),
         ahead=2 * settings.decoders_at_once,
     )
     processed = []
