@@ -20,7 +20,7 @@ import httpx
 from retllm.cli.check_exposure import inspect_cookies, inspect_secret_key
 from retllm.cli.check_work import inspect_work
 from retllm.cli.check_workers import inspect_workers
-from retllm.errors import RetllmError, ServerAway
+from retllm.errors import ModelUnavailable, RetllmError, ServerAway
 from retllm.redaction import redact
 from retllm.settings import PRESETS, Settings
 from retllm.stack import postgres, redis
@@ -272,7 +272,9 @@ def check_scorer(settings: Settings) -> Check:
     source = can_load(settings.scorer_name, settings.scorer_revision)
     found = _model("scorer", source, "RETLLM_SCORER")
     if found.state == "ok":
-        message = f"{found.message} A picture has at most {settings.picture_tokens:,} visual tokens."
+        message = (
+            f"{found.message} A picture has at most {settings.picture_tokens:,} visual tokens. {_caches(settings)}"
+        )
         found = replace(found, message=message)
     layers = decoder_layers(settings.scorer_name, settings.scorer_revision)
     if settings.trigger == "fixed" and layers is not None and (settings.fixed_layer or 0) >= layers:
@@ -283,6 +285,18 @@ def check_scorer(settings: Settings) -> Check:
             "Set RETLLM_FIXED_LAYER to one of them.",
         )
     return _pinned(found, source, settings.scorer_revision, f"RETLLM_SCORER_REVISION to {source.revision or _COMMIT}")
+
+
+def _caches(settings: Settings) -> str:
+    from retllm.fine.device import pick_device
+    from retllm.fine.memory import describe_caches
+
+    try:
+        device = pick_device(settings.device)
+    except ModelUnavailable as error:
+        # the check of the GPU says what to do
+        return error.message
+    return describe_caches(device, settings.token_budget, settings.prefix_cache_bytes)
 
 
 def _check_remote(settings: Settings, url: str) -> Check:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 
+import structlog
 import torch
 from PIL import Image
 
@@ -23,6 +24,7 @@ from retllm.fine.feedforward import FeedForward
 from retllm.fine.fitting import AskedPair, TextFitter
 from retllm.fine.injection import NO_INJECTION, Injection, LayerPlan
 from retllm.fine.interface import FineScorer
+from retllm.fine.memory import fitting_prefix_bytes
 from retllm.fine.model import LoadedModel, load_model
 from retllm.fine.modes import ModeScorer, PendingScores, ScoreTask, make_mode_scorer
 from retllm.fine.modes.traced import score_traced
@@ -33,6 +35,8 @@ from retllm.fine.splitting import splits_exactly
 from retllm.fine.tracing import Recorder
 from retllm.fine.vision import PictureFeatures
 from retllm.settings import default_of
+
+log = structlog.get_logger(__name__)
 
 #: to be incremented with every change of the arithmetic that changes scores
 _ARITHMETIC = 1
@@ -302,7 +306,7 @@ def load_scorer(
     dtype: str = "auto",
     token_budget: int = default_of("token_budget"),
     picture_tokens: int = default_of("picture_tokens"),
-    prefix_bytes: int = default_of("prefix_cache_bytes"),
+    prefix_bytes: int | None = default_of("prefix_cache_bytes"),
     visual_bytes: int = default_of("visual_cache_bytes"),
     picture_source: str = "original",
 ) -> Scorer:
@@ -315,7 +319,8 @@ def load_scorer(
         dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), or a name such as ``float32``.
         token_budget: maximum number of tokens in one forward pass.
         picture_tokens: maximum number of tokens of one picture.
-        prefix_bytes: size of the cache of image prefixes (keys and values); 0 disables it.
+        prefix_bytes: size of the cache of image prefixes (keys and values); 0 disables it. None: what the device has
+            free once the model is loaded (:mod:`retllm.fine.memory`).
         visual_bytes: size of the cache of projected visual tokens; 0 disables it.
         picture_source: what the pictures to score are (``Settings.picture_source``); part of the version.
 
@@ -329,6 +334,9 @@ def load_scorer(
             raise InvalidInput(f"{field} must be 1 or more, not {budget}.", field=field)
     chosen = pick_device(device)
     loaded = load_model(model, revision, chosen, pick_dtype(dtype, chosen), picture_tokens)
+    if prefix_bytes is None:
+        prefix_bytes = fitting_prefix_bytes(loaded.module, token_budget, visual_bytes)
+    log.info("scorer_caches", prefix_bytes=prefix_bytes, visual_bytes=visual_bytes, token_budget=token_budget)
     return Scorer(
         model, loaded, load_prompts(), token_budget, picture_tokens, prefix_bytes, visual_bytes, picture_source
     )
