@@ -169,7 +169,11 @@ class FineUnits:
         return fine_units(context, held, self._scorer())
 
     def _more(self) -> int:
-        return 0 if self._stops() else self._scorer().pairs_at_once
+        if self._stops():
+            return 0
+        scorer = self._scorer()
+        # on a CPU the model itself needs the cores: its calls became slower by more than preparing takes
+        return 0 if scorer.info.device == "cpu" else scorer.pairs_at_once
 
     @contextmanager
     def _begin(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +40,7 @@ class Preparing(FakeScorer):
     """Scores a picture by its redness, from what was prepared if there is any; records the calls and who prepared."""
 
     pairs_at_once = 2
+    info = replace(FakeScorer.info, device="cuda:0")
 
     def __init__(self) -> None:
         super().__init__(lambda _: (0.5, 0.1))
@@ -189,6 +191,15 @@ def test_a_worker_that_stops_claims_nothing_more(context: WorkerContext, world: 
     assert states(world, found) in (["done"] * 2 + ["ready"] * 2, ["done"] * 3 + ["ready"])
 
 
+def test_on_a_cpu_nothing_is_claimed_ahead(
+    context: WorkerContext, world: World, found: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = Preparing()
+    monkeypatch.setattr(scorer, "info", FakeScorer.info, raising=False)
+    assert go(context, ready_units(world, found)[0], scorer)
+    assert states(world, found) == ["done"] + ["ready"] * 3
+
+
 def test_beside_a_unit_that_is_tried_again_nothing_is_claimed(
     context: WorkerContext, world: World, found: UUID
 ) -> None:
@@ -246,6 +257,7 @@ def test_scores_are_equal_to_the_last_bit_whether_pictures_were_prepared_ahead_o
     plain = demo.prepare
     world.settings.score_cache_rows = 0
     monkeypatch.setattr(Scorer, "pairs_at_once", 2)
+    monkeypatch.setattr(demo, "_info", replace(demo.info, device="cuda:0"))
     monkeypatch.setattr(demo, "prepare", lambda picture: made.append(plain(picture)) or made[-1])
     if processed:
         demo.score(Content(text="red"), [Content(image=Image.new("RGB", (64, 64)))])
