@@ -227,7 +227,8 @@ def _parts(server: ScoringServer, content: Any) -> list[Part]:
 
 
 def _completion(server: ScoringServer, body: dict[str, Any]) -> dict[str, Any]:
-    (turn,) = body["messages"]
+    # the model adds the system turn of its profile itself
+    turn = body["messages"][-1]
     message = _parts(server, turn["content"])
     if body.get("top_logprobs", 0) > server.top:
         raise _Refusal(f"top_logprobs is at most {server.top}")
@@ -281,9 +282,9 @@ def _reranked(server: ScoringServer, path: str, body: dict[str, Any]) -> Any:
     return {"results": [{"index": at, "relevance_score": score} for at, score in enumerate(scores)]}
 
 
-def small_model() -> SmallModel:
+def small_model(profile: str | None = None) -> SmallModel:
     """Load the shipped model."""
-    return SmallModel(load_scorer(PRESETS["demo"].scorer, device="cpu"))
+    return SmallModel(load_scorer(PRESETS["demo"].scorer, device="cpu", profile=profile))
 
 
 @contextlib.contextmanager

@@ -10,14 +10,16 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from retllm.presets import PRESETS, notice_on, public_name
+from retllm.profiles import load_profile
 from retllm.scorer_address import ScorerAddress, is_remote, parse_scorer_address
 
 
 class ModelSettings(BaseSettings):
     """Which models are used, and how."""
 
-    preset: Literal["demo", "small", "paper"] = Field(
-        default="demo", description="The pair of models: demo (shipped), small (laptop) or paper (GPU)."
+    preset: Literal["demo", "small", "paper", "best", "multilingual"] = Field(
+        default="demo",
+        description="The pair of models: demo (shipped), small (laptop), or paper, best or multilingual (GPU).",
     )
     embedder: str | None = Field(
         default=None,
@@ -51,6 +53,11 @@ class ModelSettings(BaseSettings):
         default=3600, ge=0, description="Seconds that a search waits for the server of its scorer before it fails."
     )
     scorer_revision: str | None = Field(default=None, description="Commit (or branch or tag) of the scorer on its hub.")
+    profile: str | None = Field(
+        default=None,
+        description="Profile of the scorer in place of that of its family: how it is asked. A name such as "
+        "qwen3_vl_reranker, or a TOML file.",
+    )
     device: str = Field(default="auto", description="Device of the models: auto, cpu, cuda or cuda:N.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Number format of the models; auto is bfloat16 on a GPU and float32 on a CPU."
@@ -90,6 +97,13 @@ class ModelSettings(BaseSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return [name.strip() for name in value.split(",") if name.strip()]
+
+    @field_validator("profile")
+    @classmethod
+    def _profile_is_readable(cls, name: str | None) -> str | None:
+        if name is not None:
+            load_profile(name)
+        return name
 
     @model_validator(mode="after")
     def _embedders_differ(self) -> Self:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from retllm.profiles import Mode
 from retllm.scorer_address import is_remote, is_remote_name, parse_scorer_address
 
 
@@ -16,6 +17,11 @@ class Preset:
     embedder: str
     scorer: str
     meaning: str
+    k: int = 10
+    """Candidates of a search that does not set k; the better the scorer, the more of them it can set right."""
+    mode: Mode = "true_false"
+    """How the scorer is asked by a search that does not set the mode."""
+    needs_gpu: bool = False
     notice: str | None = None
     """What users of these models should know, and what to do about it."""
 
@@ -41,6 +47,23 @@ PRESETS: dict[str, Preset] = {
         embedder="ViT-L-14-336/openai",
         scorer="Qwen/Qwen2.5-VL-7B-Instruct",
         meaning="the pair of the RetLLM paper; needs a GPU with 24 GB or more",
+        needs_gpu=True,
+    ),
+    "best": Preset(
+        embedder="PE-Core-L-14-336/meta",
+        scorer="Qwen/Qwen3-VL-8B-Instruct",
+        meaning="the best pair known to us for queries in English; needs a GPU with 24 GB or more",
+        k=20,
+        mode="choice",
+        needs_gpu=True,
+    ),
+    "multilingual": Preset(
+        embedder="ViT-SO400M-16-SigLIP2-384/webli",
+        scorer="Qwen/Qwen3-VL-8B-Instruct",
+        meaning="as best, for queries in a hundred languages; needs a GPU with 24 GB or more",
+        k=20,
+        mode="choice",
+        needs_gpu=True,
     ),
 }
 

@@ -18,6 +18,7 @@ from retllm import redaction
 from retllm.model_settings import ModelSettings
 from retllm.presets import PRESETS as PRESETS
 from retllm.presets import public_name as public_name
+from retllm.profiles import Mode
 
 
 class Settings(ModelSettings):
@@ -135,7 +136,12 @@ class Settings(ModelSettings):
     thumbnail_size: int = Field(default=320, ge=16, le=2048, description="Longer side of a thumbnail, in pixels.")
 
     # search
-    default_k: int = Field(default=10, ge=1, description="Candidates of a search that does not set k.")
+    default_k: int | None = Field(
+        default=None,
+        ge=1,
+        description="Candidates of a search that does not set k. Unset: 20 with the presets best and multilingual, 10 "
+        "otherwise.",
+    )
     max_k: int = Field(default=200, ge=1, description="Maximum number of candidates of a search.")
     coarse_captions: bool = Field(
         default=False, description="Let the coarse stage search for the query's words in texts and captions too."
@@ -171,8 +177,10 @@ class Settings(ModelSettings):
         description="Scale the re-injected visual tokens to the layer's size (MemVR); off: the formula of the paper.",
     )
     tau: float = Field(default=0.75, ge=0, le=1, description="Uncertainty above which the next layer is armed.")
-    mode: Literal["true_false", "verbalized", "choice"] = Field(
-        default="true_false", description="How the scorer is asked: true_false, verbalized (as in the paper) or choice."
+    mode: Mode | None = Field(
+        default=None,
+        description="How the scorer is asked: true_false, verbalized (as in the paper) or choice. Unset: choice with "
+        "the scorer of the presets best and multilingual, true_false otherwise.",
     )
     tie_decimals: int | None = Field(
         default=None,
@@ -254,8 +262,10 @@ class Settings(ModelSettings):
             raise ValueError("a scorer on a server can't re-inject visual tokens: unset RETLLM_TRIGGER")
         if self.scorer_revision is not None:
             raise ValueError("a scorer on a server has the revision that it says: unset RETLLM_SCORER_REVISION")
-        if address.protocol == "rerank" and self.mode != "true_false":
-            raise ValueError(f"a reranker on a server has no mode {self.mode}: unset RETLLM_MODE")
+        if address.protocol == "rerank" and self.profile is not None:
+            raise ValueError("a reranker on a server has its own question: unset RETLLM_PROFILE")
+        if address.protocol == "rerank" and self.default_mode != "true_false":
+            raise ValueError(f"a reranker on a server has no mode {self.default_mode}: unset RETLLM_MODE")
         if self.scorer_key and not (self.scorer_key.isascii() and self.scorer_key.isprintable()):
             raise ValueError("RETLLM_SCORER_KEY has characters that no key can have, such as a line break")
         return self
@@ -273,9 +283,14 @@ class Settings(ModelSettings):
         return "original" if self.model_pictures == "original" else f"copy:{self.copy_side}"
 
     @property
+    def default_mode(self) -> Mode:
+        """How the scorer of a search that does not set it is asked; a preset's way is that of its own scorer."""
+        return self.mode or (PRESETS[self.preset].mode if self.scorer is None else "true_false")
+
+    @property
     def k(self) -> int:
         """The number of candidates of a search that does not set it."""
-        return min(self.default_k, self.max_k)
+        return min(self.default_k or PRESETS[self.preset].k, self.max_k)
 
     @property
     def decoders_at_once(self) -> int:

@@ -245,6 +245,42 @@ def test_stop_tells_what_arrived_and_that_is_indexed(page: Page, api: httpx.Clie
     assert _names(api, empty) == _numbered(0, 50)
 
 
+def test_the_rest_gets_the_captions_that_arrived_before_it(
+    page: Page, api: httpx.Client, empty: str, tmp_path: Path
+) -> None:
+    """Also if the upload was stopped without a connection, and so was still open."""
+    files = _pictures(tmp_path, [f"{n}.png" for n in range(22)])
+    rows = "".join(f"{n}.png,picture {n}\n" for n in range(21))
+    (tmp_path / "rows.csv").write_text(f"file,caption\n{rows}")
+    (tmp_path / "21.txt").write_text("picture 21")
+    sent: list[Route] = []
+
+    def answer(route: Route) -> None:
+        # the table and the text, then 20 pictures, then nothing
+        sent.append(route)
+        if len(sent) <= 2:
+            route.continue_()
+
+    page.route("**/uploads/*/files", answer)
+    page.locator("input[type=file]").first.set_input_files([*files, tmp_path / "rows.csv", tmp_path / "21.txt"])
+    page.get_by_role("button", name="Upload", exact=True).click()
+    expect(page.locator("[data-sent]")).to_contain_text("22 of 24 files")
+    page.route(re.compile("/(close|unsent)$"), lambda route: route.abort())
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("[data-said]")).to_contain_text("2 files were not sent.")
+    (first,) = _jobs(api, empty)
+    assert api.get(f"/uploads/{first['id']}").raise_for_status().json()["closed_at"] is None
+    page.unroute("**/uploads/*/files")
+    page.unroute(re.compile("/(close|unsent)$"))
+    page.get_by_role("button", name="Send the rest").click()
+    expect(page.locator("[data-said]")).to_have_text("4 files arrived.")
+    expect(page.locator("#outcomes [data-summary]")).to_contain_text("2 added")
+    assert api.get(f"/uploads/{first['id']}").raise_for_status().json()["closed_at"] is not None
+    expect(page.locator("#index-state")).to_contain_text("All 22 items are indexed")
+    items = api.get(f"/collections/{empty}/items?limit=200").raise_for_status().json()["items"]
+    assert {item["name"]: item["text"] for item in items} == {f"{n}.png": f"picture {n}" for n in range(22)}
+
+
 def test_a_reload_lists_what_was_not_sent(page: Page, api: httpx.Client, empty: str) -> None:
     page.on("dialog", lambda dialog: dialog.accept())
     sent: list[Route] = []

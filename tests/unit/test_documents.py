@@ -37,6 +37,7 @@ NOT_RUN = [
     ("docs/how-to/deploy.md", "installs packages and downloads models from a hub"),
     ("docs/how-to/evaluate.md", "five minutes; the run above takes the same way"),
     ("docs/how-to/evaluate.md", "needs the benchmarks' files and a GPU"),
+    ("docs/how-to/profiles.md", "names a model that you have"),
     ("docs/how-to/remote-scorers.md", "needs a GPU, and vLLM is no part of this project"),
     ("docs/how-to/remote-scorers.md", "needs a GPU, and vLLM is no part of this project"),
     ("docs/how-to/remote-scorers.md", "names a server that you have"),

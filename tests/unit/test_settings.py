@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import open_clip
 import pytest
 from pydantic import ValidationError
 
@@ -11,8 +12,31 @@ from retllm.settings import PRESETS, Settings, public_name
 
 
 def test_the_default_k_is_at_most_the_maximum_k() -> None:
-    assert Settings().k == Settings().default_k
     assert Settings(default_k=10, max_k=4).k == 4
+
+
+@pytest.mark.parametrize(("preset", "k"), [("demo", 10), ("paper", 10), ("best", 20), ("multilingual", 20)])
+def test_a_preset_has_its_own_default_k(preset: str, k: int) -> None:
+    assert Settings(preset=preset).k == k
+    assert Settings(preset=preset, default_k=7).k == 7
+
+
+def test_a_preset_asks_its_own_scorer_in_its_own_way() -> None:
+    assert Settings().default_mode == Settings(preset="paper").default_mode == "true_false"
+    assert Settings(preset="best").default_mode == "choice"
+    assert Settings(preset="best", mode="verbalized").default_mode == "verbalized"
+    assert Settings(preset="best", scorer="org/other").default_mode == "true_false"
+
+
+def test_the_embedders_of_the_presets_are_in_the_list_of_open_clip() -> None:
+    """Their weights can't be loaded in a test; their names, tags and sizes are held against the installed library."""
+    known = set(open_clip.list_pretrained())
+    embedders = {name: preset.embedder for name, preset in PRESETS.items() if name != "demo"}
+    assert {name for name, model in embedders.items() if tuple(model.split("/")) not in known} == set()
+    assert open_clip.get_model_config("PE-Core-L-14-336")["vision_cfg"]["image_size"] == 336
+    config = open_clip.get_model_config("ViT-SO400M-16-SigLIP2-384")
+    assert config is not None
+    assert config["vision_cfg"]["image_size"] == 384
 
 
 def test_every_setting_has_a_help_text() -> None:

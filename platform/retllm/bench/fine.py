@@ -5,11 +5,13 @@ Variants, each on k candidates of one query:
 - ``published_shape``: pair by pair, with the output projection over all positions after every layer, like the code
   published with RetLLM (method, section 4).
 - ``pair_by_pair``: pair by pair, with the output projection at the last position only, without caches.
+- ``cross_encoder``: the cross-encoder of sentence-transformers (:mod:`retllm.bench.rivals`), if it is installed.
+- ``forward``: the limit: the bare forward pass of all pairs, their inputs ready on the device.
 - ``cold``: the platform's scorer with empty caches.
 - ``warm``: the same scorer with another query (text to image) or other texts (image to text) on pictures that are in
   its caches.
 
-Each round runs all four variants, so that other load on the machine affects all of them; medians are compared.
+Each round runs all variants, so that other load on the machine affects all of them; medians are compared.
 """
 
 from __future__ import annotations
@@ -24,9 +26,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from retllm.bench.rivals import CrossEncoder, forward_alone
 from retllm.fine import Content, Injection, Scorer
 
-WAYS = ("published_shape", "pair_by_pair", "cold", "warm")
+WAYS = ("published_shape", "pair_by_pair", "cross_encoder", "forward", "cold", "warm")
 DIRECTIONS = ("t2i", "i2t")
 _THINGS = (
     "dog",
@@ -83,7 +86,13 @@ class Speed:
 
 
 def measure_fine(
-    scorer: Scorer, k: int, side: int, rounds: int, injection: Injection, done: Callable[[], None] = lambda: None
+    scorer: Scorer,
+    k: int,
+    side: int,
+    rounds: int,
+    injection: Injection,
+    rival: CrossEncoder | None = None,
+    done: Callable[[], None] = lambda: None,
 ) -> Speed:
     """Measure all variants in both directions.
 
@@ -92,21 +101,23 @@ def measure_fine(
         k: candidates of a query.
         side: edge of the pictures in pixels.
         rounds: number of measured rounds; one more is run first as a warm-up.
-        injection: settings of re-injection, for all variants but ``published_shape``.
+        injection: settings of re-injection, for ``pair_by_pair``, ``cold`` and ``warm``.
+        rival: the cross-encoder of the same model; None leaves it out.
         done: called after each timed call.
     """
-    seconds: dict[tuple[str, str], list[float]] = {(direction, way): [] for direction in DIRECTIONS for way in WAYS}
+    ways = [way for way in WAYS if way != "cross_encoder" or rival is not None]
+    seconds: dict[tuple[str, str], list[float]] = {(direction, way): [] for direction in DIRECTIONS for way in ways}
     tokens = 0
     for turn in range(rounds + 1):
         for direction in DIRECTIONS:
             inputs = _Inputs(direction, k, side, turn)
-            for way in WAYS:
-                took, tokens = _timed(scorer, way, inputs, injection)
+            for way in ways:
+                took, tokens = _timed(scorer, way, inputs, injection, rival)
                 if turn:
                     seconds[direction, way].append(took)
                 done()
     speeds = {
-        direction: {way: k / statistics.median(seconds[direction, way]) for way in WAYS} for direction in DIRECTIONS
+        direction: {way: k / statistics.median(seconds[direction, way]) for way in ways} for direction in DIRECTIONS
     }
     return Speed(k, scorer.info.device, tokens, speeds)
 
@@ -126,15 +137,22 @@ class _Inputs:
             self.others = [Content(text=text) for text in captions(k, 2000 + turn)]
 
 
-def _timed(scorer: Scorer, way: str, inputs: _Inputs, injection: Injection) -> tuple[float, int]:
+def _timed(
+    scorer: Scorer, way: str, inputs: _Inputs, injection: Injection, rival: CrossEncoder | None
+) -> tuple[float, int]:
     """Run one variant; return its duration in seconds and the tokens of its last pair."""
     if way != "warm":
         scorer.forget()
     query, pool = (inputs.other, inputs.others) if way == "warm" else (inputs.query, inputs.candidates)
+    forward = forward_alone(scorer, query, pool) if way == "forward" else None
     _wait(scorer)
     started = time.perf_counter()
     tokens = 0
-    if way == "published_shape":
+    if forward is not None:
+        forward()
+    elif way == "cross_encoder" and rival is not None:
+        rival.scored(query, pool)
+    elif way == "published_shape":
         published_shape(scorer, query, pool)
     elif way == "pair_by_pair":
         with scorer.bare():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +22,18 @@ if TYPE_CHECKING:
 _NAMES = {
     "published_shape": "the published code's shape of work",
     "pair_by_pair": "pair by pair, last position only",
+    "cross_encoder": "sentence-transformers' cross-encoder",
+    "forward": "limit: the forward pass alone",
     "cold": "this platform, pictures not seen before",
     "warm": "this platform, pictures seen before",
 }
+_BASES = {"published_shape": "published shape", "cross_encoder": "cross-encoder", "forward": "limit"}
 
+_CONCURRENT_NAMES = {
+    "scorer": "limit: the scorer alone, the same pairs",
+    "platform": "this platform, searches at once",
+    "one_by_one": "this platform, one search after the other",
+}
 
 _INDEX_NAMES = {
     "forward": "limit: the model alone",
@@ -52,6 +62,12 @@ def bench() -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--trigger", type=click.Choice(["entropy", "off"]), default="entropy", show_default=True)
 @click.option("--scope", type=click.Choice(["all", "suffix"]), help="Positions of the re-injection.")
+@click.option(
+    "--concurrent",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Measure N searches at once through the whole platform.",
+)
 @json_option
 def fine(
     model: str | None,
@@ -63,16 +79,23 @@ def fine(
     device: str,
     trigger: str,
     scope: str | None,
+    concurrent: int | None,
     as_json: bool,
 ) -> None:
-    """Measure the fine stage in pairs per second, beside the published code's shape of work and pair by pair.
+    """Measure the fine stage in pairs per second, beside what else people would use, and beside its limit.
 
-    Without --model the weights are random, which does not affect the speed.
+    The cross-encoder of sentence-transformers is measured if the extra "sentence" is installed. Without --model the
+    weights are random, which does not affect the speed.
     """
     if width % 64:
         raise InvalidInput(f"--width must be a multiple of 64, not {width}.", field="width")
     size = _tool("random_model").Size(width, layers, picture=picture)
-    result = _measured(model, size, k, rounds, device, _injection(trigger, scope))
+    injection = _injection(trigger, scope)
+    if concurrent:
+        together = _measured_together(model, size, k, concurrent, device, injection)
+        _print_concurrent(together, as_json=as_json)
+        return
+    result = _measured(model, size, k, rounds, device, injection)
     if as_json:
         show.as_json(result)
         return
@@ -82,16 +105,13 @@ def fine(
     )
     for direction, title in (("t2i", "text to image"), ("i2t", "image to text")):
         speeds = result[direction]
+        bases = [one for one in _BASES if one in speeds]
         rows = [
-            (
-                name,
-                f"{speeds[way]:.2f}",
-                f"{speeds[way] / speeds['published_shape']:.2f}",
-                f"{speeds[way] / speeds['pair_by_pair']:.2f}",
-            )
+            (name, *(f"{number:.2f}" for number in (speeds[way], *(speeds[way] / speeds[one] for one in bases))))
             for way, name in _NAMES.items()
+            if way in speeds
         ]
-        show.table((title, "pairs/s", "x published shape", "x pair by pair"), rows)
+        show.table((title, "pairs/s", *(f"x {_BASES[one]}" for one in bases)), rows)
 
 
 def _tool(name: str) -> Any:
@@ -114,15 +134,49 @@ def _injection(trigger: str, scope: str | None) -> Injection:
 
 def _measured(model: str | None, size: Any, k: int, rounds: int, device: str, injection: Injection) -> dict[str, Any]:
     from retllm.bench.fine import captions, measure_fine
+    from retllm.bench.rivals import CrossEncoder
     from retllm.fine import load_scorer
 
     with tempfile.TemporaryDirectory() as folder:
         if model is None:
             _tool("random_model").save_random_model(Path(folder), size, captions(40, 0))
         scorer = load_scorer(model or folder, device=device)
-        speed = measure_fine(scorer, k, size.picture, rounds, injection)
+        rival = CrossEncoder(scorer) if importlib.util.find_spec("sentence_transformers") else None
+        speed = measure_fine(scorer, k, size.picture, rounds, injection, rival)
         parameters = sum(parameter.numel() for parameter in scorer.loaded.module.parameters())
     return speed.as_json(parameters)
+
+
+def _measured_together(
+    model: str | None, size: Any, k: int, searches: int, device: str, injection: Injection
+) -> dict[str, Any]:
+    from retllm.bench.concurrent import measure_concurrent
+    from retllm.bench.fine import captions
+    from retllm.fine import load_scorer
+
+    with tempfile.TemporaryDirectory(prefix="retllm-bench-") as name:
+        folder = Path(name) / "model"
+        if model is None:
+            _tool("random_model").save_random_model(folder, size, captions(40, 0))
+        scorer = model or str(folder)
+        settings, load = Settings(scorer=scorer, device=device), partial(load_scorer, scorer, device=device)
+        speed = measure_concurrent(Path(name), settings, load, searches, k, size.picture, injection, show.say)
+    return speed.as_json()
+
+
+def _print_concurrent(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show.as_json(result)
+        return
+    click.echo(
+        f"{result['searches']} searches at once, k = {result['k']}; one of them takes {result['median_seconds']:.2f} s "
+        f"(median), {result['slowest_seconds']:.2f} s at most"
+    )
+    rows = [
+        (name, f"{result['rates'][way]['pairs_per_second']:.2f}", f"{result['rates'][way]['of_scorer']:.2f}")
+        for way, name in _CONCURRENT_NAMES.items()
+    ]
+    show.table(("", "pairs/s", "x scorer alone"), rows)
 
 
 @bench.command()

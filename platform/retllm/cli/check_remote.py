@@ -25,7 +25,9 @@ def inspect_remote_scorer(settings: Settings) -> Finding:
     address = settings.remote_scorer
     assert address is not None
     scorer = open_scorer(settings)
-    found = f"{address.api} serves {address.model} (revision {scorer.info.revision})"
+    found = (
+        f"{address.api} serves {address.model} (revision {scorer.info.revision}; prompts {scorer.info.prompt_version})"
+    )
     right, wrong = (Content(text=f"a plain {colour} picture") for colour in ("red", "blue"))
     shown = Content(image=Image.new("RGB", (_SIDE, _SIDE), "red"))
     (told,) = scorer.score(right, [right])

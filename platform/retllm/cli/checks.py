@@ -29,6 +29,7 @@ from retllm.stack.network import choose_port
 
 if TYPE_CHECKING:
     from retllm.fine import ModelSource
+    from retllm.profiles import Profile
 
 State = Literal["ok", "warning", "failed"]
 
@@ -230,8 +231,8 @@ def check_gpu(settings: Settings) -> Check:
     text = f"PyTorch {torch.__version__} finds no usable GPU; the models run on the CPU."
     if settings.device.startswith("cuda"):
         return Check("gpu", "failed", text, f"RETLLM_DEVICE is {settings.device}: unset it, or install a CUDA driver.")
-    if settings.preset == "paper":
-        advice = f"The preset `paper` is {PRESETS['paper'].meaning}. Use `demo` or `small` here."
+    if (preset := PRESETS[settings.preset]).needs_gpu:
+        advice = f"The preset `{settings.preset}` is {preset.meaning}. Use `demo` or `small` here."
         return Check("gpu", "warning", text, advice)
     return Check("gpu", "ok", text)
 
@@ -267,15 +268,20 @@ def check_scorer(settings: Settings) -> Check:
     if settings.remote_scorer is not None:
         return _check_remote(settings, settings.remote_scorer.api)
     from retllm.fine import can_load
+    from retllm.fine.opening import configured_profile
     from retllm.fine.sources import decoder_layers
 
     source = can_load(settings.scorer_name, settings.scorer_revision)
     found = _model("scorer", source, "RETLLM_SCORER")
+    profile = configured_profile(settings)
     if found.state == "ok":
-        message = (
-            f"{found.message} A picture has at most {settings.picture_tokens:,} visual tokens. {_caches(settings)}"
-        )
-        found = replace(found, message=message)
+        most = min(settings.picture_tokens, (profile and profile.picture_tokens) or settings.picture_tokens)
+        limit = f"A picture has at most {most:,} visual tokens."
+        found = replace(found, message=f"{found.message} {limit} {_caches(settings)}")
+    if profile is not None:
+        found = replace(found, message=f"{found.message} {_about(profile)}")
+        if settings.default_mode not in profile.modes:
+            return Check("scorer", "failed", found.message, f"Set RETLLM_MODE to {' or '.join(profile.modes)}.")
     layers = decoder_layers(settings.scorer_name, settings.scorer_revision)
     if settings.trigger == "fixed" and layers is not None and (settings.fixed_layer or 0) >= layers:
         return Check(
@@ -299,6 +305,17 @@ def _caches(settings: Settings) -> str:
     return describe_caches(device, settings.token_budget, settings.prefix_cache_bytes)
 
 
+def check_answers(settings: Settings) -> list[Check]:
+    """Ask the scorer about known pairs; a warning for each way in which its scores are of no use."""
+    from retllm.cli.check_answers import inspect_answers
+    from retllm.fine.opening import open_scorer
+
+    try:
+        return [Check("answers", *found) for found in inspect_answers(open_scorer(settings), settings.default_mode)]
+    except RetllmError as error:
+        return [failed("answers", error)]
+
+
 def _check_remote(settings: Settings, url: str) -> Check:
     from retllm.cli.check_remote import inspect_remote_scorer
 
@@ -308,6 +325,12 @@ def _check_remote(settings: Settings, url: str) -> Check:
         found = failed("scorer", error)
         advice = "Start the server, or correct RETLLM_SCORER." if isinstance(error, ServerAway) else found.advice
         return replace(found, message=f"{found.message} Its address is {url}.", advice=advice)
+
+
+def _about(profile: Profile) -> str:
+    modes = "" if len(profile.modes) > 1 else f" and has the mode {profile.modes[0]} only"
+    hint = "" if profile.k is None else f" It is made for {profile.k} candidates (k)."
+    return f"Its profile is {profile.name}{modes}.{hint}"
 
 
 def _embedder(check: str, source: ModelSource, variable: str) -> Check:

@@ -7,7 +7,7 @@ import json
 import click
 
 from retllm.cli.audit_jobs import audit_jobs
-from retllm.cli.checks import Check, run_checks
+from retllm.cli.checks import Check, check_answers, run_checks
 from retllm.settings import Settings
 
 _FAILED = 2
@@ -17,16 +17,24 @@ _FAILED_MARK = click.style("failed ", fg="red", bold=True)
 
 @click.command()
 @click.option("--audit", is_flag=True, help="Also check all accepted work against the rules of the job core.")
+@click.option("--scorer", is_flag=True, help="Also load the scorer and ask it about a dozen known pairs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON object.")
-def doctor(audit: bool, as_json: bool) -> int:
+def doctor(audit: bool, scorer: bool, as_json: bool) -> int:
     """Check the requirements of the platform and whether work is stuck, and say what to do.
 
     Checks Python, PostgreSQL with pgvector, Redis, storage, disk, port, GPU and models; if the platform is running,
-    also its workers, queues and units. Needs no running server and starts none; only --audit needs the database. The
-    exit status is 0 if no check failed, else 2.
+    also its workers, queues and units. Needs no running server and starts none; only --audit needs the database.
+
+    --scorer warns if the scores of known pairs are flat, if the model wants to say something else than the labels, or
+    if right and wrong are not told apart: signs of a wrong chat template or profile. The exit status is 0 if no check
+    failed, else 2.
     """
     settings = Settings()
-    checks = run_checks(settings) + (audit_jobs(settings) if audit else [])
+    checks = [
+        *run_checks(settings),
+        *(check_answers(settings) if scorer else []),
+        *(audit_jobs(settings) if audit else []),
+    ]
     failed = any(check.state == "failed" for check in checks)
     if as_json:
         click.echo(json.dumps({"ok": not failed, "checks": [check.as_json() for check in checks]}))

@@ -16,7 +16,7 @@ from retllm.fine.prompts import Part, Prompts, Wording
 #: upper bound of the tokens that a tokenizer makes of a byte; some insert spaces
 _TOKENS_OF_BYTE = 2
 
-#: upper bound of the tokens of the chat template
+#: upper bound of the tokens of the chat template, without a system turn
 _TEMPLATE = 128
 
 #: of the room for two long texts, the query gets at most two parts and the candidate at least one
@@ -55,6 +55,7 @@ class TextFitter:
     def __init__(self, preparer: Preparer, prompts: Prompts) -> None:
         self._preparer = preparer
         self._prompts = prompts
+        self._template = _TEMPLATE + _TOKENS_OF_BYTE * _bytes(prompts.system or "")
         # the query of a call, and the candidate in several wordings
         self._count = lru_cache(maxsize=256)(preparer.count)
         self._cut = lru_cache(maxsize=256)(self._find_cut)
@@ -94,7 +95,7 @@ class TextFitter:
         if pictures is None:
             return False
         texts = max(sum(_bytes(part) for part in message if isinstance(part, str)) for message in messages)
-        return pictures + _TOKENS_OF_BYTE * texts + _TEMPLATE <= limit
+        return pictures + _TOKENS_OF_BYTE * texts + self._template <= limit
 
     def _length(self, pair: AskedPair, wordings: Sequence[Wording]) -> int:
         return max(self._preparer.length(pair.place, message) for message in self._messages(pair, wordings))

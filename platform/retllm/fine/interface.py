@@ -47,6 +47,13 @@ class FineScorer(Protocol):
             What opening the picture raises, and what the model's image processor raises.
         """
 
+    def says(self, query: Content, candidate: Content) -> str | None:  # noqa: ARG002 (of those that can tell)
+        """Return the first token of the answer that the model itself would give in the mode ``true_false``, as text.
+
+        None if that is nothing to read, or if the scorer can't tell. Raises as :meth:`score_pairs`.
+        """
+        return None
+
     def score(
         self,
         query: Content,

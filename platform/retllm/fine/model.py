@@ -18,8 +18,9 @@ from retllm.fine.content import Picture
 from retllm.fine.feedforward import FeedForward, read_feed_forward
 from retllm.fine.hooks import Decoder
 from retllm.fine.prepare import Preparer
-from retllm.fine.prompts import Labels
+from retllm.fine.prompts import Labels, Prompts, with_profile
 from retllm.fine.sources import ModelSource, can_load, not_downloaded
+from retllm.profiles import BadProfile, Profile, choose_profile, names_of
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,7 @@ class LoadedModel:
         image_token: the placeholder token id of a visual token.
         source: where it was loaded from.
         revision: commit, or hash of its folder.
+        prompts: the questions, as its profile changes them.
     """
 
     module: Any
@@ -46,6 +48,7 @@ class LoadedModel:
     image_token: int
     source: ModelSource
     revision: str
+    prompts: Prompts
 
     def feed_forward(self, number: int) -> FeedForward:
         """Return the feed-forward network of layer ``number``.
@@ -73,11 +76,20 @@ class LoadedModel:
 
 
 def load_model(
-    model: str, revision: str | None, device: torch.device, dtype: torch.dtype, picture_tokens: int
+    model: str,
+    revision: str | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    picture_tokens: int,
+    prompts: Prompts,
+    profile: str | None,
 ) -> LoadedModel:
     """Load a model and its processor from a folder, the hub's cache or the hub, in this order.
 
+    The questions are ``prompts`` as a profile changes them: that of the model's family, or ``profile``.
+
     Raises:
+        InvalidInput: the profile can't be used.
         ModelUnavailable: it can't be loaded here; the message says what to do.
         ModelUnsuited: it is not an image-text-to-text model with a chat template, or it needs more than
             ``picture_tokens`` for a picture of any size.
@@ -100,9 +112,11 @@ def load_model(
     found = source.revision or getattr(module.config, "_commit_hash", None) or revision or "unknown"
     log.info("model_loaded", model=model, revision=found, device=str(device), dtype=str(dtype))
     text_config = module.config.get_text_config()
-    preparer = Preparer(model, processor, getattr(text_config, "max_position_embeddings", None))
+    prompts = with_profile(prompts, _profile(profile, model, module.config, processor))
+    limit = getattr(text_config, "max_position_embeddings", None)
+    preparer = Preparer(model, processor, limit, prompts.system, prompts.template_arguments)
     image_token = _image_token(model, module.config)
-    preparer.limit_pictures(picture_tokens, module.config, image_token)
+    preparer.limit_pictures(prompts.budget(picture_tokens), module.config, image_token)
     if not _takes_smallest(module, preparer):
         preparer.pad_smallest()
     return LoadedModel(
@@ -112,7 +126,16 @@ def load_model(
         image_token=image_token,
         source=source,
         revision=str(found),
+        prompts=prompts,
     )
+
+
+def _profile(chosen: str | None, model: str, config: Any, processor: Any) -> Profile:
+    template = str(getattr(processor, "chat_template", ""))
+    try:
+        return choose_profile(chosen, config.model_type, names_of(model), template)
+    except BadProfile as error:
+        raise InvalidInput(f"{error}.", field="profile") from error
 
 
 def _load(model: str, name: str, options: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:

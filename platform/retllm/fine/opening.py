@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from retllm.fine.interface import FineScorer
+from retllm.fine.sources import profile_of
+from retllm.profiles import Profile, choose_profile, names_of
 from retllm.settings import Settings
+
+
+def configured_profile(settings: Settings) -> Profile | None:
+    """Return the profile of the configured scorer without loading it; None if it is not known on this machine."""
+    address = settings.remote_scorer
+    if address is None:
+        return profile_of(settings.scorer_name, settings.scorer_revision, settings.profile)
+    if address.protocol == "rerank":
+        return None
+    return choose_profile(settings.profile, None, names_of(address.model))
 
 
 def open_scorer(settings: Settings) -> FineScorer:
@@ -28,6 +40,7 @@ def open_scorer(settings: Settings) -> FineScorer:
             prefix_bytes=settings.prefix_cache_bytes,
             visual_bytes=settings.visual_cache_bytes,
             picture_source=settings.picture_source,
+            profile=settings.profile,
         )
     from retllm.fine.remote.chat import ChatScorer
     from retllm.fine.remote.client import Client
@@ -35,6 +48,7 @@ def open_scorer(settings: Settings) -> FineScorer:
 
     client = Client(address, settings.scorer_key, settings.scorer_requests, settings.scorer_seconds)
     kind = ChatScorer if address.protocol == "openai" else RerankScorer
-    scorer = kind(address, client, settings.picture_tokens, settings.scorer_requests, settings.picture_source)
+    requests, source = settings.scorer_requests, settings.picture_source
+    scorer = kind(address, client, settings.picture_tokens, requests, source, settings.profile)
     scorer.refresh()
     return scorer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +56,8 @@ class Preparer:
         model: its name, for messages.
         processor: of an image-text-to-text model, with a chat template.
         limit: maximum number of tokens of the model; None if unknown.
+        system: the system turn of every question; None for none.
+        template_arguments: of the chat template; each is given if the template mentions it.
 
     Attributes:
         limit: the maximum number of tokens.
@@ -63,10 +65,18 @@ class Preparer:
         pixels: the image processor.
 
     Raises:
-        ModelUnsuited: the processor has no chat template, tokenizer or image processor.
+        ModelUnsuited: the processor has no chat template, tokenizer or image processor, or the chat template does not
+            show the system turn.
     """
 
-    def __init__(self, model: str, processor: Any, limit: int | None) -> None:
+    def __init__(
+        self,
+        model: str,
+        processor: Any,
+        limit: int | None,
+        system: str | None = None,
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         self.model = model
         tokenizer = getattr(processor, "tokenizer", None)
         images = getattr(processor, "image_processor", None)
@@ -90,6 +100,10 @@ class Preparer:
         self._control_ids = self.control_ids() - {tokenizer.unk_token_id}
         pad = tokenizer.pad_token_id
         self.pad_token: int = pad if isinstance(pad, int) else 0
+        template = str(processor.chat_template)
+        self._arguments = {name: value for name, value in (template_arguments or {}).items() if name in template}
+        self._system = None if system is None else self._sanitize(system)
+        self._check_system()
 
     def limit_pictures(self, tokens: int, config: Any, image_token: int) -> None:
         """Limit every picture to ``tokens`` tokens.
@@ -247,14 +261,25 @@ class Preparer:
             {"type": "text", "text": self._sanitize(part)} if isinstance(part, str) else {"type": "image"}
             for part in message
         ]
-        # reasoning models would not begin with the answer
-        thinking = {"enable_thinking": False} if "enable_thinking" in str(self._processor.chat_template) else {}
-        turn = [{"role": "user", "content": content}]
+        turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if self._system is not None:
+            turns.insert(0, {"role": "system", "content": [{"type": "text", "text": self._system}]})
         try:
-            rendered = self._processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False, **thinking)
+            rendered = self._processor.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=False, **self._arguments
+            )
         except TemplateError as error:
             raise ModelUnsuited(f"The chat template of {self.model} can't be used: {_first_line(error)}") from error
         return str(rendered)
+
+    def _check_system(self) -> None:
+        """Check that the chat template shows the text of the system turn, and not the parts that it is made of."""
+        shown = "" if self._system is None else self.render(["?"])
+        if self._system is not None and (self._system not in shown or "{'type'" in shown):
+            raise ModelUnsuited(
+                f"The chat template of {self.model} does not show the system turn of its profile: remove system from "
+                "the profile (RETLLM_PROFILE)."
+            )
 
     def encode(self, text: str, *, continued: bool = False) -> list[int]:
         """Return the token ids of ``text``; with ``continued``, without special tokens at its beginning."""

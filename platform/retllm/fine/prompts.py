@@ -1,22 +1,20 @@
-"""The questions to the model, from ``prompts.toml``: versioned data, one template for each modality pair."""
+"""The questions to the model, from ``prompts.toml`` and a profile: versioned data, a template for each pair."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import resources
-from typing import Literal
 
-from retllm.errors import InvalidInput
+from retllm.errors import InvalidInput, ModelUnsuited
 from retllm.fine.content import Content, Picture
+from retllm.profiles import ANY_PAIR, Mode, Profile, Wording
 
-Mode = Literal["true_false", "verbalized", "choice"]
-"""How the scorer is asked (method section 3)."""
-
-Wording = Literal["true_false", "verbalized", "choice", "choice_swapped"]
-"""The instruction how to answer; ``choice_swapped`` is ``choice`` with the meanings of the letters swapped."""
+__all__ = ["Labels", "Mode", "Part", "Prompts", "Wording", "load_prompts", "parse_prompts", "with_profile"]
 
 Part = str | Picture
 """A part of a message: a text or a picture."""
@@ -35,16 +33,52 @@ class Prompts:
     """All templates of one version.
 
     Attributes:
-        version: changes with every change of the wording; stored with every score.
+        version: changes with every change of what is asked; stored with every score.
         ask: for each :data:`Wording`, the instruction how to answer.
         labels: for each mode that reads labels, the labels (for ``choice``, in its first order).
-        pairs: for each ``"<query modality>-><candidate modality>"``, the parts of the message.
+        pairs: for each ``"<query modality>-><candidate modality>"``, the parts of the message; ``*`` has those of all
+            others.
+        template_arguments: of the chat template; each is given if the template mentions it.
+        system: the system turn, if there is one.
+        instruction: takes the place of ``{instruction}``.
+        of_labels: whether the score of ``true_false`` is the positive label's share of both labels, not of all answers.
+        modes: those in which the model may be asked.
+        picture_tokens: maximum number of visual tokens of a picture by the profile; not part of the version.
+        profile: the name of the profile.
     """
 
     version: str
-    ask: Mapping[str, str]
+    ask: Mapping[Wording, str]
     labels: Mapping[str, Labels]
     pairs: Mapping[str, tuple[str, ...]]
+    template_arguments: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    system: str | None = None
+    instruction: str = ""
+    of_labels: bool = False
+    modes: tuple[Mode, ...] = ("true_false", "verbalized", "choice")
+    picture_tokens: int | None = None
+    profile: str = "standard"
+
+    @property
+    def title(self) -> str:
+        """The version and the profile, for people and for records."""
+        return f"{self.version}, profile {self.profile}"
+
+    def budget(self, picture_tokens: int) -> int:
+        """Return the maximum number of visual tokens of a picture, if ``picture_tokens`` is the configured one."""
+        return min(picture_tokens, self.picture_tokens or picture_tokens)
+
+    def check_mode(self, mode: Mode) -> None:
+        """Check that the model may be asked in a mode.
+
+        Raises:
+            ModelUnsuited: its profile does not have the mode.
+        """
+        if mode not in self.modes:
+            raise ModelUnsuited(
+                f"The profile {self.profile} of the scorer has no mode {mode}: use {' or '.join(self.modes)}, or "
+                "another profile (RETLLM_PROFILE)."
+            )
 
     def message(self, wording: Wording, query: Content, candidate: Content) -> list[Part]:
         """Return the parts of the user's message for one pair, texts and pictures in order, the query's picture first.
@@ -53,19 +87,26 @@ class Prompts:
             InvalidInput: there is no template for these modalities.
         """
         pair = f"{query.modality}->{candidate.modality}"
-        template = self.pairs.get(pair)
+        template = self.pairs.get(pair, self.pairs.get(ANY_PAIR))
         if template is None:
             raise InvalidInput(f"There is no prompt for {pair}.", field="pair")
-        words = {"{query}": query.text or "", "{candidate}": candidate.text or "", "{ask}": self.ask[wording]}
+        words = {
+            "{query}": query.text or "",
+            "{candidate}": candidate.text or "",
+            "{ask}": self.ask[wording],
+            "{instruction}": self.instruction,
+        }
         pictures = {"@query.image": query.picture, "@candidate.image": candidate.picture}
         parts: list[Part] = []
         for part in template:
             if part in pictures:
                 picture = pictures[part]
-                assert picture is not None, f"the template of {pair} shows a picture that {pair} does not have"
-                parts.append(picture)
-            else:
-                parts.append(_fill(part, words))
+                assert picture or pair not in self.pairs, f"the template of {pair} shows a picture that is not there"
+                parts += [picture] if picture else []
+            elif text := _fill(part, words):
+                # texts stand apart only where a picture is between them
+                before = parts.pop() if parts and isinstance(parts[-1], str) else ""
+                parts.append(f"{before}{text}")
         return parts
 
 
@@ -90,7 +131,39 @@ def parse_prompts(text: str) -> Prompts:
         mode: Labels(tuple(answers["positive"]), tuple(answers["negative"])) for mode, answers in data["labels"].items()
     }
     pairs = {pair: tuple(parts) for pair, parts in data["pairs"].items()}
-    return Prompts(version=str(data["version"]), ask=dict(data["ask"]), labels=labels, pairs=pairs)
+    return Prompts(
+        version=str(data["version"]),
+        ask=dict(data["ask"]),
+        labels=labels,
+        pairs=pairs,
+        template_arguments=dict(data["template_arguments"]),
+    )
+
+
+def with_profile(prompts: Prompts, profile: Profile) -> Prompts:
+    """Return the prompts as a profile changes them; the version tells every change.
+
+    A profile that changes nothing keeps the version, so scores of the prompts alone stay valid.
+    """
+    pairs = {} if ANY_PAIR in profile.pairs else prompts.pairs
+    labels: dict[str, Labels] = {
+        mode: Labels(answers.positive, answers.negative) for mode, answers in profile.labels.items()
+    }
+    changed = replace(
+        prompts,
+        ask={**prompts.ask, **profile.ask},
+        labels={**prompts.labels, **labels},
+        pairs={**pairs, **profile.pairs},
+        template_arguments={**prompts.template_arguments, **profile.template_arguments},
+        system=profile.system,
+        instruction=profile.instruction or "",
+        of_labels=profile.score == "labels",
+        modes=profile.modes,
+    )
+    if changed != prompts:
+        digest = hashlib.sha256(json.dumps(asdict(changed), sort_keys=True).encode()).hexdigest()[:8]
+        changed = replace(changed, version=f"{prompts.version}+{digest}")
+    return replace(changed, picture_tokens=profile.picture_tokens, profile=profile.name)
 
 
 @cache

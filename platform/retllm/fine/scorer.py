@@ -19,7 +19,7 @@ from PIL import Image
 from retllm.errors import InvalidInput
 from retllm.fine.content import Content, Picture, PreparedPicture
 from retllm.fine.device import pick_device, pick_dtype
-from retllm.fine.engine import Engine
+from retllm.fine.engine import Engine, Prompt
 from retllm.fine.feedforward import FeedForward
 from retllm.fine.fitting import AskedPair, TextFitter
 from retllm.fine.injection import NO_INJECTION, Injection, LayerPlan
@@ -28,6 +28,7 @@ from retllm.fine.memory import fitting_prefix_bytes
 from retllm.fine.model import LoadedModel, load_model
 from retllm.fine.modes import ModeScorer, PendingScores, ScoreTask, make_mode_scorer
 from retllm.fine.modes.traced import score_traced
+from retllm.fine.modes.verbalized import most_likely
 from retllm.fine.prefix import PrefixCache
 from retllm.fine.prompts import Mode, Prompts, load_prompts
 from retllm.fine.scores import PairScore, ScorerInfo
@@ -91,7 +92,7 @@ class Scorer(FineScorer):
         self._info = ScorerInfo(
             model=model,
             revision=loaded.revision,
-            prompt_version=prompts.version,
+            prompt_version=prompts.title,
             device=str(loaded.module.device),
             dtype=str(loaded.module.dtype).removeprefix("torch."),
             layers=len(loaded.decoder.layers),
@@ -116,7 +117,7 @@ class Scorer(FineScorer):
             "arithmetic": _ARITHMETIC,
             "model": None if folder else self.info.model,
             "revision": self.info.revision,
-            "prompts": self.info.prompt_version,
+            "prompts": self._prompts.version,
             "mode": mode,
             "injection": injection.as_json() if injection.active else None,
             "dtype": self.info.dtype,
@@ -220,6 +221,15 @@ class Scorer(FineScorer):
             self._learn(sum(score.tokens for score in found) / len(found), (time.monotonic() - began) / len(found))
         return found
 
+    def says(self, query: Content, candidate: Content) -> str | None:
+        """See :class:`retllm.fine.interface.FineScorer`."""
+        asked = Prompt(0, self._prompts.message("true_false", query, candidate))
+        with self._lock, torch.inference_mode(), self._loaded.preparer.pictures_once():
+            (answer,) = (
+                self._engine(NO_INJECTION, NO_INJECTION.plan(self.info.layers)).answer([asked], most_likely).read()
+            )
+        return self._loaded.preparer.decode([int(answer.values[0])]).strip() or None
+
     def _learn(self, tokens: float, seconds: float) -> None:
         """Remember the length and the seconds of a pair, for :attr:`pairs_at_once`."""
         self._usual_tokens += _WEIGHT * (tokens - self._usual_tokens)
@@ -284,6 +294,11 @@ class Scorer(FineScorer):
         return self._loaded
 
     @property
+    def token_budget(self) -> int:
+        """The maximum number of tokens in one forward pass."""
+        return self._token_budget
+
+    @property
     def prompts(self) -> Prompts:
         """The questions to the model."""
         return self._prompts
@@ -309,6 +324,7 @@ def load_scorer(
     prefix_bytes: int | None = default_of("prefix_cache_bytes"),
     visual_bytes: int = default_of("visual_cache_bytes"),
     picture_source: str = "original",
+    profile: str | None = None,
 ) -> Scorer:
     """Load an image-text-to-text model as a scorer.
 
@@ -323,9 +339,10 @@ def load_scorer(
             free once the model is loaded (:mod:`retllm.fine.memory`).
         visual_bytes: size of the cache of projected visual tokens; 0 disables it.
         picture_source: what the pictures to score are (``Settings.picture_source``); part of the version.
+        profile: a profile of this package or a file (:mod:`retllm.profiles`); None for that of the model's family.
 
     Raises:
-        InvalidInput: a budget is not positive.
+        InvalidInput: a budget is not positive, or the profile can't be used.
         ModelUnavailable: the model can't be loaded here; the message says what to do.
         ModelUnsuited: the model is loaded but can't be used as a scorer.
     """
@@ -333,10 +350,11 @@ def load_scorer(
         if budget < 1:
             raise InvalidInput(f"{field} must be 1 or more, not {budget}.", field=field)
     chosen = pick_device(device)
-    loaded = load_model(model, revision, chosen, pick_dtype(dtype, chosen), picture_tokens)
+    precision = pick_dtype(dtype, chosen)
+    loaded = load_model(model, revision, chosen, precision, picture_tokens, load_prompts(), profile)
     if prefix_bytes is None:
         prefix_bytes = fitting_prefix_bytes(loaded.module, token_budget, visual_bytes)
     log.info("scorer_caches", prefix_bytes=prefix_bytes, visual_bytes=visual_bytes, token_budget=token_budget)
     return Scorer(
-        model, loaded, load_prompts(), token_budget, picture_tokens, prefix_bytes, visual_bytes, picture_source
+        model, loaded, loaded.prompts, token_budget, picture_tokens, prefix_bytes, visual_bytes, picture_source
     )

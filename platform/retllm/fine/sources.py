@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from retllm.errors import ModelUnavailable
+from retllm.profiles import Profile, choose_profile, names_of
 
 Where = Literal["folder", "cache", "download", "nowhere"]
 
@@ -72,18 +73,50 @@ def decoder_layers(model: str, revision: str | None = None) -> int | None:
 
     Fast: neither weights nor libraries of models are read.
     """
-    path = Path(model).expanduser() / "config.json"
+    try:
+        config = json.loads(_text_of(model, revision, "config.json"))
+        layers = config.get("text_config", config).get("num_hidden_layers")
+    except (ValueError, AttributeError):
+        return None
+    return layers if isinstance(layers, int) else None
+
+
+def profile_of(model: str, revision: str | None, chosen: str | None) -> Profile | None:
+    """Return the profile that a model has when it is loaded; None if its configuration is not on this machine.
+
+    Fast, as :func:`decoder_layers`.
+
+    Args:
+        model, revision: as for :func:`can_load`.
+        chosen: the configured profile; None for that of the model's family.
+
+    Raises:
+        BadProfile: the configured profile can't be used.
+    """
+    try:
+        model_type = json.loads(_text_of(model, revision, "config.json")).get("model_type")
+    except (ValueError, AttributeError):
+        return None
+    template = "".join(_text_of(model, revision, name) for name in _TEMPLATES)
+    return choose_profile(chosen, model_type, names_of(model), template)
+
+
+#: the files that may have a chat template
+_TEMPLATES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
+
+
+def _text_of(model: str, revision: str | None, name: str) -> str:
+    """Return a file of a model, from its folder or the hub's cache; empty if it is not on this machine."""
+    path = Path(model).expanduser() / name
     try:
         if not path.is_file() and _HUB_NAME.fullmatch(model):
             from huggingface_hub import try_to_load_from_cache
 
-            found = try_to_load_from_cache(model, "config.json", revision=revision or _DEFAULT_REVISION)
+            found = try_to_load_from_cache(model, name, revision=revision or _DEFAULT_REVISION)
             path = Path(found) if isinstance(found, str) else path
-        config = json.loads(path.read_text(encoding="utf-8"))
-        layers = config.get("text_config", config).get("num_hidden_layers")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return layers if isinstance(layers, int) else None
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def _from_folder(model: str, path: Path) -> ModelSource:

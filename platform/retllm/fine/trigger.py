@@ -25,6 +25,25 @@ def early_uncertainty(logits: Tensor) -> Tensor:
     return entropy / math.log(EARLY_TOP)
 
 
+def label_odds(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """Return (b,) float32, the log-odds of the positive against the negative label, each summed over its tokens.
+
+    Args:
+        logits: (b, vocabulary), any dtype.
+        positive, negative: (n,) token ids.
+    """
+    logits = logits.float()
+    odds: Tensor = logits[:, positive].logsumexp(dim=-1) - logits[:, negative].logsumexp(dim=-1)
+    return odds
+
+
+def label_mass(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return (b,) float32, the probability of all ``labels`` (n,) together; ``logits`` as for :func:`label_odds`."""
+    logits = logits.float()
+    mass: Tensor = (logits[:, labels].logsumexp(dim=-1) - logits.logsumexp(dim=-1)).exp()
+    return mass
+
+
 def label_probability(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the score and the uncertainty at the last position (method section 3; RetLLM eq. 2 and 7).
 

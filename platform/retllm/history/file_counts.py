@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus
-from retllm.db.uploads import UploadFile
+from retllm.db.uploads import Upload, UploadFile
 from retllm.errors import NotSent
 
 
@@ -21,10 +21,15 @@ class FileCounts(BaseModel):
 
     counts: Mapping[FileStatus, int] = Field(description="number of files, entries and rows by status")
     not_sent: int = Field(description="how many of the rejected ones never came")
+    to_come: int = Field(default=0, description="how many files an open upload still expects, if its client said so")
+
+
+NO_FILES = FileCounts(counts={}, not_sent=0)
+"""The counts of an upload to which nothing came and which expects nothing."""
 
 
 def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCounts]:
-    """Return the counts of those jobs that have files, with one query."""
+    """Return the counts of those jobs that have files or expect some, with two queries."""
     never_came = sa.func.coalesce(UploadFile.error_code, "") == NotSent.code
     query = (
         sa.select(UploadFile.job_id, UploadFile.status, never_came, sa.func.sum(UploadFile.count))
@@ -38,4 +43,23 @@ def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCou
         of_job[status] = of_job.get(status, 0) + count
         if missing:
             not_sent[job_id] = count
-    return {job_id: FileCounts(counts=found, not_sent=not_sent.get(job_id, 0)) for job_id, found in counts.items()}
+    to_come = _to_come(session, job_ids)
+    return {
+        job_id: FileCounts(
+            counts=counts.get(job_id, {}), not_sent=not_sent.get(job_id, 0), to_come=to_come.get(job_id, 0)
+        )
+        for job_id in {**counts, **to_come}
+    }
+
+
+def _to_come(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return how many more files each open upload expects, of those that expect more."""
+    came = (
+        sa.select(sa.func.coalesce(sa.func.sum(UploadFile.count), 0))
+        .where(UploadFile.job_id == Upload.id, UploadFile.parent_id.is_(None))
+        .scalar_subquery()
+    )
+    missing = (Upload.expected - came).label("missing")
+    is_open = (Upload.id.in_(job_ids), Upload.closed_at.is_(None), Upload.expected > 0)
+    rows = session.execute(sa.select(Upload.id, missing).where(*is_open))
+    return {job_id: int(count) for job_id, count in rows if count > 0}

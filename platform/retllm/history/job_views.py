@@ -16,7 +16,7 @@ from retllm.db.enums import OPEN_UNITS, AttemptOutcome, FileStatus, JobKind, Job
 from retllm.db.searches import Candidate
 from retllm.db.tables import Attempt, Collection, Job, Unit, User
 from retllm.errors import NotFound
-from retllm.history.file_counts import FileCounts, file_counts
+from retllm.history.file_counts import NO_FILES, FileCounts, file_counts
 
 
 class StageProgress(BaseModel):
@@ -131,8 +131,7 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     pools = _pools(session, ids)
     errors = _errors(session, ids)
     uploads = [job.id for job in jobs if job.kind is JobKind.UPLOAD]
-    no_files = FileCounts(counts={}, not_sent=0)
-    files = dict.fromkeys(uploads, no_files) | (file_counts(session, uploads) if uploads else {})
+    files = dict.fromkeys(uploads, NO_FILES) | (file_counts(session, uploads) if uploads else {})
     names: dict[UUID, tuple[str, str]] = {
         job_id: (collection, user)
         for job_id, collection, user in session.execute(
@@ -156,7 +155,7 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
             seconds=job.seconds,
             cancel_requested=job.cancel_requested,
             error=job.error,
-            progress=_progress(job, stages[job.id], pools.get(job.id, 0)),
+            progress=_progress(job, stages[job.id], pools.get(job.id, 0), files.get(job.id, NO_FILES)),
             stages=stages[job.id],
             errors=errors[job.id],
             files=files.get(job.id),
@@ -173,16 +172,17 @@ def _pools(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, int]:
     return {row[0]: row[1] for row in session.execute(query.group_by(Candidate.search_id))}
 
 
-def _progress(job: Job, stages: Sequence[StageProgress], pool: int) -> float:
+def _progress(job: Job, stages: Sequence[StageProgress], pool: int, files: FileCounts) -> float:
     """Return the completed share of the work. A failed job shows the share it reached, not 1.
 
     A search in waves is measured by its whole pool while it runs, so that a new wave does not decrease the progress. If
-    no further wave is needed, the progress jumps to its end.
+    no further wave is needed, the progress jumps to its end. Files that are still to come count as work of an upload.
     """
     if job.state is JobState.SUCCEEDED:
         return 1.0
     if job.kind is JobKind.UPLOAD:
-        done, total = sum(stage.items_done for stage in stages), sum(stage.items_total for stage in stages)
+        done = sum(stage.items_done for stage in stages)
+        total = sum(stage.items_total for stage in stages) + files.to_come
         share = round(done / total, 4) if total else 0.0
         return share if job.finished_at is not None else min(_MAX_UNFINISHED, share)
     last = Stage.EMBED if job.kind is JobKind.INDEX else Stage.FINE

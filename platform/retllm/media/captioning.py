@@ -21,8 +21,9 @@ from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup
-from retllm.media.sheets.matching import Located, NamesSeen, Picture
+from retllm.media.sheets.matching import Located, Picture
 from retllm.media.sheets.reading import is_sheet
+from retllm.media.sheets.seen import NamesSeen
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import read_text, without_words
 
@@ -270,6 +271,11 @@ def _no_picture(name: str) -> str:
 
 def _shared(name: str, pictures: Sequence[Picture]) -> str:
     first, second = (base_name(picture.located.name) for picture in pictures[:2])
+    if len({picture.located.name for picture in pictures}) == 1:
+        return (
+            f"The caption {base_name(name)!r} fits {len(pictures)} pictures that are all named {first!r}: give them "
+            "different names, or upload each together with its caption."
+        )
     return (
         f"The caption {base_name(name)!r} fits {len(pictures)} pictures ({first!r}, {second!r}"
         f"{', ...' if len(pictures) > 2 else ''}): name it like one of them, or write a sheet."

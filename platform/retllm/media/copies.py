@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import ItemState
 from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Item
-from retllm.errors import NotFound
+from retllm.errors import MediaRejected, NotFound
 from retllm.media import pictures
 from retllm.media.decoding import rendering
 from retllm.media.storage import Storage
@@ -87,7 +87,7 @@ class ModelPictures:
     settings: Settings
 
     def open(self, item: Item, min_side: int = 0) -> Image.Image:
-        """Return the item's picture as upright RGB; a copy that does not exist yet is made and kept.
+        """Return the item's picture as upright RGB; a copy that is missing or damaged is made and kept.
 
         Args:
             item: a detached row of an item with a picture.
@@ -95,16 +95,20 @@ class ModelPictures:
 
         Raises:
             NotFound: the item has no picture (any more), or its file is missing.
-            MediaRejected: the stored file is damaged.
+            MediaRejected: the stored original is damaged.
             StorageFull: there is no room for the copy.
             StackError: no decoder process can be started.
         """
         if not self._reads_copy(item):
             return pictures.open_picture(self.storage, item, self.settings, min_side)
-        with io.BytesIO(self._copy(item)) as stream:
-            if not stream.getbuffer():
-                return pictures.open_picture(self.storage, item, self.settings, min_side)
-            return pictures.load_stored(stream, self.settings, min_side)
+        data = self._copy(item)
+        try:
+            return self._picture(item, data, min_side)
+        except MediaRejected:
+            if not self._has_copy(item):
+                raise
+            log.warning("a working copy is damaged, and is made again", item_id=str(item.id), key=item.copy_key)
+            return self._picture(item, self.make(item), min_side)
 
     def open_file(self, stream: BinaryIO, min_side: int = 0) -> Image.Image:
         """Return the picture in ``stream`` (seekable), which is no item's, as :meth:`open` returns that of an item.
@@ -155,6 +159,11 @@ class ModelPictures:
             self.storage.delete(unused)
         return data
 
+    def _picture(self, item: Item, copy: bytes, min_side: int) -> Image.Image:
+        if not copy:
+            return pictures.open_picture(self.storage, item, self.settings, min_side)
+        return pictures.load_stored(io.BytesIO(copy), self.settings, min_side)
+
     def is_gone(self, item: Item) -> bool:
         """Return whether the item was deleted since it was read."""
         with self.sessions() as session:
@@ -164,10 +173,12 @@ class ModelPictures:
         if self._has_copy(item):
             try:
                 with self.storage.open(item.copy_key or "") as file:
-                    return file.read()
+                    if data := file.read():
+                        return data
             except NotFound:
-                # worth a line: files that vanish are a fault of the storage, unless the item is deleted just now
-                log.warning("a working copy is missing", item_id=str(item.id), key=item.copy_key)
+                pass
+            # worth a line: files that vanish are a fault of the storage, unless the item is deleted just now
+            log.warning("a working copy is missing or empty", item_id=str(item.id), key=item.copy_key)
         return self.make(item)
 
     def _has_copy(self, item: Item) -> bool:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from hashlib import sha256
 
 from retllm.media.normalization import composed
 
 MAX_NAME = 300
+MAX_FOLDERS = 200
+"""So many characters of a name are folders at most; whether these are cut does not depend on the file in them."""
 _MAX_SUFFIX_LENGTH = 16
+_HASH_LENGTH = 12
 # of a name as it comes; no file system has longer ones
 _MAX_GIVEN = 1 << 14
 # marks that change the text direction, so that "gpj.exe" reads as "exe.jpg"
@@ -19,18 +24,40 @@ _INVISIBLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 def clean_name(name: str, default: str = "unnamed") -> str:
     """Normalise ``name`` for storage and display: NFC, joined by ``/``, no control characters, 300 characters at most.
 
-    Parts that lead elsewhere (``..``, an empty one, a leading slash) are dropped; a name that is too long loses its
-    middle and keeps its suffix. The result is deterministic, so captions can refer to pictures by name.
+    Parts that lead elsewhere (``..``, an empty one, a leading slash) are dropped. Folders that are too long lose their
+    end, and so does a last part before its suffix; a hash of the whole stands for what is lost, so that different names
+    stay different. The result is deterministic, so captions can refer to pictures by name.
     """
     if len(name) > _MAX_GIVEN:
         name = name[: _MAX_GIVEN // 2] + name[-_MAX_GIVEN // 2 :]
-    parts = (one_line(part) for part in name.replace("\\", "/").split("/"))
-    joined = "/".join(part for part in parts if part not in ("", ".", ".."))
-    if len(joined) > MAX_NAME:
-        suffix = joined[-_MAX_SUFFIX_LENGTH:]
-        suffix = suffix[suffix.rindex(".") :] if "." in suffix else ""
-        joined = joined[: MAX_NAME - len(suffix)].rstrip() + suffix
-    return joined or default
+    cleaned = (one_line(part) for part in name.replace("\\", "/").split("/"))
+    parts = [part for part in cleaned if part not in ("", ".", "..")]
+    if not parts:
+        return default
+    folders, last = joined_folders(parts[:-1]), parts[-1]
+    before = f"{folders}/" if folders else ""
+    end = last[-_MAX_SUFFIX_LENGTH:]
+    suffix = end[end.rindex(".") :] if "." in end else ""
+    # with room for any suffix, so that a sidecar is cut like its picture
+    return before + _cut(last.removesuffix(suffix), MAX_NAME - len(before) - _MAX_SUFFIX_LENGTH) + suffix
+
+
+def joined_folders(folders: Iterable[str]) -> str:
+    """Return clean folders as they are in a clean name: joined by ``/``, with 200 characters at most.
+
+    Folders below some that were cut give the same as below the whole ones.
+    """
+    joined = ""
+    for folder in folders:
+        joined = _cut(f"{joined}/{folder}" if joined else folder, MAX_FOLDERS)
+    return joined
+
+
+def _cut(text: str, room: int) -> str:
+    """Return ``text`` in ``room`` characters; a hash of all of it stands for what is lost."""
+    if len(text) <= room:
+        return text
+    return f"{text[: room - _HASH_LENGTH - 1]}~{sha256(text.encode()).hexdigest()[:_HASH_LENGTH]}"
 
 
 def one_line(text: str) -> str:

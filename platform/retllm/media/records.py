@@ -11,11 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind, ItemState
+from retllm.db.enums import FileStatus, ItemKind, ItemState
 from retllm.db.locks import lock_collection, lock_collections_of_items
 from retllm.db.many import insert_many, update_many
 from retllm.db.searches import Search
 from retllm.db.tables import Collection, Embedding, Item, Job, Source
+from retllm.db.uploads import UploadFile
+from retllm.media.sniffing import FileKind
 
 _PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
 
@@ -152,25 +154,44 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uu
 
 def pictures_with_stems(
     session: Session, collection_id: uuid.UUID, stems: Iterable[str], keys: Iterable[str] = ()
-) -> list[tuple[str, uuid.UUID]]:
-    """Return name and key of the ready pictures whose last part is one of ``stems``, with or without its suffix.
+) -> list[tuple[str, uuid.UUID, str]]:
+    """Return the ready pictures whose last part is one of ``stems``, with or without its suffix.
 
-    Names in lower case are compared too. Those are found too whose last part up to its first dot is one of ``keys``.
+    Names in lower case are compared too. Those are found too whose last part up to its first dot is one of ``keys``. A
+    picture also has the names under which it was uploaded again, if no other has these.
+
+    Returns:
+        A name of each, its key, and the name of the archive that it came in; empty if none is known.
     """
-    base = sa.func.substring(Item.name, "[^/]*$").label("base")
-    pictures = (
-        sa.select(Item.name, Item.id, base)
-        .where(Item.collection_id == collection_id, Item.state == ItemState.READY, Item.kind.in_(_PICTURES))
-        # each name is cut once
-        .offset(0)
-        .subquery()
+    ready = (Item.collection_id == collection_id, Item.state == ItemState.READY, Item.kind.in_(_PICTURES))
+    duplicates = (
+        sa.select(UploadFile.name, Item.id, UploadFile.id)
+        .join(Job, Job.id == UploadFile.job_id)
+        .join(Item, Item.id == UploadFile.item_id)
+        .where(Job.collection_id == collection_id, *ready)
+        .where(UploadFile.status == FileStatus.DUPLICATE, UploadFile.content == FileKind.PICTURE)
     )
+    # an item has the key of its file
+    named = sa.select(Item.name, Item.id, Item.id.label("file_id")).where(*ready).union_all(duplicates).subquery()
+    # each name is cut once
+    pictures = sa.select(named, sa.func.substring(named.c.name, "[^/]*$").label("base")).offset(0).subquery()
     stem = sa.func.substring(pictures.c.base, "^(.*)[.][^.]*$")
     fitting = [part.in_(_listed(stems)) for name in (pictures.c.base, stem) for part in (name, sa.func.lower(name))]
     fitting.append(sa.func.substring(pictures.c.base, "^.[^.]*").in_(_listed(keys)))
-    return [
-        (name, key) for name, key in session.execute(sa.select(pictures.c.name, pictures.c.id).where(sa.or_(*fitting)))
-    ]
+    parent, outermost = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
+    archive = sa.func.coalesce(outermost.name, sa.case((parent.content == FileKind.ARCHIVE, parent.name)), "")
+    found = (
+        sa.select(pictures.c.name, pictures.c.id, archive, pictures.c.id == pictures.c.file_id)
+        .distinct()
+        .outerjoin(UploadFile, UploadFile.id == pictures.c.file_id)
+        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        # of a page, whose parent is the whole file
+        .outerjoin(outermost, outermost.id == parent.parent_id)
+        .where(sa.or_(*fitting))
+    )
+    rows = session.execute(found).all()
+    own = {(name, outer) for name, _, outer, is_own in rows if is_own}
+    return [(name, key, outer) for name, key, outer, is_own in rows if is_own or (name, outer) not in own]
 
 
 def _listed(texts: Iterable[str]) -> sa.Select[str]:

@@ -123,7 +123,7 @@ class SearchSettings(Strict):
         le=1,
     )
     coarse: CoarseSettings = _setting(lambda _: True, "")
-    mode: Mode = _setting(lambda settings: settings.mode, "What the model answers", "how the scorer is asked")
+    mode: Mode = _setting(lambda settings: settings.default_mode, "What the model answers", "how the scorer is asked")
     injection: InjectionSettings = _setting(lambda _: True, "Re-injection")
     # default: by the mode, unless the platform's settings have a value
     tie_decimals: int = _setting(

@@ -14,6 +14,8 @@ from retllm.db.searches import Search
 from retllm.db.tables import Item
 from retllm.errors import Conflict, InvalidInput
 from retllm.fine.injection import Injection
+from retllm.fine.opening import configured_profile
+from retllm.fine.prompts import Mode
 from retllm.fine.sources import decoder_layers
 from retllm.identity.access import collection_for, require_scope
 from retllm.identity.actor import Actor
@@ -85,6 +87,7 @@ def _search_row(
     resolved = resolve(request, settings, embedder)
     columns = resolved.columns()
     _check_remote(resolved, settings)
+    _check_mode(resolved.mode, settings)
     _check_layers(Injection.from_json(columns["injection"]), settings)
     kind_with_picture = ItemKind.BOTH if text else ItemKind.IMAGE
     return Search(
@@ -125,6 +128,21 @@ def _check_remote(search: SearchSettings, settings: Settings) -> None:
     if address.protocol == "rerank" and search.mode != "true_false":
         raise InvalidInput(
             f"The scorer {address.name} is a reranker, which has a question of its own: use the mode true_false.",
+            field="mode",
+        )
+
+
+def _check_mode(mode: Mode, settings: Settings) -> None:
+    """Check that the profile of the scorer has the mode, if the profile is known on this machine.
+
+    Raises:
+        InvalidInput: it does not.
+    """
+    # every profile has this one
+    profile = None if mode == "true_false" else configured_profile(settings)
+    if profile is not None and mode not in profile.modes:
+        raise InvalidInput(
+            f"The profile {profile.name} of the scorer has no mode {mode}: use {' or '.join(profile.modes)}.",
             field="mode",
         )
 

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from retllm.bench.fine import DIRECTIONS, WAYS, captions, measure_fine, pictures, published_shape
+from retllm.bench.rivals import CrossEncoder, forward_alone
 from retllm.cli.main import main
 from retllm.fine import Content, Injection, Scorer, load_scorer
 from retllm.fine.engine import Engine
+from retllm.fine.model import both_labels
 from retllm_tools.random_model import Size, save_random_model
 
 SMALL = Size(width=128, layers=4, vocabulary=2100, picture=84)
@@ -70,7 +72,30 @@ def test_each_way_makes_the_expected_forward_passes(scorer: Scorer, monkeypatch:
         *[("_whole", 1)] * 3, ("_whole", 3), ("_tails", 3),
         *[("_whole", 1)] * 3, ("_make", 1), ("_tails", 3), ("_tails", 3),
     ]  # fmt: skip
-    assert all(speed.pairs_per_second[one][way] > 0 for one in DIRECTIONS for way in WAYS)
+    measured = set(WAYS) - {"cross_encoder"}
+    assert all(set(speed.pairs_per_second[one]) == measured for one in DIRECTIONS)
+    assert all(value > 0 for ways in speed.pairs_per_second.values() for value in ways.values())
+
+
+def test_limit_and_rival_answer_the_questions_of_the_scorer(scorer: Scorer) -> None:
+    """Their log-odds of True against False are those of the published code's plain forward pass, pair by pair."""
+    rival = CrossEncoder(scorer)
+    text, picture = Content(text="a dog {{ 7 }} {% raw %}"), Content(image=pictures(1, 84, 7)[0])
+    some_pictures = [Content(image=one) for one in pictures(3, 84, 8)]
+    some_texts = [Content(text=one) for one in ("a", "a red house beside a river", "two boats")]
+    (true, *_), (false, *_) = both_labels(scorer.loaded.preparer, scorer.prompts.labels["true_false"])
+    for query, pool in ((text, some_pictures), (picture, some_texts)):
+        expected = [_plain_odds(scorer, query, candidate, true, false) for candidate in pool]
+        assert forward_alone(scorer, query, pool)() == pytest.approx(expected, abs=1e-4)
+        assert rival.scored(query, pool) == pytest.approx(expected, abs=1e-4)
+
+
+def _plain_odds(scorer: Scorer, query: Content, candidate: Content, true: int, false: int) -> float:
+    scorer.forget()
+    pair = scorer.loaded.preparer.pair(0, scorer.prompts.message("true_false", query, candidate))
+    with torch.inference_mode():
+        logits = scorer.loaded.module(**pair.tokens, **pair.vision).logits[0, -1]
+    return float(logits[true] - logits[false])
 
 
 def test_a_comparison_does_not_change_the_scorer(scorer: Scorer) -> None:
@@ -92,7 +117,7 @@ def test_the_command_prints_the_documented_json(capsys: pytest.CaptureFixture[st
     assert not caught.value.code
     result = json.loads(capsys.readouterr().out)
     assert {"parameters", "k", "device", "t2i", "i2t"} <= set(result)
-    assert set(result["t2i"]) == set(result["i2t"]) == {"published_shape", "pair_by_pair", "cold", "warm"}
+    assert set(result["t2i"]) == set(result["i2t"]) == set(WAYS)
     assert result["k"] == 2
 
 

@@ -120,7 +120,13 @@ def test_a_fixed_layer_that_the_scorer_lacks_fails(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("device", "preset", "state"),
-    [("auto", "demo", "ok"), ("auto", "paper", "warning"), ("cuda", "demo", "failed"), ("cuda:1", "paper", "failed")],
+    [
+        ("auto", "demo", "ok"),
+        ("auto", "paper", "warning"),
+        ("auto", "best", "warning"),
+        ("cuda", "demo", "failed"),
+        ("cuda:1", "paper", "failed"),
+    ],
 )
 def test_a_missing_gpu_is_reported_if_the_device_or_preset_needs_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, preset: str, state: str

@@ -19,7 +19,7 @@ from retllm.cli.copies import copies as command
 from retllm.db.enums import ItemState
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Item
-from retllm.errors import NotFound
+from retllm.errors import MediaRejected, NotFound
 from retllm.media import copies, decoder
 from retllm.media.copies import ModelPictures
 from retllm.media.decoding import rendering
@@ -181,6 +181,32 @@ def test_a_copy_that_was_lost_or_has_another_size_is_made_again(
     larger = ModelPictures(pictures.sessions, storage, settings.model_copy(update={"copy_side": 600}))
     assert larger.open(item).size == (600, 450)
     assert [key.rpartition("/")[2] for key in stored()] == ["copy-600.jpg", "original", "thumbnail.webp"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"x" * len(data)]
+)
+def test_a_damaged_copy_is_made_again(
+    ingest: Ingest,
+    items: Items,
+    pictures: ModelPictures,
+    storage: Storage,
+    damage: Callable[[bytes], bytes],
+) -> None:
+    add(ingest, smooth((1200, 900)), quality=95)
+    (item,) = items()
+    key = str(item.copy_key)
+    with storage.open(key) as file:
+        whole = file.read()
+    expected = np.asarray(pictures.open(item))
+    storage.put(key, io.BytesIO(damage(whole)))
+    np.testing.assert_array_equal(np.asarray(pictures.open(item)), expected)
+    with storage.open(key) as file:
+        assert file.read() == whole
+    storage.put(key, io.BytesIO(damage(whole)))
+    storage.put(str(item.picture_key), io.BytesIO(b"neither is whole"))
+    with pytest.raises(MediaRejected):
+        pictures.open(item)
 
 
 def test_several_workers_make_the_same_copy_at_once(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retllm.media.names import MAX_NAME, base_name, clean_name, one_line, suffix_of
+from retllm.media.names import MAX_NAME, base_name, clean_name, joined_folders, one_line, suffix_of
 
 ANY = st.text(st.characters(), max_size=600)
 
@@ -42,11 +42,39 @@ def test_cleaning_a_name_is_idempotent(name: str) -> None:
         ("猫.jpg", "猫.jpg"),
         ("", "unnamed"),
         ("../..", "unnamed"),
-        ("x" * 400 + ".jpeg", "x" * 295 + ".jpeg"),
+        ("x" * 284 + ".jpeg", "x" * 284 + ".jpeg"),
     ],
 )
 def test_names_are_cleaned_as_expected(name: str, clean: str) -> None:
     assert clean_name(name) == clean
+
+
+def test_long_names_keep_their_end_and_stay_different() -> None:
+    deep = "folder/" * 60
+    assert base_name(clean_name(deep + "a.png")) == "a.png"
+    names = [
+        deep + "a.png",
+        deep + "b.png",
+        deep + "x/a.png",
+        "x/" + deep + "a.png",
+        "y" * 400 + "1.png",
+        "y" * 400 + "2.png",
+    ]
+    assert len({clean_name(name) for name in names}) == len(names)
+
+
+@given(st.lists(st.text("ab ", max_size=90), max_size=12), st.text("abc", min_size=1, max_size=330))
+def test_a_sidecar_is_cut_like_its_picture(folders: list[str], stem: str) -> None:
+    path = "/".join([*folders, stem])
+    assert clean_name(path + ".jpeg").removesuffix(".jpeg") == clean_name(path + ".txt").removesuffix(".txt")
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=90), max_size=12))
+def test_folders_below_cut_ones_are_cut_like_those_below_the_whole_ones(folders: list[str]) -> None:
+    for at in range(len(folders)):
+        assert joined_folders([*joined_folders(folders[:at]).split("/")] * bool(at) + folders[at:]) == joined_folders(
+            folders
+        )
 
 
 def test_base_name_and_suffix_of_a_name() -> None:

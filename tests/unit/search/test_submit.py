@@ -207,6 +207,18 @@ def test_a_layer_beyond_those_of_a_scorer_on_this_machine_is_refused_at_submissi
         assert _stored(indexed, injection={**beyond, "fixed_layer": layers - 1}).injection["fixed_layer"] == layers - 1
 
 
+def test_a_mode_that_the_profile_of_the_scorer_lacks_is_refused_at_submission(indexed) -> None:
+    for scorer in (PRESETS["demo"].scorer, "openai+http://gpu:8000#m"):
+        update = {"scorer": scorer, "profile": "qwen3_vl_reranker"}
+        indexed.settings = indexed.settings.model_copy(update=update)
+        with pytest.raises(
+            InvalidInput, match="qwen3_vl_reranker of the scorer has no mode choice: use true_false"
+        ) as it:
+            _search(indexed, text="a", mode="choice")
+        assert it.value.detail["field"] == "mode"
+        assert _stored(indexed, mode="true_false", injection={"trigger": "off"}).mode == "true_false"
+
+
 @pytest.mark.parametrize(
     ("scorer", "asked", "field"),
     [

@@ -7,10 +7,11 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy.orm import Session
-from tests.unit.uploads.conftest import Uploads, picture
+from tests.unit.uploads.conftest import Uploads, packed, picture
 
 from retllm.db.enums import FileStatus
 from retllm.history.file_counts import FileCounts, file_counts
+from retllm.history.job_views import job_view
 from retllm.uploads import views
 
 
@@ -32,3 +33,23 @@ def test_an_upload_is_processed_only_with_its_final_counts(uploads: Uploads, mon
         state = views.upload_state(session, job_id)
         assert state is not None
         assert (state.processed, state.counts) == (True, {FileStatus.ADDED: 1})
+
+
+def test_files_to_come_count_as_work(uploads: Uploads) -> None:
+    job_id = uploads.open(index=False, expected=4)
+
+    def seen() -> tuple[float, int]:
+        with uploads.world.sessions() as session:
+            view = job_view(session, uploads.world.job(job_id))
+        assert view.files is not None
+        return view.progress, view.files.to_come
+
+    assert seen() == (0.0, 4)
+    uploads.send(job_id, {"a.png": picture(1)})
+    uploads.run(job_id)
+    assert seen() == (0.25, 3)
+    uploads.send(job_id, {"b.png": picture(2), "notes.zip": packed({f"{n}.png": picture(n) for n in range(3, 6)})})
+    assert seen()[1] == 1
+    uploads.close(job_id)
+    uploads.run(job_id)
+    assert seen() == (1.0, 0)

@@ -79,6 +79,10 @@ class Upload {
     this.waiting = [];
     // files that did not arrive, with a reason if it is theirs alone; they can be sent again
     this.unsent = [];
+    // what may describe pictures is sent again with the rest, since some of these had not come
+    this.describing = [];
+    // closes an upload that was stopped without a connection
+    this.closing = null;
     this.running = false;
     this.outcomes = document.querySelector("#outcomes");
     this.message = form.querySelector("[data-said]");
@@ -90,8 +94,8 @@ class Upload {
     this.stopButton = form.querySelector("[data-stop]");
     this.stopButton.addEventListener("click", () => this.stop());
     this.nowButton.addEventListener("click", () => this.resume?.());
-    this.againButton.addEventListener("click", () => this.add({ files: this.unsent.map(({ entry }) => entry) }));
-    addEventListener("online", () => this.resume?.());
+    this.againButton.addEventListener("click", () => this.sendRest());
+    addEventListener("online", () => { this.resume?.(); if (!this.running) this.closeFormer().catch(() => {}); });
     // what arrived is processed at once, and not only when the server misses the browser
     addEventListener("pagehide", () => { if (this.running) { closeByBeacon(this.addresses, this.token, because(LEFT)); this.stop(LEFT); } });
     this.onStarted = (request) => { this.request = request; };
@@ -115,6 +119,7 @@ class Upload {
     if (!this.running) this.reset();
     this.waiting.push(...files);
     this.notes.push(...unsent);
+    this.describing.push(...files.filter((entry) => describes(entry.name)));
     this.bytes += bytesOf(files);
     for (let n = 0; n < files.length; n += MAX_NAMED) {
       this.unnamed.push({ first: this.files + n, names: files.slice(n, n + MAX_NAMED).map((entry) => wellFormed(entry.name)) });
@@ -125,6 +130,19 @@ class Upload {
     this.showSending();
     this.show(this.sentBytes);
     if (!this.running) this.run();
+  }
+
+  sendRest() {
+    const rest = this.unsent.map(({ entry }) => entry);
+    const described = rest.some((entry) => !describes(entry.name));
+    const again = described ? this.describing.filter((entry) => !rest.includes(entry)) : [];
+    this.describing = [];
+    this.add({ files: [...again, ...rest] });
+  }
+
+  async closeFormer() {
+    await this.closing?.().catch((error) => { if (error instanceof Lost) throw error; });
+    this.closing = null;
   }
 
   showSending() { this.showMessage(`Sending ${filesText(this.files)}…`); }
@@ -151,6 +169,7 @@ class Upload {
     addEventListener("beforeunload", this.onBeforeUnload);
     let problem = null;
     try {
+      await this.persist(() => this.closeFormer());
       await this.open();
       do {
         await this.persist(() => this.nameAll());
@@ -328,6 +347,10 @@ class Upload {
       }
     } catch (error) {
       problem ??= error;
+      if (error instanceof Lost) {
+        const [{ addresses }, why] = [this, because(this.stopped ?? error.message)];
+        this.closing = () => this.ask(addresses.close, { files: [], reason: why });
+      }
       unsure = interrupted.length && error instanceof Lost ? " The connection is lost, so these may include files that arrived: sending them again does no harm." : "";
     }
     this.arrive(interrupted.filter((_, n) => known[n]));
@@ -351,6 +374,7 @@ class Upload {
       return line;
     }));
     this.list.hidden = this.againButton.hidden = !this.unsent.length;
+    if (!this.unsent.length) this.describing = [];
     for (const live of [this.outcomes, document.querySelector("#index-state")]) live.dispatchEvent(new Event("live:wake"));
     // keep the focus if the user works elsewhere on the page
     if (document.activeElement === document.body || this.progress.contains(document.activeElement)) document.querySelector("#outcomes-title").focus();

@@ -30,4 +30,5 @@ def make_mode_scorer(mode: Mode, prompts: Prompts, loaded: LoadedModel) -> ModeS
     """
     if mode not in _MODE_SCORERS:
         raise InvalidInput(f"mode must be one of {', '.join(_MODE_SCORERS)}, not {mode!r}.", field="mode")
+    prompts.check_mode(mode)
     return _MODE_SCORERS[mode](prompts, loaded)

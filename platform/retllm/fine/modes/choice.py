@@ -14,6 +14,7 @@ from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable
 from retllm.fine.odds import binary_entropy, log_sigmoid, mean_log_odds
 from retllm.fine.prompts import Prompts, Wording
 from retllm.fine.scores import PairScore
+from retllm.fine.trigger import label_mass, label_odds
 
 
 class Choice:
@@ -54,10 +55,10 @@ class Choice:
         return read_scores
 
     def _read(self, logits: Tensor) -> Tensor:
-        """Return the log-odds of the first letter against the second, each summed over all its spellings."""
-        logits = logits.float()
-        odds = logits[:, self._first].logsumexp(dim=-1) - logits[:, self._second].logsumexp(dim=-1)
-        return finite_or_nan(logits, odds)[:, None]
+        """Return the log-odds of the first letter against the second, and the probability of both, in all spellings."""
+        odds = finite_or_nan(logits.float(), label_odds(logits, self._first, self._second))
+        mass = label_mass(logits, torch.cat([self._first, self._second]))
+        return torch.stack([odds, mass], dim=1)
 
 
 def _pair_score(ask: Prompt, match_first: PromptAnswer, match_second: PromptAnswer) -> PairScore:
@@ -71,4 +72,5 @@ def _pair_score(ask: Prompt, match_first: PromptAnswer, match_second: PromptAnsw
         injected_layer=match_first.injected_layer,
         uncertainty=match_first.uncertainty,
         tokens=match_first.tokens,
+        mass=min(match_first.values[1], match_second.values[1], 1.0),
     )

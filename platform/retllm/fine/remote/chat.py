@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 from retllm.errors import ModelUnavailable, ScoreUnreadable, ServerFailed
+from retllm.fine.content import Content
 from retllm.fine.odds import binary_entropy, clipped_log_odds, log_sigmoid, mean_log_odds
-from retllm.fine.prompts import Labels, Mode, Wording, load_prompts
+from retllm.fine.prompts import Labels, Mode, Prompts, Wording, load_prompts, with_profile
 from retllm.fine.remote.answers import ROUNDING, TOP, Bounds, Listed, as_listed, listed_tokens
 from retllm.fine.remote.client import Refused
-from retllm.fine.remote.contents import parts_of
+from retllm.fine.remote.contents import parts_of, text_part
 from retllm.fine.remote.scorer import RemotePair, RemoteScorer
 from retllm.fine.scores import PairScore
 from retllm.fine.written import MAX_NEW_TOKENS, truncated_answer, written_score
+from retllm.profiles import choose_profile, names_of
 
 #: servers that take arguments for the chat template; others may refuse what is not in OpenAI's protocol
 _TAKES_TEMPLATE_ARGUMENTS = frozenset({"vllm", "sglang"})
@@ -27,9 +29,19 @@ _AGREES = 0.2
 
 
 class ChatScorer(RemoteScorer):
-    """Asks the questions of ``prompts.toml`` and reads the labels from the log-probabilities of the answer."""
+    """Asks the questions of ``prompts.toml`` and reads the labels from the log-probabilities of the answer.
+
+    The profile is the configured one, or that of the name under which the server knows the model, or of the name that
+    the server tells besides (``root`` of vLLM).
+    """
 
     modes: ClassVar[tuple[Mode, ...]] = ("true_false", "verbalized", "choice")
+
+    @property
+    def prompts(self) -> Prompts:
+        """See :class:`RemoteScorer`."""
+        names = [self._address.model, str(self.served.get("root", ""))]
+        return _prompts_of(self._profile, tuple(name for full in names for name in names_of(full)))
 
     @property
     def _models_url(self) -> str:
@@ -43,22 +55,28 @@ class ChatScorer(RemoteScorer):
         return self._true_false(pair)
 
     def _true_false(self, pair: RemotePair) -> PairScore:
-        labels = load_prompts().labels["true_false"]
-        listed, tokens = self._listed(pair, "true_false", labels, lambda listed: listed.bounds(labels.positive))
-        bounds = listed.bounds(labels.positive)
+        labels, of_labels = self.prompts.labels["true_false"], self.prompts.of_labels
+
+        def score(listed: Listed) -> Bounds:
+            return _share(listed, labels) if of_labels else listed.bounds(labels.positive)
+
+        listed, tokens = self._listed(pair, "true_false", labels, score)
+        bounds = score(listed)
         remark = bounds.remark()
+        log_odds = _odds(listed, labels) if of_labels else _odds_of_all(listed, labels)
         return PairScore(
-            score=min(bounds.middle, 1.0),
-            log_odds=math.log(bounds.middle) - math.log(listed.others(labels.positive)),
-            entropy=listed.entropy(),
+            score=min(math.exp(log_sigmoid(log_odds)) if of_labels else bounds.middle, 1.0),
+            log_odds=log_odds,
+            entropy=binary_entropy(log_odds) if of_labels else listed.entropy(),
             injected_layer=None,
             uncertainty=None,
             tokens=tokens,
             remark=remark,
+            mass=_mass(listed, labels),
         )
 
     def _choice(self, pair: RemotePair) -> PairScore:
-        labels = load_prompts().labels["choice"]
+        labels = self.prompts.labels["choice"]
         first, tokens = self._listed(pair, "choice", labels, lambda listed: _share(listed, labels))
         second, _ = self._listed(pair, "choice_swapped", labels, lambda listed: _share(listed, labels))
         log_odds = mean_log_odds(_odds(first, labels), -_odds(second, labels))
@@ -73,7 +91,14 @@ class ChatScorer(RemoteScorer):
             uncertainty=None,
             tokens=tokens,
             remark=bounds.remark(),
+            mass=min(_mass(first, labels), _mass(second, labels)),
         )
+
+    def says(self, query: Content, candidate: Content) -> str | None:
+        """See :class:`retllm.fine.interface.FineScorer`."""
+        pair = RemotePair(query, candidate, self._urls(query, 0) | self._urls(candidate, 0))
+        message = self._ask(pair, "true_false", max_tokens=1)[0].get("message")
+        return str((message.get("content") if isinstance(message, dict) else None) or "") or None
 
     def _verbalized(self, pair: RemotePair) -> PairScore:
         choice, tokens = self._ask(pair, "verbalized", max_tokens=MAX_NEW_TOKENS)
@@ -103,16 +128,17 @@ class ChatScorer(RemoteScorer):
 
     def _ask(self, pair: RemotePair, wording: Wording, **options: Any) -> tuple[Mapping[str, Any], int]:
         """Return the first choice of an answer, and the number of tokens of the question."""
-        message = load_prompts().message(wording, pair.query, pair.candidate)
+        prompts = self.prompts
+        message = prompts.message(wording, pair.query, pair.candidate)
+        system = [] if prompts.system is None else [{"role": "system", "content": [text_part(prompts.system)]}]
         body = {
             "model": self._address.model,
-            "messages": [{"role": "user", "content": parts_of(message, pair.urls)}],
+            "messages": [*system, {"role": "user", "content": parts_of(message, pair.urls)}],
             "temperature": 0,
             **options,
         }
         if self.served.get("owned_by") in _TAKES_TEMPLATE_ARGUMENTS:
-            # reasoning models would not begin with the answer
-            body["chat_template_kwargs"] = {"enable_thinking": False}
+            body["chat_template_kwargs"] = dict(prompts.template_arguments)
         answer = self._client.post(f"{self._address.api}/chat/completions", body)
         try:
             choice: dict[str, Any] = dict(answer["choices"][0])
@@ -176,7 +202,7 @@ class ChatScorer(RemoteScorer):
     @cached_property
     def _label_ids(self) -> dict[int, str]:
         """The tokens of all labels by id, from the server's tokenizer; empty if it has no endpoint for that."""
-        spellings = [text for labels in load_prompts().labels.values() for text in (*labels.positive, *labels.negative)]
+        spellings = [text for labels in self.prompts.labels.values() for text in (*labels.positive, *labels.negative)]
         found: dict[int, str] = {}
         # some tokenizers encode a word differently after other text
         for before in ("", "\n"):
@@ -202,6 +228,21 @@ class ChatScorer(RemoteScorer):
             return [int(token) for token in answer["tokens"]]
         except (Refused, ModelUnavailable, ServerFailed, KeyError, TypeError, ValueError):
             return []
+
+
+@cache
+def _prompts_of(profile: str | None, names: tuple[str, ...]) -> Prompts:
+    return with_profile(load_prompts(), choose_profile(profile, None, names))
+
+
+def _mass(listed: Listed, labels: Labels) -> float:
+    """Return the probability of both labels together."""
+    return min(listed.bounds((*labels.positive, *labels.negative)).middle, 1.0)
+
+
+def _odds_of_all(listed: Listed, labels: Labels) -> float:
+    """Return the log-odds of the positive label against all other answers."""
+    return math.log(listed.bounds(labels.positive).middle) - math.log(listed.others(labels.positive))
 
 
 def _plausible(values: Collection[float], listed: Listed) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from retllm.errors import ModelUnavailable, ScoreUnreadable, ServerFailed
 from retllm.fine.odds import clipped_log_odds
-from retllm.fine.prompts import Mode
+from retllm.fine.prompts import Mode, Prompts
 from retllm.fine.remote.client import Refused
 from retllm.fine.remote.contents import document_of
 from retllm.fine.remote.scorer import RemotePair, RemoteScorer
@@ -17,6 +18,11 @@ class RerankScorer(RemoteScorer):
     """Sends query and candidate; the server's model has its own question, and gives a score without an entropy."""
 
     modes: ClassVar[tuple[Mode, ...]] = ("true_false",)
+
+    @property
+    def prompts(self) -> Prompts:
+        """See :class:`RemoteScorer`."""
+        return replace(super().prompts, profile="of the server")
 
     def _describe(self) -> dict[str, Any]:
         info = self._client.get(f"{self._address.root}/info")

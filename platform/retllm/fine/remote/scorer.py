@@ -14,7 +14,7 @@ from retllm.errors import InvalidInput, ModelUnavailable, ModelUnsuited, ScoreUn
 from retllm.fine.content import Content, Picture
 from retllm.fine.injection import NO_INJECTION, Injection
 from retllm.fine.interface import FineScorer
-from retllm.fine.prompts import Mode, load_prompts
+from retllm.fine.prompts import Mode, Prompts, load_prompts
 from retllm.fine.remote.client import Client, Refused
 from retllm.fine.remote.contents import PIXELS_OF_TOKEN, data_url
 from retllm.fine.scores import PairScore, ScorerInfo
@@ -54,18 +54,26 @@ class RemoteScorer(FineScorer, ABC):
         picture_tokens: the picture budget.
         requests: maximum number of pairs that are asked about at a time.
         picture_source: what the pictures to score are (``Settings.picture_source``); part of the version.
+        profile: the configured profile; None for that of the model's family.
     """
 
     modes: ClassVar[tuple[Mode, ...]]
 
     def __init__(
-        self, address: ScorerAddress, client: Client, picture_tokens: int, requests: int, picture_source: str
+        self,
+        address: ScorerAddress,
+        client: Client,
+        picture_tokens: int,
+        requests: int,
+        picture_source: str,
+        profile: str | None = None,
     ) -> None:
         self._address = address
         self._client = client
-        self._picture_tokens = picture_tokens
+        self._configured_tokens = picture_tokens
         self._requests = requests
         self._picture_source = picture_source
+        self._profile = profile
         self._served: dict[str, Any] | None = None
 
     @property
@@ -111,12 +119,21 @@ class RemoteScorer(FineScorer, ABC):
         return ScorerInfo(
             model=self._address.name,
             revision=hashlib.sha256(said.encode()).hexdigest()[:16],
-            prompt_version=load_prompts().version,
+            prompt_version=self.prompts.title,
             device="server",
             dtype=str(self.served.get("model_dtype", "unknown")),
             layers=0,
             picture_tokens=self._picture_tokens,
         )
+
+    @property
+    def prompts(self) -> Prompts:
+        """The questions; those of a reranker are its server's own."""
+        return load_prompts()
+
+    @property
+    def _picture_tokens(self) -> int:
+        return self.prompts.budget(self._configured_tokens)
 
     @property
     def least_pixels(self) -> int:
@@ -134,7 +151,7 @@ class RemoteScorer(FineScorer, ABC):
             "remote": _ARITHMETIC,
             "model": info.model,
             "revision": info.revision,
-            "prompts": info.prompt_version,
+            "prompts": self.prompts.version,
             "mode": mode,
             "injection": injection.as_json() if injection.active else None,
         }
@@ -170,6 +187,7 @@ class RemoteScorer(FineScorer, ABC):
             raise ModelUnsuited("A scorer on a server does not tell what its layers do: omit the trace.")
         if mode not in self.modes:
             raise ModelUnsuited(f"The scorer {self._address.name} has no mode {mode}.")
+        self.prompts.check_mode(mode)
         before = self.served
         # a query's picture is encoded once for all its candidates
         queries: dict[int, dict[str, str]] = {}

@@ -13,9 +13,10 @@ from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
 from retllm.media.names import base_name, one_line
 from retllm.media.sheets import sidecars
-from retllm.media.sheets.matching import Found, Located, NamesSeen, Picture, find, further_key, path_stem
+from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
 from retllm.media.sheets.references import Reference, keys, stem
 from retllm.media.sheets.rows import Problem, Reason, problem
+from retllm.media.sheets.seen import Named, NamesSeen
 
 _SHOWN = 3
 _SHOWN_CHARS = 300
@@ -59,21 +60,18 @@ class Lookup:
 
     def targets(self, references: Mapping[str, Reference], sheet: Located) -> dict[str, Target | Problem]:
         """Return the picture that each reference in ``sheet`` means, by its name, or why there is none."""
-        found = {
-            name: find(reference, sheet, self._of_upload(reference, sheet)) for name, reference in references.items()
-        }
-        missing = {name: references[name] for name, result in found.items() if not result.pictures or result.changed}
+        # many addresses are one reference
+        found = {one: find(one, sheet, self._of_upload(one, sheet)) for one in references.values()}
+        missing = [one for one, result in found.items() if not result.pictures or result.changed]
         if missing:
-            earlier = self._earlier({key for reference in missing.values() for key in keys(reference)})
-            exact, lower = _by(earlier, stem), _by(earlier, lambda name: stem(name).lower())
-            for name, reference in missing.items():
-                candidates = {
-                    p.item_id: p for key in keys(reference) for some in (exact, lower) for p in some.get(key, ())
-                }
-                result = find(reference, sheet, candidates.values())
-                if not found[name].pictures or (result.pictures and not result.changed):
-                    found[name] = replace(result, elsewhere=found[name].elsewhere + result.elsewhere)
-        targets = {name: _target(name, result) for name, result in found.items()}
+            earlier = Named()
+            for picture in self._earlier({key for one in missing for key in keys(one)}):
+                earlier.add(picture)
+            for one in missing:
+                result = find(one, sheet, earlier.fitting(one, sheet))
+                if not found[one].pictures or (result.pictures and not result.changed):
+                    found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
+        targets = {name: _target(name, found[one]) for name, one in references.items()}
         self._name_parts(references, targets)
         return targets
 
@@ -100,7 +98,7 @@ class Lookup:
 
     def _of_upload(self, reference: Reference, sheet: Located) -> list[Picture]:
         """Return candidates; a sheet beside pictures of its own says nothing of an archive with a sheet of its own."""
-        pictures = self._seen.named(reference)
+        pictures = self._seen.named(reference, sheet)
         if sheet.archive not in self._with_pictures:
             return pictures
         return [p for p in pictures if p.located.archive == sheet.archive or p.located.archive not in self.with_sheets]
@@ -108,13 +106,13 @@ class Lookup:
     def _earlier(self, stems: Iterable[str], keys: Iterable[str] = ()) -> list[Picture]:
         """Return the pictures of the collection with these stems, or whose keys in WebDataset have these last parts."""
 
-        def read(session: Session) -> list[tuple[str, UUID]]:
+        def read(session: Session) -> list[tuple[str, UUID, str]]:
             return records.pictures_with_stems(session, self._collection_id, stems, keys)
 
         # where those that came with the upload lie in it was looked at before
         return [
-            Picture(Located(name), item_id, earlier=True)
-            for name, item_id in run_transaction(self._sessions, read)
+            Picture(Located(name, outer=outer), item_id, earlier=True)
+            for name, item_id, outer in run_transaction(self._sessions, read)
             if not self._seen.has(name, item_id)
         ]
 
@@ -131,7 +129,9 @@ class Lookup:
                 of_name = _first(
                     _fitting(place, by_stem.get(base_name(place.path).lower(), ())) for place in places[document]
                 )
-                found[document] = Neighbours(of_name) if of_name else _of_key(by_key, places[document])
+                found[document] = (
+                    _neighbours(_closest(document, of_name)) if of_name else _of_key(by_key, places[document], document)
+                )
         return found
 
     def _beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Neighbours:
@@ -139,13 +139,13 @@ class Lookup:
         if not found and (path := sidecars.cut_path(document.name)):
             begun = self._seen.beginning(path, document.archive)
             found = begun if len(begun) == 1 else []
-        if not found and any(of_key := _of_key(self._seen.with_keys(document.archive), places)):
+        if not found and any(of_key := _of_key(self._seen.with_keys(document.archive), places, document)):
             return of_key
         if not found:
             found = self._elsewhere(document, places)
             if len({picture.item_id for picture in found}) > 1:
                 return Neighbours([], found)
-        return Neighbours(found)
+        return _neighbours(found)
 
     def _elsewhere(self, document: Located, places: Sequence[sidecars.Beside]) -> list[Picture]:
         """Return the pictures outside of a sidecar's archive that it may mean, all equally well.
@@ -164,11 +164,23 @@ def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Pictur
     return [picture for picture in found if path_stem(picture.located.name) == place.path] or found
 
 
-def _of_key(by_key: Mapping[str, list[Picture]], places: Iterable[sidecars.Beside]) -> Neighbours:
+def _of_key(by_key: Mapping[str, list[Picture]], places: Iterable[sidecars.Beside], document: Located) -> Neighbours:
     """Return the pictures whose key in WebDataset is the name of a sidecar: a.input.jpg for a.txt."""
-    found = _first(by_key.get(place.path, []) for place in places if place.suffix is None)
-    is_one = len({picture.located.name for picture in found}) == 1 or len({p.item_id for p in found}) == 1
-    return Neighbours(found) if is_one else Neighbours([], found)
+    found = _closest(document, _first(by_key.get(place.path, []) for place in places if place.suffix is None))
+    return Neighbours(found) if len({p.item_id for p in found}) == 1 else Neighbours([], found)
+
+
+def _neighbours(found: list[Picture]) -> Neighbours:
+    """Return pictures that differ in their suffixes alone as meant; none if nothing tells two of them apart."""
+    items = {(picture.located.path, picture.item_id) for picture in found}
+    is_told = len({name for (_, name), _ in items}) == len(items) and len({outer for (outer, _), _ in items}) == 1
+    return Neighbours(found) if is_told or len({item_id for _, item_id in items}) == 1 else Neighbours([], found)
+
+
+def _closest(document: Located, pictures: list[Picture]) -> list[Picture]:
+    """Return those of earlier pictures whose archive is named like that of a sidecar; all if there are none."""
+    same = [each for each in pictures if base_name(each.located.outer) == base_name(document.outer)]
+    return same or [each for each in pictures if document.is_alike(each.located)] or pictures
 
 
 def _by(pictures: Iterable[Picture], key_of: Callable[[str], str | None]) -> dict[str, list[Picture]]:

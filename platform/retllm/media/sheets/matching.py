@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
-from retllm.media.names import MAX_NAME, base_name, clean_name
-from retllm.media.sheets.references import Reference, format_of, is_number_of, keys, stem
+from retllm.media.names import MAX_FOLDERS, base_name, joined_folders
+from retllm.media.sheets.references import Reference, format_of, is_number_of, stem
 
 # words in the names of folders that hold what is said of pictures elsewhere, and of the folders of those pictures:
 # annotations/ beside images/, Flickr8k_text/ beside Flicker8k_Dataset/
@@ -101,12 +101,16 @@ class Picture:
 
     Attributes:
         item_id: its item; None for a picture that was rejected.
-        earlier: whether it was uploaded before the sheet, so that it is not known which archive it came from.
+        earlier: whether it was uploaded before the sheet; of its archive, the name alone is known then.
     """
 
     located: Located
     item_id: UUID | None
     earlier: bool = False
+
+    def is_near(self, sheet: Located) -> bool:
+        """Return whether the paths of both begin in the same place: in the same archive, or as far as is known."""
+        return self.earlier or self.located.archive == sheet.archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +191,7 @@ def _rank(reference: Reference, sheet: Located, picture: Picture) -> tuple[int, 
         (distance, *rank)
         for distance, of_sheet, of_picture in places
         for path in paths
-        if (rank := _rank_of(path, reference.absolute, of_sheet, of_picture, picture.located.name)) is not None
+        if (rank := _rank_of(path, reference.absolute, of_sheet, of_picture)) is not None
     ]
     if not ranks:
         return None
@@ -198,7 +202,7 @@ def _rank(reference: Reference, sheet: Located, picture: Picture) -> tuple[int, 
 def _places(sheet: Located, picture: Picture) -> list[tuple[int, tuple[str, ...], tuple[str, ...]]]:
     """Return folders of a sheet and of a picture that can be compared, after how far these are from each other."""
     located = picture.located
-    if picture.earlier or located.archive == sheet.archive:
+    if picture.is_near(sheet):
         return [(0, sheet.folder, located.folder)]
     # the folders inside of archives come last, since nothing says how these belong together
     pairs = [(1, of_sheet, of_picture) for of_sheet in sheet.unpacked for of_picture in located.unpacked]
@@ -212,14 +216,14 @@ def _is_named_alike(sheet: Located, folders: tuple[str, ...]) -> bool:
 
 
 def _rank_of(
-    path: tuple[str, ...], absolute: bool, of_sheet: tuple[str, ...], folders: tuple[str, ...], name: str
+    path: tuple[str, ...], absolute: bool, of_sheet: tuple[str, ...], folders: tuple[str, ...]
 ) -> tuple[int, int, int] | None:
-    from_sheet = _resolved(() if absolute else of_sheet, path)
-    own = _resolved((), path)
+    from_sheet = resolved(() if absolute else of_sheet, path)
+    own = resolved((), path)
     # the last part is compared by its form
-    if _same(from_sheet[:-1], folders, name) and not absolute:
+    if _same(from_sheet[:-1], folders) and not absolute:
         return _IN_FOLDER, 0, 0
-    if _same(own[:-1], folders, name):
+    if _same(own[:-1], folders):
         return _AT_ROOT, 0, 0
     if not _agrees(own[:-1], folders) or not _beside(of_sheet, own[:-1], folders, absolute):
         return None
@@ -227,7 +231,7 @@ def _rank_of(
     return _BY_END, outside, -_common(from_sheet[:-1], folders)
 
 
-def _resolved(folder: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...]:
+def resolved(folder: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...]:
     """Follow ``path`` from ``folder``; a ``..`` at the root stays there."""
     parts = list(folder)
     for part in path:
@@ -238,11 +242,12 @@ def _resolved(folder: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...]
     return tuple(parts)
 
 
-def _same(folders: tuple[str, ...], of_picture: tuple[str, ...], name: str) -> bool:
-    # a name that is too long is stored without its middle
-    return folders == of_picture or (
-        len(name) == MAX_NAME and clean_name("/".join((*folders, base_name(name)))) == name
-    )
+def _same(folders: tuple[str, ...], of_picture: tuple[str, ...]) -> bool:
+    if folders == of_picture:
+        return True
+    # long ones are stored without their end
+    stored = "/".join(of_picture)
+    return len(stored) == MAX_FOLDERS and joined_folders(folders) == stored
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> int:
@@ -259,7 +264,7 @@ def _agrees(first: Sequence[str], second: Sequence[str]) -> bool:
 def may_be_one(first: Reference, second: Reference) -> bool:
     """Return whether two references may mean one picture: neither their folders nor their formats differ."""
     formats = {format_of(first.parts[-1]), format_of(second.parts[-1])} - {""}
-    return len(formats) < 2 and _agrees(_resolved((), first.parts)[:-1], _resolved((), second.parts)[:-1])
+    return len(formats) < 2 and _agrees(resolved((), first.parts)[:-1], resolved((), second.parts)[:-1])
 
 
 def _beside(sheet: tuple[str, ...], named: tuple[str, ...], of_picture: tuple[str, ...], absolute: bool) -> bool:
@@ -301,84 +306,6 @@ def _alike(sheet: Iterable[tuple[str, bool]], pictures: Iterable[tuple[str, bool
         a == b or (shortened and min(len(a), len(b)) >= _TELLING and (a in b or b in a))
         for (a, shortened), (b, _) in zip(sheet, pictures, strict=False)
     )
-
-
-@dataclass(slots=True)
-class NamesSeen:
-    """The pictures of one upload, by where they lie; those of the collection come second.
-
-    Attributes:
-        first_parts: the name of the first part of each file of several pictures, by the last part of the file's name in
-            lower case.
-    """
-
-    first_parts: dict[str, str] = field(default_factory=dict)
-
-    _by_stem: dict[str, list[Picture]] = field(default_factory=dict)
-    _by_path: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
-    _by_place: dict[str, list[Picture]] = field(default_factory=dict)
-    _by_beginning: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
-    _by_key: dict[UUID | None, dict[str, list[Picture]]] = field(default_factory=dict)
-
-    def add(self, located: Located, item_id: UUID | None) -> None:
-        """Record that the file at ``located`` is this item (an older one, if it was a duplicate); None if rejected."""
-        picture = Picture(located, item_id)
-        self._by_stem.setdefault(stem(located.name).lower(), []).append(picture)
-        self._by_path.setdefault((located.archive, path_stem(located.name).lower()), []).append(picture)
-        for place in _everywhere(path_stem(located.name), located):
-            self._by_place.setdefault(place, []).append(picture)
-        if (key := further_key(located.name)) is not None:
-            self._by_key.setdefault(located.archive, {}).setdefault(key, []).append(picture)
-        if len(base_name(located.name)) >= LONG_NAME:
-            self._by_beginning.setdefault((located.archive, _beginning(located.name)), []).append(picture)
-
-    def named(self, reference: Reference) -> list[Picture]:
-        """Return the pictures whose last part may be meant."""
-        return [picture for key in keys(reference) for picture in self._by_stem.get(key, ())]
-
-    def beside(self, path: str, archive: UUID | None) -> list[Picture]:
-        """Return the pictures with this path in any case of letters, whatever their suffix, in this archive."""
-        return self._by_path.get((archive, path.lower()), [])
-
-    def with_keys(self, archive: UUID | None) -> Mapping[str, list[Picture]]:
-        """Return the pictures in this archive that have a :func:`further_key`, by that."""
-        return self._by_key.get(archive, {})
-
-    def beginning(self, path: str, archive: UUID | None) -> list[Picture]:
-        """Return the pictures in this archive whose long path begins with ``path``."""
-        found = self._by_beginning.get((archive, _beginning(path)), ())
-        return [picture for picture in found if picture.located.name.startswith(path)]
-
-    def outside(self, path: str, document: Located) -> list[Picture]:
-        """Return the pictures of other archives at the place of a document's ``path``, in any case of letters."""
-        found = {
-            id(picture): picture
-            for place in _everywhere(path, document)
-            for picture in self._by_place.get(place, ())
-            if picture.located.archive != document.archive
-        }
-        return list(found.values())
-
-    def has(self, name: str, item_id: UUID) -> bool:
-        """Return whether this item came with the upload under this name."""
-        return any(
-            picture.item_id == item_id and picture.located.name == name
-            for picture in self._by_stem.get(stem(name).lower(), ())
-        )
-
-    def archives(self) -> set[UUID | None]:
-        """Return the archives of the pictures; None if some came without an archive."""
-        return {archive for archive, _ in self._by_path}
-
-
-def _everywhere(path: str, located: Located) -> set[str]:
-    """Return the paths in lower case that a file may have: in its archive, and unpacked."""
-    return {"/".join((*folder, base_name(path))).lower() for folder in (located.folder, *located.unpacked)}
-
-
-def _beginning(path: str) -> str:
-    base = base_name(path)
-    return path.removesuffix(base) + base[:LONG_NAME]
 
 
 def path_stem(name: str) -> str:

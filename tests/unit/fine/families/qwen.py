@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.fine.families.parts import chat_template, make_tokenizer, mrope, text_config
+from tests.unit.fine.families.parts import WORDS, chat_template, make_tokenizer, mrope, text_config
 
 QWEN_TOKENS = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -57,12 +57,12 @@ def qwen2_5_vl() -> tuple[Any, Any]:
     return Qwen2_5_VLForConditionalGeneration(config), processor
 
 
-def qwen3_vl() -> tuple[Any, Any]:
+def qwen3_vl(words: str = WORDS) -> tuple[Any, Any]:
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
     from transformers.models.qwen2_vl import Qwen2VLImageProcessor
     from transformers.models.qwen3_vl import Qwen3VLVideoProcessor
 
-    tokenizer = make_tokenizer(QWEN_TOKENS)
+    tokenizer = make_tokenizer(QWEN_TOKENS, words)
     config = Qwen3VLConfig(
         text_config=text_config(len(tokenizer), head_dim=8, **mrope([2, 1, 1])),
         vision_config={

@@ -11,8 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from retllm.media.names import clean_name
-from retllm.media.sheets.matching import Found, Located, NamesSeen, Picture, find
+from retllm.media.sheets.matching import Found, Located, Picture, find
 from retllm.media.sheets.references import keys, names_a_picture, reference, stem
+from retllm.media.sheets.seen import Named, NamesSeen
 
 ONE, TWO = uuid.UUID(int=1), uuid.UUID(int=2)
 
@@ -151,6 +152,22 @@ def test_a_row_that_fits_several_pictures_equally_is_ambiguous(row: str, sheet: 
     assert sorted(matched(row, sheet, *pictures)) == sorted(pictures)
 
 
+DEEP = "folder/" * 60
+
+
+@pytest.mark.parametrize(
+    ("row", "sheet", "picture"),
+    [
+        ("a.png", DEEP + "a long name of a sheet.csv", DEEP + "a.png"),
+        ("sub/a.png", DEEP + "c.csv", DEEP + "sub/a.png"),
+        (DEEP + "a.png", "c.csv", DEEP + "a.png"),
+    ],
+)
+def test_a_row_finds_its_picture_in_folders_that_were_cut(row: str, sheet: str, picture: str) -> None:
+    others = [clean_name(DEEP + "other/a.png"), clean_name("x/" + DEEP + "a.png")]
+    assert matched(row, clean_name(sheet), *others, clean_name(picture)) == [clean_name(picture)]
+
+
 def test_a_picture_of_an_earlier_upload_has_no_archive_to_tell() -> None:
     assert names(found("a.png", "1:x/c.csv", ["x/a.png", "y/a.png"], earlier=True)) == ["x/a.png"]
 
@@ -230,5 +247,41 @@ def test_any_name_is_found_under_the_keys_that_are_looked_up(row: str, picture: 
         seen.add(Located(clean), ONE)
         candidate = Picture(Located(clean), ONE)
         if find(wanted, Located("c.csv"), [candidate]).pictures:
-            assert candidate in seen.named(wanted)
+            assert candidate in seen.named(wanted, Located("c.csv"))
             assert keys(wanted) & {stem(clean), stem(clean).lower()}
+
+
+@given(
+    PATH,
+    ARCHIVE,
+    st.sampled_from(["", "/", "../", "x%20y/"]),
+    PATH,
+    st.sampled_from(["1.png", "1.PNG", "1.jpg", "1", "2.png"]),
+    st.lists(st.tuples(PATH, st.sampled_from(["1.png", "1.PNG", "2.png"]), ARCHIVE, st.booleans()), max_size=8),
+)
+def test_the_index_leaves_out_no_picture_that_a_row_means(
+    sheet: list[str], archive: uuid.UUID | None, start: str, named: list[str], base: str, pictures: list[tuple]
+) -> None:
+    def place(path: str, archive: uuid.UUID | None) -> Located:
+        return Located(path, archive, {None: "", ONE: "x/train.zip", TWO: "val.zip"}[archive])
+
+    wanted = reference(start + path(named, base))
+    assert wanted is not None
+    of_sheet, index = place(path(sheet, "c.csv"), archive), Named()
+    every = [Picture(place(path(*p), where), uuid.uuid4(), earlier) for *p, where, earlier in pictures]
+    for picture in every:
+        index.add(picture)
+    of_all, of_few = find(wanted, of_sheet, every), find(wanted, of_sheet, index.fitting(wanted, of_sheet))
+    assert {picture.item_id for picture in of_few.pictures} == {picture.item_id for picture in of_all.pictures}
+    if not of_all.pictures:
+        assert bool(of_few.elsewhere) is bool(of_all.elsewhere)
+
+
+@pytest.mark.parametrize("row", ["p7/front.png", "p7/Front.PNG", "q7/front.png"])
+def test_a_row_with_a_folder_is_compared_with_few_of_many_pictures_of_its_name(row: str) -> None:
+    seen = NamesSeen()
+    for number in range(100):
+        seen.add(Located(f"x/p{number}/front.png"), uuid.uuid4())
+    wanted = reference(row)
+    assert wanted is not None
+    assert len(seen.named(wanted, Located("c.csv"))) <= 5

@@ -29,9 +29,9 @@ def test_the_form_starts_with_the_configured_settings(reader: Visitor, indexed: 
     settings = served.settings
     filled = filled_form(page)
     assert (filled["k"], filled["alpha"], filled["mode"]) == (
-        str(settings.default_k),
+        str(settings.k),
         str(settings.alpha),
-        settings.mode,
+        settings.default_mode,
     )
     assert len(filled["kinds"]) == 3
     assert filled["embedders"] == list(settings.embedders)

@@ -1,0 +1,194 @@
+"""``retllm bench fine --concurrent``: many searches at once through the whole platform, beside its scorer alone."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from PIL import Image
+
+from retllm.bench.client import Client, running
+from retllm.bench.fine import captions, pictures
+from retllm.db.enums import JobState
+from retllm.db.searches import Candidate, Search
+from retllm.db.session import Sessions
+from retllm.db.tables import Item, Job
+from retllm.errors import StackError
+from retllm.fine import Content, Injection, Scorer
+from retllm.search.request import InjectionRequest
+from retllm.settings import Settings
+
+_PROCESSES = frozenset({"postgres", "redis", "migrate", "web", "dispatch", "media", "embed", "score"})
+_PICTURES_PER_CANDIDATE = 4
+_PICTURES_PER_REQUEST = 32
+_TIMEOUT_SECONDS = 300.0
+_SECONDS_PER_PAIR = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """What a stack scored.
+
+    Attributes:
+        seconds: from the first request until the last search was over, by the server's clock.
+        search_seconds: of each search, from its submission until its end.
+        pairs: query and file name of the candidate, by search and coarse rank.
+    """
+
+    seconds: float
+    search_seconds: tuple[float, ...]
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrentSpeed:
+    """The result of one run.
+
+    Attributes:
+        searches, k: how many searches there were at once, and the candidates of each.
+        platform: pairs a second of all searches at once.
+        one_by_one: pairs a second of searches that wait for each other.
+        scorer: pairs a second of the scorer alone with the pairs that the platform scored at once, in one call.
+        median_seconds, slowest_seconds: of a search among many.
+    """
+
+    searches: int
+    k: int
+    platform: float
+    one_by_one: float
+    scorer: float
+    median_seconds: float
+    slowest_seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as a JSON object, with the ratio of each rate to that of the scorer alone."""
+        rates = {"scorer": self.scorer, "platform": self.platform, "one_by_one": self.one_by_one}
+        return {
+            "searches": self.searches,
+            "k": self.k,
+            "median_seconds": round(self.median_seconds, 3),
+            "slowest_seconds": round(self.slowest_seconds, 3),
+            "rates": {
+                name: {"pairs_per_second": round(rate, 3), "of_scorer": round(rate / self.scorer, 3)}
+                for name, rate in rates.items()
+            },
+        }
+
+
+def measure_concurrent(
+    home: Path,
+    settings: Settings,
+    load: Callable[[], Scorer],
+    searches: int,
+    k: int,
+    side: int,
+    injection: Injection,
+    notify: Callable[[str], None],
+) -> ConcurrentSpeed:
+    """Measure a separate stack in ``home`` with new pictures, then its scorer alone.
+
+    Args:
+        home: an empty folder.
+        settings: of models and devices.
+        load: loads the scorer of ``settings``; called after the stack was stopped, which frees the device.
+        searches: number of searches at once; half as many are measured one by one.
+        k: candidates of a search.
+        side: edge of the pictures in pixels.
+        injection: settings of re-injection of every search.
+        notify: called with a short description of each step.
+
+    Raises:
+        StackError: a process can't be started, or a search fails or takes too long.
+    """
+    folder = home / "pictures"
+    folder.mkdir(parents=True)
+    paths = _write(folder, _PICTURES_PER_CANDIDATE * k, side)
+    texts = captions(searches + (alone := max(1, searches // 2)) + 1, 77)
+    with running(home / "stack", settings, _PROCESSES, notify) as client:
+        collection = _collection(client, paths)
+        notify("warming up")
+        _searched(client, collection, texts[:1], k, injection)
+        notify(f"{alone} searches one by one")
+        slow = [_searched(client, collection, [text], k, injection) for text in texts[1 : 1 + alone]]
+        notify(f"{searches} searches at once")
+        found = _searched(client, collection, texts[1 + alone :], k, injection)
+    notify("the scorer alone")
+    rate = _scorer_rate(load(), folder, found.pairs, injection)
+    return ConcurrentSpeed(
+        searches,
+        k,
+        len(found.pairs) / found.seconds,
+        sum(len(one.pairs) for one in slow) / sum(one.seconds for one in slow),
+        rate,
+        statistics.median(found.search_seconds),
+        max(found.search_seconds),
+    )
+
+
+def _write(folder: Path, count: int, side: int) -> list[Path]:
+    paths = [folder / f"{number:04}.png" for number in range(count)]
+    for path, picture in zip(paths, pictures(count, side, 7), strict=True):
+        picture.save(path)
+    return paths
+
+
+def _collection(client: Client, paths: Sequence[Path]) -> str:
+    collection = client.collection()
+    for at in range(0, len(paths), _PICTURES_PER_REQUEST):
+        client.upload(collection, paths[at : at + _PICTURES_PER_REQUEST], index=False)
+    job = client.call("POST", f"/collections/{collection}/index", json={})
+    _await_jobs(client.sessions, [uuid.UUID(job["id"])], _TIMEOUT_SECONDS)
+    return collection
+
+
+def _searched(client: Client, collection: str, texts: Sequence[str], k: int, injection: Injection) -> Pairs:
+    """Submit searches, and wait until all are over."""
+    asked = {name: value for name, value in injection.as_json().items() if name in InjectionRequest.model_fields}
+    body = {"k": k, "injection": asked, "adaptive": False}
+    path = f"/collections/{collection}/searches"
+    jobs = [uuid.UUID(client.call("POST", path, json={"text": text, **body})["id"]) for text in texts]
+    _await_jobs(client.sessions, jobs, _TIMEOUT_SECONDS + _SECONDS_PER_PAIR * k * len(texts))
+    with client.sessions() as session:
+        rows = session.execute(sa.select(Job.created_at, Job.finished_at).where(Job.id.in_(jobs)))
+        times = [(begin, end) for begin, end in rows if end is not None]
+        pairs = session.execute(
+            sa.select(Search.query_text, Item.name)
+            .join(Candidate, Candidate.search_id == Search.id)
+            .join(Item, Item.id == Candidate.item_id)
+            .where(Search.id.in_(jobs))
+            .order_by(Search.id, Candidate.coarse_rank)
+        )
+        found = tuple((str(text), str(name)) for text, name in pairs)
+    seconds = (max(end for _, end in times) - min(begin for begin, _ in times)).total_seconds()
+    return Pairs(seconds, tuple((end - begin).total_seconds() for begin, end in times), found)
+
+
+def _await_jobs(sessions: Sessions, jobs: Sequence[uuid.UUID], seconds: float) -> None:
+    """Wait until all jobs have succeeded."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with sessions() as session:
+            ended = session.scalars(sa.select(Job.state).where(Job.id.in_(jobs), Job.finished_at.is_not(None))).all()
+        if set(ended) - {JobState.SUCCEEDED}:
+            raise StackError("A job failed; its worker's log has the reason.")
+        if len(ended) == len(jobs):
+            return
+        time.sleep(0.05)
+    raise StackError(f"{len(jobs)} jobs were not over in time.")
+
+
+def _scorer_rate(scorer: Scorer, folder: Path, pairs: Sequence[tuple[str, str]], injection: Injection) -> float:
+    """Return the pairs a second of the scorer alone, in one call, with empty caches."""
+    shown = {name: Content(image=Image.open(folder / name).convert("RGB")) for _, name in pairs}
+    asked = [(Content(text=text), shown[name]) for text, name in pairs]
+    scorer.score_pairs(asked[:1], injection)
+    scorer.forget()
+    began = time.perf_counter()
+    scorer.score_pairs(asked, injection)
+    return len(asked) / (time.perf_counter() - began)

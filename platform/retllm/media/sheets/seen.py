@@ -1,0 +1,149 @@
+"""The pictures that rows and sidecars may mean, by where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from retllm.media.names import MAX_FOLDERS, base_name, joined_folders
+from retllm.media.sheets.matching import LONG_NAME, Located, Picture, further_key, path_stem, resolved
+from retllm.media.sheets.references import Reference, keys, stem
+
+# as many others as are looked at to say where a picture of the name is
+_OTHERS = 3
+
+
+@dataclass(slots=True)
+class Named:
+    """Pictures by the last part of their names, so that a row is compared with few of those that share it."""
+
+    _by_name: dict[str, list[Picture]] = field(default_factory=dict)
+    _by_stem: dict[str, list[Picture]] = field(default_factory=dict)
+    _by_folder: dict[tuple[str, str], list[Picture]] = field(default_factory=dict)
+
+    def add(self, picture: Picture) -> None:
+        """Take up a picture."""
+        located = picture.located
+        key = stem(located.name).lower()
+        self._by_name.setdefault(located.name, []).append(picture)
+        self._by_stem.setdefault(key, []).append(picture)
+        folders = {_last(folders) for folders in (located.folder, *located.unpacked)}
+        # the last of folders that were cut has another name
+        if len("/".join(located.folder)) == MAX_FOLDERS:
+            folders.add("")
+        for folder in folders:
+            self._by_folder.setdefault((key, folder), []).append(picture)
+
+    def of_stem(self, key: str) -> list[Picture]:
+        """Return the pictures with this last part, in lower case and without suffix."""
+        return self._by_stem.get(key, [])
+
+    def fitting(self, reference: Reference, sheet: Located) -> list[Picture]:
+        """Return the pictures of which :func:`find` takes the same ones as of all, and some in other folders."""
+        return self._at_path(reference, sheet) or self._below(reference)
+
+    def _at_path(self, reference: Reference, sheet: Located) -> list[Picture]:
+        """Return the pictures at the very path in the sheet's folder, or else at the root; no others are better."""
+        if reference.decoded is not None:
+            return []
+        for folder in ((),) if reference.absolute else (sheet.folder, ()):
+            *folders, last = resolved(folder, reference.parts)
+            name = "/".join(part for part in (joined_folders(folders), last) if part)
+            if found := [picture for picture in self._by_name.get(name, ()) if picture.is_near(sheet)]:
+                return found
+        return []
+
+    def _below(self, reference: Reference) -> list[Picture]:
+        """Return the pictures whose folder may be the last one of the row, and some others."""
+        names = keys(reference)
+        paths = [path for path in (reference.parts, reference.decoded) if path]
+        folders = {_last(resolved((), path)[:-1]) for path in paths}
+        everything = (picture for key in names for picture in self.of_stem(key))
+        if "" in folders:
+            return list(everything)
+        found = [p for key in names for folder in (*folders, "") for p in self._by_folder.get((key, folder), ())]
+        others = [picture for picture, _ in zip(everything, range(_OTHERS), strict=False)]
+        return list({id(picture): picture for picture in (*found, *others)}.values())
+
+
+def _last(folders: tuple[str, ...]) -> str:
+    return folders[-1].lower() if folders else ""
+
+
+@dataclass(slots=True)
+class NamesSeen:
+    """The pictures of one upload, by where they lie; those of the collection come second.
+
+    Attributes:
+        first_parts: the name of the first part of each file of several pictures, by the last part of the file's name in
+            lower case.
+    """
+
+    first_parts: dict[str, str] = field(default_factory=dict)
+
+    _named: Named = field(default_factory=Named)
+    _by_path: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
+    _by_place: dict[str, list[Picture]] = field(default_factory=dict)
+    _by_beginning: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
+    _by_key: dict[UUID | None, dict[str, list[Picture]]] = field(default_factory=dict)
+
+    def add(self, located: Located, item_id: UUID | None) -> None:
+        """Record that the file at ``located`` is this item (an older one, if it was a duplicate); None if rejected."""
+        picture = Picture(located, item_id)
+        self._named.add(picture)
+        self._by_path.setdefault((located.archive, path_stem(located.name).lower()), []).append(picture)
+        for place in _everywhere(path_stem(located.name), located):
+            self._by_place.setdefault(place, []).append(picture)
+        if (key := further_key(located.name)) is not None:
+            self._by_key.setdefault(located.archive, {}).setdefault(key, []).append(picture)
+        if len(base_name(located.name)) >= LONG_NAME:
+            self._by_beginning.setdefault((located.archive, _beginning(located.name)), []).append(picture)
+
+    def named(self, reference: Reference, sheet: Located) -> list[Picture]:
+        """Return the pictures that a row of ``sheet`` may mean."""
+        return self._named.fitting(reference, sheet)
+
+    def beside(self, path: str, archive: UUID | None) -> list[Picture]:
+        """Return the pictures with this path in any case of letters, whatever their suffix, in this archive."""
+        return self._by_path.get((archive, path.lower()), [])
+
+    def with_keys(self, archive: UUID | None) -> Mapping[str, list[Picture]]:
+        """Return the pictures in this archive that have a :func:`further_key`, by that."""
+        return self._by_key.get(archive, {})
+
+    def beginning(self, path: str, archive: UUID | None) -> list[Picture]:
+        """Return the pictures in this archive whose long path begins with ``path``."""
+        found = self._by_beginning.get((archive, _beginning(path)), ())
+        return [picture for picture in found if picture.located.name.startswith(path)]
+
+    def outside(self, path: str, document: Located) -> list[Picture]:
+        """Return the pictures of other archives at the place of a document's ``path``, in any case of letters."""
+        found = {
+            id(picture): picture
+            for place in _everywhere(path, document)
+            for picture in self._by_place.get(place, ())
+            if picture.located.archive != document.archive
+        }
+        return list(found.values())
+
+    def has(self, name: str, item_id: UUID) -> bool:
+        """Return whether this item came with the upload under this name."""
+        return any(
+            picture.item_id == item_id and picture.located.name == name
+            for picture in self._named.of_stem(stem(name).lower())
+        )
+
+    def archives(self) -> set[UUID | None]:
+        """Return the archives of the pictures; None if some came without an archive."""
+        return {archive for archive, _ in self._by_path}
+
+
+def _everywhere(path: str, located: Located) -> set[str]:
+    """Return the paths in lower case that a file may have: in its archive, and unpacked."""
+    return {"/".join((*folder, base_name(path))).lower() for folder in (located.folder, *located.unpacked)}
+
+
+def _beginning(path: str) -> str:
+    base = base_name(path)
+    return path.removesuffix(base) + base[:LONG_NAME]
