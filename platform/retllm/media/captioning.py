@@ -21,7 +21,7 @@ from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup
-from retllm.media.sheets.matching import Located, Picture
+from retllm.media.sheets.matching import Located, Picture, path_stem
 from retllm.media.sheets.reading import is_sheet
 from retllm.media.sheets.seen import NamesSeen
 from retllm.media.sniffing import FileKind
@@ -86,6 +86,7 @@ class Captioner:
     Args:
         seen: the pictures of the upload.
         given: the captions that other files of the upload gave when they were read before; what is read now is added.
+        missing: names of pictures that were to come with the upload and did not.
         texts: whether rows without a picture become texts; otherwise only those of a sheet that has nothing but texts.
         check: called often while a sheet is read; what it raises ends the reading.
     """
@@ -95,6 +96,7 @@ class Captioner:
         ingest: Ingest,
         seen: NamesSeen,
         given: dict[UUID, Given] | None = None,
+        missing: Iterable[str] = (),
         *,
         texts: bool = False,
         check: Callable[[], None] = lambda: None,
@@ -102,6 +104,7 @@ class Captioner:
         self._ingest = ingest
         self._seen = seen
         self._given = {} if given is None else given
+        self._missing = {path_stem(name).lower(): name for name in missing}
         self._texts = texts
         self._check = check
 
@@ -165,10 +168,20 @@ class Captioner:
             found.sidecars.append((document, pictures))
         elif sharing:
             raise MediaRejected(_shared(name, sharing))
+        elif document.located.archive is None and (picture := self._missing_beside(name)) is not None:
+            raise MediaRejected(_not_sent(name, picture))
         elif name.lower().endswith(_NEVER_TEXTS):
             raise MediaRejected(_no_picture(name))
         else:
             found.texts.append(document)
+
+    def _missing_beside(self, name: str) -> str | None:
+        """Return the missing picture that the text of this name would describe."""
+        for place in sidecars.places(name):
+            picture = self._missing.get(place.path.lower())
+            if picture is not None and place.fits(picture):
+                return picture
+        return None
 
     @staticmethod
     def _is_of_album(document: Document) -> bool:
@@ -267,6 +280,13 @@ def _refused(document: Document, error: RetllmError) -> Applied:
 
 def _no_picture(name: str) -> str:
     return f"The file has the caption of a picture, but none with the name of {base_name(name)!r} is beside it: add it."
+
+
+def _not_sent(name: str, picture: str) -> str:
+    return (
+        f"{base_name(name)!r} has the caption of {base_name(picture)!r}, which was not sent: upload both again, or the "
+        "text alone if it is to be an item."
+    )
 
 
 def _shared(name: str, pictures: Sequence[Picture]) -> str:

@@ -15,7 +15,9 @@ from retllm.db.enums import FileStatus, ItemKind
 from retllm.db.many import insert_many
 from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import UploadFile
+from retllm.errors import NotSent
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
+from retllm.media.file_table import FileRole, role_of
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.names import base_name, one_line
 from retllm.media.outcomes import FileOutcome
@@ -47,11 +49,12 @@ def apply_captions(
         seen = _names_seen(session, job.id, packs)
         earlier = _earlier_rows(session, files)
         given = _given(session, job.id)
+        missing = _missing_pictures(session, job.id)
     writings: list[Writing] = []
     with ExitStack() as stack:
         opener = ArchiveFiles(context, stack, held.lease.check)
         documents = {_document(file, packs, opener, earlier.get(file.id)): file for file in files}
-        captioner = Captioner(ingest, seen, given, texts=job.params["texts"], check=held.lease.check)
+        captioner = Captioner(ingest, seen, given, missing, texts=job.params["texts"], check=held.lease.check)
         for writing in captioner.read(list(documents)):
             held.lease.check()
             writings.append(writing)
@@ -159,6 +162,13 @@ def _names_seen(session: Session, job_id: UUID, packs: Mapping[UUID | None, str]
         if whole_name is not None and item_id is not None:
             seen.first_parts.setdefault(base_name(whole_name).lower(), name)
     return seen
+
+
+def _missing_pictures(session: Session, job_id: UUID) -> list[str]:
+    """Return the names of pictures that were to come with an upload and never did."""
+    never_came = (UploadFile.job_id == job_id, UploadFile.error_code == NotSent.code, UploadFile.parent_id.is_(None))
+    names = session.scalars(sa.select(UploadFile.name).where(*never_came))
+    return [name for name in names if role_of(name) is FileRole.PICTURE]
 
 
 def columns_of(outcome: FileOutcome) -> dict[str, Any]:

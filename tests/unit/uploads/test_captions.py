@@ -15,7 +15,7 @@ from retllm.errors import MediaRejected
 from retllm.media.ingest import delete_item
 from retllm.media.outcomes import rejected
 from retllm.queue import claim as claims
-from retllm.uploads import captions
+from retllm.uploads import captions, unsent
 from retllm.uploads.receive import rejection
 
 FILES = {
@@ -173,3 +173,24 @@ def test_what_an_outcome_says_has_no_character_that_the_database_refuses() -> No
     columns = captions.columns_of(outcome)
     assert (columns["error"], columns["remark"]) == ("It says a b .", "c")
     assert rejection(error)["error"] == "It says a b ."
+
+
+@pytest.mark.parametrize("text", ["Alt/das alte Haus.txt", "Alt/Das alte Haus.jpg.txt"])
+def test_the_text_of_a_picture_that_never_came_is_no_item(uploads: Uploads, text: str) -> None:
+    job_id = uploads.open(index=False, expected=3)
+    with transaction(uploads.world.sessions) as session:
+        unsent.expect(session, job_id, 0, ["Alt/Das alte Haus.jpg", text, "Das alte Haus.txt"])
+    uploads.send(job_id, {text: b"an old house", "Das alte Haus.txt": b"in another folder"})
+    uploads.close(job_id)
+    uploads.run(job_id)
+    rows = uploads.rows(job_id)
+    assert rows["Das alte Haus.txt"].status is FileStatus.ADDED
+    assert (rows[text].status, rows[text].item_id) == (FileStatus.REJECTED, None)
+    assert "has the caption of 'Das alte Haus.jpg', which was not sent" in str(rows[text].error)
+
+    rest = uploads.open(index=False)
+    uploads.send(rest, {"Alt/Das alte Haus.jpg": picture(1), text: b"an old house"})
+    uploads.close(rest)
+    uploads.run(rest)
+    assert set(uploads.statuses(rest).values()) == {FileStatus.ADDED, FileStatus.UPDATED}
+    uploads.check()
