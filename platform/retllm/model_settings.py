@@ -71,10 +71,11 @@ class ModelSettings(BaseSettings):
         description="Maximum number of visual tokens of one picture; larger pictures are scaled down. Scores with "
         "different values are never compared or reused.",
     )
-    prefix_cache_bytes: int = Field(
-        default=1 << 30,
+    prefix_cache_bytes: int | None = Field(
+        default=None,
         ge=0,
-        description="Bytes for cached image prefixes on the device of a scorer; 0 disables the cache.",
+        description="Bytes for cached image prefixes on the device of a scorer; 0 disables the cache. If it is not "
+        "set: on a GPU what is free after loading, less one batch; on a CPU an eighth of the memory, at most 1 GiB.",
     )
     visual_cache_bytes: int = Field(
         default=256 << 20,

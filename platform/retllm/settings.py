@@ -101,8 +101,8 @@ class Settings(ModelSettings):
     decoded_bytes: int = Field(
         default=256 << 20,
         ge=1,
-        description="Maximum size of the decoded pictures that an index worker holds at a time, in bytes; a larger "
-        "picture is decoded alone.",
+        description="Maximum size of the decoded pictures that an index worker, or a score worker for its next pairs, "
+        "holds at a time, in bytes; a larger picture is decoded alone.",
     )
     copy_side: int = Field(
         default=1600,

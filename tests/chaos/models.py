@@ -13,7 +13,7 @@ from PIL import Image
 from tests.chaos import crash
 
 from retllm.embedding import EmbedderInfo
-from retllm.fine import Content, Injection, PairScore, ScorerInfo
+from retllm.fine import Content, Injection, PairScore, Picture, ScorerInfo
 from retllm.fine.prompts import Mode
 
 EMBEDDER = "local-dir:/models/chaos"
@@ -83,6 +83,12 @@ class Scorer:
 
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         return f"chaos:{mode}"
+
+    def prepares(self, picture: Picture) -> bool:
+        return False
+
+    def prepare(self, picture: Picture) -> None:
+        return None
 
     def score_pairs(
         self,

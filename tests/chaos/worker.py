@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 from uuid import UUID
 
 from celery.signals import setup_logging
+from celery.worker import state
 from tests.chaos import crash
 from tests.chaos.models import Encoder, Scorer, pause
 
@@ -15,7 +16,8 @@ from retllm.indexing import worker as indexing
 from retllm.media.storage import Storage
 from retllm.queue.notifications import TASK_OF, Notification, celery_app
 from retllm.queue.worker import Finisher, LastStep, LeasedUnit, WorkerContext, run_unit, run_units
-from retllm.search import coarse_worker, fine_worker
+from retllm.search import coarse_worker
+from retllm.search.fine_worker import FineUnits
 from retllm.settings import get_settings
 from retllm.uploads import worker as uploads
 from retllm_workers.context import get_context
@@ -25,6 +27,7 @@ app.set_default()
 app.conf.imports = ("retllm_workers.stopping",)
 crash.install("renew")
 _ENCODER, _SCORER, _FINISHER = Encoder(), Scorer(), Finisher()
+_UNITS = FineUnits(lambda: _SCORER, lambda: state.should_stop is not None)
 
 
 @setup_logging.connect
@@ -54,9 +57,10 @@ def fine_unit(unit_id: str) -> None:
     run_units(
         get_context(),
         UUID(unit_id),
-        lambda context, held: fine_worker.fine_units(context, held, _SCORER),
+        _UNITS,
         items=_SCORER.pairs_at_once,
         finisher=_FINISHER,
+        following=_UNITS.following,
     )
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from retllm.db.enums import Stage, UnitState
 from retllm.db.session import transaction
 from retllm.embedding import EmbedderInfo
-from retllm.fine import Content, Injection, PairScore, ScorerInfo
+from retllm.fine import Content, Injection, PairScore, Picture, ScorerInfo
 from retllm.fine.prompts import Mode
 from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import embed_unit
@@ -113,6 +113,12 @@ class FakeScorer:
 
     def refresh(self) -> None:
         pass
+
+    def prepares(self, picture: Picture) -> bool:
+        return False
+
+    def prepare(self, picture: Picture) -> None:
+        return None
 
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         return f"{self._version}:{injection.alpha}" + ("" if mode == "true_false" else f":{mode}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from celery.worker import state
+
 from retllm.fine.interface import FineScorer
 from retllm.fine.opening import open_scorer
 from retllm.queue.notifications import TASK_OF
 from retllm.queue.worker import Finisher, run_units
-from retllm.search import fine_worker
+from retllm.search.fine_worker import FineUnits
 from retllm.settings import get_settings, public_name
 from retllm_workers.celery_app import app
 from retllm_workers.context import HeldModel, get_context, limit_threads
@@ -33,14 +35,18 @@ def models() -> dict[str, HeldModel[FineScorer]]:
 # the scores of some units are stored while the next ones are computed
 _FINISHER = Finisher()
 
+# and the pictures of the next ones are prepared
+_UNITS = FineUnits(HELD.get, lambda: HELD.loaded is None or state.should_stop is not None)
+
 
 @app.task(name=TASK_OF["score"])  # type: ignore[untyped-decorator]  # celery has no types
 def fine_unit(unit_id: str) -> None:
-    """Score the candidates of a unit of a search, and of as many other units as the scorer takes at once."""
+    """Score the candidates of a unit of a search, of as many other units as the scorer takes at once, and of more."""
     run_units(
         get_context(),
         UUID(unit_id),
-        lambda context, held: fine_worker.fine_units(context, held, HELD.get()),
+        _UNITS,
         items=HELD.loaded.pairs_at_once if HELD.loaded else 1,
         finisher=_FINISHER,
+        following=_UNITS.following,
     )

@@ -29,7 +29,7 @@ from retllm.embedding import load_embedder
 from retllm.embedding.sentence_sources import is_sentence_name
 from retllm.embedding.sources import parse
 from retllm.errors import ModelUnsuited
-from retllm.media.parallel import in_parallel
+from retllm.media.parallel import InParallel, PixelBudget
 from retllm.media.pictures import load_picture
 from retllm.settings import Settings
 
@@ -152,7 +152,7 @@ def _preparing_rate(embedder: Embedder, paths: Sequence[Path], settings: Setting
     spent = 0.0
     for some in (files[:threads], files):
         began = time.perf_counter()
-        for result in in_parallel(some, prepare, len, threads=threads, max_bytes=1 << 30, ahead=2 * _BATCH):
+        for result in InParallel(some, prepare, len, threads=threads, budget=PixelBudget(1 << 30), ahead=2 * _BATCH):
             if result.error is not None:
                 raise result.error
         spent = time.perf_counter() - began

@@ -20,7 +20,7 @@ import httpx
 from retllm.cli.check_exposure import inspect_cookies, inspect_secret_key
 from retllm.cli.check_work import inspect_work
 from retllm.cli.check_workers import inspect_workers
-from retllm.errors import RetllmError, ServerAway
+from retllm.errors import ModelUnavailable, RetllmError, ServerAway
 from retllm.redaction import redact
 from retllm.settings import PRESETS, Settings
 from retllm.stack import postgres, redis
@@ -276,7 +276,8 @@ def check_scorer(settings: Settings) -> Check:
     profile = configured_profile(settings)
     if found.state == "ok":
         most = min(settings.picture_tokens, (profile and profile.picture_tokens) or settings.picture_tokens)
-        found = replace(found, message=f"{found.message} A picture has at most {most:,} visual tokens.")
+        limit = f"A picture has at most {most:,} visual tokens."
+        found = replace(found, message=f"{found.message} {limit} {_caches(settings)}")
     if profile is not None:
         found = replace(found, message=f"{found.message} {_about(profile)}")
         if settings.default_mode not in profile.modes:
@@ -290,6 +291,18 @@ def check_scorer(settings: Settings) -> Check:
             "Set RETLLM_FIXED_LAYER to one of them.",
         )
     return _pinned(found, source, settings.scorer_revision, f"RETLLM_SCORER_REVISION to {source.revision or _COMMIT}")
+
+
+def _caches(settings: Settings) -> str:
+    from retllm.fine.device import pick_device
+    from retllm.fine.memory import describe_caches
+
+    try:
+        device = pick_device(settings.device)
+    except ModelUnavailable as error:
+        # the check of the GPU says what to do
+        return error.message
+    return describe_caches(device, settings.token_budget, settings.prefix_cache_bytes)
 
 
 def check_answers(settings: Settings) -> list[Check]:

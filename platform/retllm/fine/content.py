@@ -5,13 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 
 from retllm.errors import InvalidInput
 
 Modality = Literal["image", "text", "image+text"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedPicture:
+    """A picture that was prepared before it is asked for.
+
+    Attributes:
+        image: as the image processor takes it; None if the processor has run.
+        inputs: what the image processor returned for it alone; None if it has not run.
+        nbytes: bytes that it holds.
+    """
+
+    image: Image.Image | None
+    inputs: Any
+    nbytes: int
 
 
 class Picture:
@@ -24,12 +39,19 @@ class Picture:
         source: the picture, or a function that opens it; called each time the pixels are needed.
         key: identifies the content, such as a file's SHA-256; pictures with equal keys must be equal. None: computed
             from the pixels.
+        prepared: returns what the scorer has prepared of it ahead, once, waiting if that is in work; None if nothing.
     """
 
-    __slots__ = ("_key", "_source")
+    __slots__ = ("_key", "_source", "prepared")
 
-    def __init__(self, source: Image.Image | Callable[[], Image.Image], key: str | None = None) -> None:
+    def __init__(
+        self,
+        source: Image.Image | Callable[[], Image.Image],
+        key: str | None = None,
+        prepared: Callable[[], PreparedPicture | None] = lambda: None,
+    ) -> None:
         self._source = source
+        self.prepared = prepared
         self._key = None if key is None else f"named:{key}"
 
     @property

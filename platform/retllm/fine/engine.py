@@ -168,6 +168,8 @@ class Engine:
         self._token_budget = token_budget
         # with injection into all positions the prefix depends on the question
         exact = not plan.injectable or injection.scope == "suffix"
+        # also one that this engine must not use takes memory
+        self._cache = prefixes
         self._prefixes = prefixes if exact and recorder is None else None
         self._recorder = recorder
         self._device: torch.device = loaded.module.device
@@ -250,24 +252,26 @@ class Engine:
             yield from self._halving(group, run)
 
     def _halving(self, group: Sequence[Packed], run: Callable[[Sequence[Packed]], Out]) -> Iterator[Out]:
-        """Run a group; if it does not fit into memory, run its halves."""
+        """Run a group; if it does not fit into memory, discard cached prefixes and run its halves, or it again."""
         try:
             output = run(group)
             BATCH.labels("scorer").observe(len(group))
             yield output
         except torch.OutOfMemoryError as error:
-            if len(group) == 1:
+            freed = self._cache is not None and self._cache.make_room()
+            if len(group) == 1 and not freed:
                 raise TooLargeForDevice(
                     f"One pair of {group[0].length} tokens does not fit into the memory of {self._device}. Use smaller "
                     "pictures, a smaller model or a larger device."
                 ) from error
-            log.warning("batch_halved", pairs=len(group), tokens=group[0].length * len(group))
+            log.warning("batch_halved", pairs=len(group), tokens=group[0].length * len(group), prefixes_freed=freed)
         else:
             return
         # outside the handler: the exception keeps the memory of the failed pass alive
-        half = len(group) // 2
+        half = max(1, len(group) // 2)
         yield from self._halving(group[:half], run)
-        yield from self._halving(group[half:], run)
+        if len(group) > 1:
+            yield from self._halving(group[half:], run)
 
     def _whole(self, group: Sequence[_Question], read: Reader) -> BatchOutput:
         """Compute whole questions; cache their prefixes if the cache can hold any."""

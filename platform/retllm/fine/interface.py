@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from retllm.fine.content import Content
+from retllm.fine.content import Content, Picture, PreparedPicture
 from retllm.fine.injection import Injection
 from retllm.fine.prompts import Mode
 from retllm.fine.scores import PairScore, ScorerInfo
@@ -36,6 +36,16 @@ class FineScorer(Protocol):
 
     def version(self, injection: Injection, mode: Mode = "true_false") -> str:
         """Return a short stable hash of everything that can change a score, to be stored with each score."""
+
+    def prepares(self, picture: Picture) -> bool:
+        """Return whether :meth:`prepare` saves time for a picture that is scored soon."""
+
+    def prepare(self, picture: Picture) -> PreparedPicture | None:
+        """Open and prepare a picture for a later call; safe in any thread, also while pairs are scored.
+
+        Raises:
+            What opening the picture raises, and what the model's image processor raises.
+        """
 
     def says(self, query: Content, candidate: Content) -> str | None:  # noqa: ARG002 (of those that can tell)
         """Return the first token of the answer that the model itself would give in the mode ``true_false``, as text.

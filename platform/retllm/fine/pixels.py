@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
 
-from retllm.fine.content import Picture
+from retllm.fine.content import Picture, PreparedPicture
 from retllm.fine.padding import Canvas, Size
 from retllm.logs import carried
 
@@ -62,8 +62,9 @@ class PixelMemo:
     def close(self) -> None:
         self._answers = None
         self._keys.clear()
-        while len(self._padded) > _KEPT_CANVASES:
-            del self._padded[next(iter(self._padded))]
+        # a list: threads that prepare pictures for a later call add to it
+        for key in list(self._padded)[:-_KEPT_CANVASES]:
+            del self._padded[key]
 
     def padded(self, key: str) -> Size | None:
         """Return the size to which a picture seen in this or an earlier call was padded; None if it was not."""
@@ -77,27 +78,58 @@ class PixelMemo:
             self._padded[picture.key] = canvas.size
         return self.fit(canvas.show(image))
 
+    def prepared(self, picture: Picture) -> PreparedPicture:
+        """Prepare a picture that is asked for later (:attr:`Picture.prepared`); safe beside a call in another thread.
+
+        Raises:
+            What opening the picture raises, and :data:`REFUSALS`.
+        """
+        image = self._opened(picture)
+        if self._options is None:
+            return PreparedPicture(image, None, 4 * image.width * image.height)
+        inputs = self._wrapped([[image]], **self._options)
+        return PreparedPicture(None, inputs, sum(torch.as_tensor(value).nbytes for value in inputs.values()))
+
     def shown(self, picture: Picture) -> Image.Image:
         """Return the picture to give to the processor; a placeholder if its output is known already."""
         key = picture.key
         known = (self._answers or {}).get((key,)) is not None or self._known_grid(key) is not None
-        image = Image.new("RGB", (1, 1)) if known and self._options is not None else self._opened(picture)
+        image = Image.new("RGB", (1, 1)) if known and self._options is not None else self._fetched(picture)
         self._keys[id(image)] = key
         return image
+
+    def _fetched(self, picture: Picture) -> Image.Image:
+        """Return a picture that was prepared before, or open it; a placeholder if the processor has run for it."""
+        found = None if self._answers is None else picture.prepared()
+        if found is None or self._answers is None:
+            return self._opened(picture)
+        if found.image is not None:
+            return found.image
+        self._answers[(picture.key,)] = found.inputs
+        return Image.new("RGB", (1, 1))
 
     def done(self) -> None:
         """Forget the images that :meth:`shown` returned; their ids may be reused."""
         self._keys.clear()
 
     def ahead(self, pictures: Sequence[Picture]) -> None:
-        """Prepare pictures in parallel before their pairs need them; the pair reports a picture that fails."""
+        """Take pictures that were prepared before, and prepare the others in parallel, before their pairs need them.
+
+        The pair reports a picture that fails.
+        """
         if self._answers is None or self._options is None:
             return
         options, new = self._options, {}
         for picture in pictures:
             with suppress(*REFUSALS):
                 if (picture.key,) not in self._answers and self._known_grid(picture.key) is None:
-                    new[picture.key] = picture
+                    found = picture.prepared()
+                    if found is None:
+                        new[picture.key] = picture
+                    elif found.image is None:
+                        self._answers[(picture.key,)] = found.inputs
+                    else:
+                        self._cached_call((picture.key,), [[found.image]], options)
 
         def prepare(key: str, picture: Picture) -> None:
             with suppress(*REFUSALS):

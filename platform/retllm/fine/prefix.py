@@ -22,6 +22,9 @@ from retllm.fine.prepare import Opening
 
 Key = tuple[str, ...]
 
+#: see ``PrefixCache.make_room``
+_LEAST_BYTES = 1 << 30
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prefix:
@@ -242,10 +245,24 @@ class PrefixCache:
         found: Prefix | None = self._kept.get(key)
         return found
 
+    def shows(self, picture: str) -> bool:
+        """Return whether a prefix with this picture is cached; does not count as a use."""
+        return any(picture in key for key in list(self._kept))
+
     def put(self, key: Key, prefix: Prefix) -> None:
         """Add a prefix, unless it is larger than the cache."""
         if prefix.nbytes <= self._kept.maxsize:
             self._kept[key] = prefix
+
+    def make_room(self) -> bool:
+        """Discard all prefixes, since the device is full, and keep fewer from now on; return whether there were any.
+
+        The size is halved, but not below 1 GiB.
+        """
+        held = bool(self._kept)
+        size = self._kept.maxsize
+        self._kept = LRUCache(min(size, max(_LEAST_BYTES, size // 2)), getsizeof=lambda prefix: prefix.nbytes)
+        return held
 
     def clear(self) -> None:
         """Discard all prefixes."""

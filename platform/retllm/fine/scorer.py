@@ -12,17 +12,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 
+import structlog
 import torch
 from PIL import Image
 
 from retllm.errors import InvalidInput
-from retllm.fine.content import Content, Picture
+from retllm.fine.content import Content, Picture, PreparedPicture
 from retllm.fine.device import pick_device, pick_dtype
 from retllm.fine.engine import Engine, Prompt
 from retllm.fine.feedforward import FeedForward
 from retllm.fine.fitting import AskedPair, TextFitter
 from retllm.fine.injection import NO_INJECTION, Injection, LayerPlan
 from retllm.fine.interface import FineScorer
+from retllm.fine.memory import fitting_prefix_bytes
 from retllm.fine.model import LoadedModel, load_model
 from retllm.fine.modes import ModeScorer, PendingScores, ScoreTask, make_mode_scorer
 from retllm.fine.modes.traced import score_traced
@@ -34,6 +36,8 @@ from retllm.fine.splitting import splits_exactly
 from retllm.fine.tracing import Recorder
 from retllm.fine.vision import PictureFeatures
 from retllm.settings import default_of
+
+log = structlog.get_logger(__name__)
 
 #: to be incremented with every change of the arithmetic that changes scores
 _ARITHMETIC = 1
@@ -135,6 +139,14 @@ class Scorer(FineScorer):
         fitting = _PASSES * self._token_budget // max(1, round(self._usual_tokens))
         in_time = _CALL_SECONDS / self._usual_seconds if self._usual_seconds else fitting
         return max(1, min(fitting, int(in_time)))
+
+    def prepares(self, picture: Picture) -> bool:
+        """Return whether the picture has to be opened: nothing of it is cached."""
+        return not (self._features.knows(picture.key) or self._prefixes.shows(picture.key))
+
+    def prepare(self, picture: Picture) -> PreparedPicture:
+        """See :class:`retllm.fine.interface.FineScorer`."""
+        return self._loaded.preparer.pixels.prepared(picture)
 
     @cached_property
     def least_pixels(self) -> int:
@@ -309,7 +321,7 @@ def load_scorer(
     dtype: str = "auto",
     token_budget: int = default_of("token_budget"),
     picture_tokens: int = default_of("picture_tokens"),
-    prefix_bytes: int = default_of("prefix_cache_bytes"),
+    prefix_bytes: int | None = default_of("prefix_cache_bytes"),
     visual_bytes: int = default_of("visual_cache_bytes"),
     picture_source: str = "original",
     profile: str | None = None,
@@ -323,7 +335,8 @@ def load_scorer(
         dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), or a name such as ``float32``.
         token_budget: maximum number of tokens in one forward pass.
         picture_tokens: maximum number of tokens of one picture.
-        prefix_bytes: size of the cache of image prefixes (keys and values); 0 disables it.
+        prefix_bytes: size of the cache of image prefixes (keys and values); 0 disables it. None: what the device has
+            free once the model is loaded (:mod:`retllm.fine.memory`).
         visual_bytes: size of the cache of projected visual tokens; 0 disables it.
         picture_source: what the pictures to score are (``Settings.picture_source``); part of the version.
         profile: a profile of this package or a file (:mod:`retllm.profiles`); None for that of the model's family.
@@ -339,6 +352,9 @@ def load_scorer(
     chosen = pick_device(device)
     precision = pick_dtype(dtype, chosen)
     loaded = load_model(model, revision, chosen, precision, picture_tokens, load_prompts(), profile)
+    if prefix_bytes is None:
+        prefix_bytes = fitting_prefix_bytes(loaded.module, token_budget, visual_bytes)
+    log.info("scorer_caches", prefix_bytes=prefix_bytes, visual_bytes=visual_bytes, token_budget=token_budget)
     return Scorer(
         model, loaded, loaded.prompts, token_budget, picture_tokens, prefix_bytes, visual_bytes, picture_source
     )

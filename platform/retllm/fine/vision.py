@@ -79,6 +79,10 @@ class PictureFeatures:
             self._current[key] = self._kept[key]
         return key in self._current
 
+    def knows(self, key: str) -> bool:
+        """Return whether the tokens of a picture are cached; does not count as a use."""
+        return key in self._kept
+
     def _grid(self, key: str) -> Tensor | None:
         return self._current[key].grid if self._holds(key) else None
 

@@ -23,7 +23,7 @@ from retllm.errors import ModelUnavailable, RetllmError, UnitPostponed
 from retllm.indexing import sharing
 from retllm.indexing.indexed import clear_errors, is_ready
 from retllm.indexing.submit import replan
-from retllm.media.parallel import in_parallel
+from retllm.media.parallel import InParallel, PixelBudget
 from retllm.queue import lifecycle
 from retllm.queue.claim import after, complete
 from retllm.queue.notifications import Notification
@@ -122,12 +122,12 @@ def _embed_items(
         if refusal is not None:
             errors[str(item.id)] = refusal
     items = [item for item in items if str(item.id) not in errors]
-    pictures = in_parallel(
+    pictures = InParallel(
         [item for item in items if item.picture_key and takes_pictures],
         partial(_prepare, context, embedder),
         partial(context.pictures.decoded_bytes, min_side=embedder.least_side),
         threads=context.settings.decoders_at_once,
-        max_bytes=context.settings.decoded_bytes,
+        budget=PixelBudget(context.settings.decoded_bytes),
         # decode the next batch while the model embeds this one
         ahead=2 * _BATCH,
     )

@@ -1,4 +1,4 @@
-"""Claims further units that a worker does together with one, fairly among jobs."""
+"""Claims further units that a worker does together with one, or after it, fairly among jobs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,24 @@ log = structlog.get_logger(__name__)
 def claim_companions(sessions: Sessions, first: Claim, items: int, worker: str, settings: Settings) -> Iterator[Claim]:
     """Claim ready units of the same stage, one for each step, until they have ``items`` items with the first one.
 
-    Jobs of which fewest units are in work come first. A unit that is tried again stays alone: if it ended its worker
-    before, the others would lose an attempt with it each time. If the database fails, there are no more.
+    A unit that is tried again stays alone: if it ended its worker before, the others would lose an attempt with it each
+    time.
     """
-    if items <= 1 or first.attempt > 1:
-        return
-    left = items - len(first.payload["items"])
+    if items > 1 and first.attempt == 1:
+        yield from claim_some(sessions, first.stage, items - len(first.payload["items"]), worker, settings)
+
+
+def claim_some(sessions: Sessions, stage: Stage, items: int, worker: str, settings: Settings) -> Iterator[Claim]:
+    """Claim ready units of a stage that nobody has tried yet, one for each step, until they have ``items`` items.
+
+    Jobs of which fewest units are in work come first. If the database fails, there are no more.
+    """
+    left = items
     if left <= 0:
         return
     try:
         with transaction(sessions) as session:
-            found = _ready(session, first.stage, left)
+            found = _ready(session, stage, left)
         for unit_id, size in found:
             if left <= 0:
                 return

@@ -21,7 +21,7 @@ from retllm.media.storage import Storage
 from retllm.metrics import ATTEMPTS, ENDED, UNIT_SECONDS
 from retllm.queue import claim as claims
 from retllm.queue.claim import Claim, Lease
-from retllm.queue.companions import claim_companions
+from retllm.queue.companions import claim_companions, claim_some
 from retllm.queue.notifications import Notification, Notifier
 from retllm.settings import Settings
 
@@ -68,6 +68,25 @@ Result = list[Notification] | LastStep
 UnitFunction = Callable[[WorkerContext, LeasedUnit], Result]
 # the same for several units; an error of one takes the place of its result, and one that is raised is that of all
 UnitsFunction = Callable[[WorkerContext, Sequence[LeasedUnit]], Sequence[Result | Exception]]
+# begins to prepare units while others, the last argument, are done; gives the function that does them, and at its exit
+# ends what it began
+Begin = Callable[[WorkerContext, Sequence[LeasedUnit], Sequence[LeasedUnit]], AbstractContextManager[UnitsFunction]]
+
+# for so long a message goes on with further units; then the worker looks for messages of its other queues
+_GO_ON_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Following:
+    """How a worker goes on after some units.
+
+    Attributes:
+        items: returns how many items to claim for the next units; 0 to end with the present ones.
+        begin: begins to prepare them.
+    """
+
+    items: Callable[[], int]
+    begin: Begin
 
 
 class Finisher:
@@ -103,47 +122,107 @@ def run_unit(context: WorkerContext, unit_id: UUID, function: UnitFunction, fini
 
 
 def run_units(
-    context: WorkerContext, unit_id: UUID, function: UnitsFunction, *, items: int = 1, finisher: Finisher | None = None
+    context: WorkerContext,
+    unit_id: UUID,
+    function: UnitsFunction,
+    *,
+    items: int = 1,
+    finisher: Finisher | None = None,
+    following: Following | None = None,
 ) -> bool:
     """Claim the unit, and others of its stage until they have ``items`` items, and do them together.
 
-    Each unit is claimed, leased, fenced and ended by itself. Otherwise like :func:`run_unit`.
+    Each unit is claimed, leased, fenced and ended by itself. With ``following`` it goes on with further units, claimed
+    and begun before the present ones are done. Otherwise like :func:`run_unit`.
     """
+    go_on_until = time.monotonic() + _GO_ON_SECONDS
     with structlog.contextvars.bound_contextvars(unit_id=str(unit_id)):
         claim = claims.claim_unit(context.sessions, unit_id, context.worker, context.settings)
         if claim is None:
             return False
         others = claim_companions(context.sessions, claim, items, context.worker, context.settings)
-        _do(context, chain([claim], others), function, finisher)
+        batch: _Batch | None = _Batch(context, chain([claim], others), function, following)
+        with ThreadPoolExecutor(1, thread_name_prefix="following") as thread:
+            while batch is not None:
+                coming = None
+                if following is not None and time.monotonic() < go_on_until:
+                    coming = thread.submit(carried(_following), context, batch, function, following)
+                try:
+                    _do(context, batch, finisher)
+                except BaseException:
+                    batch.abandon()
+                    if coming is not None and (some := coming.result()) is not None:
+                        some.abandon()
+                    raise
+                batch = coming.result() if coming is not None else None
     return True
 
 
-def _do(context: WorkerContext, claiming: Iterable[Claim], function: UnitsFunction, finisher: Finisher | None) -> None:
-    """Make an attempt of each unit, and end each of them by itself; each has its lease before the next is claimed."""
+class _Batch:
+    """Units that are done together, and begun; each has its lease before the next is claimed."""
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        claiming: Iterable[Claim],
+        function: UnitsFunction,
+        following: Following | None = None,
+        present: Sequence[LeasedUnit] = (),
+    ) -> None:
+        self.function = function
+        self.held: list[LeasedUnit] = []
+        self.endings: list[ExitStack] = []
+        self.begun = ExitStack()
+        with ExitStack() as stack:
+            for claim in claiming:
+                ATTEMPTS.labels(claim.stage).inc()
+                ending = stack.enter_context(ExitStack())
+                _current.append(claim)
+                ending.callback(_current.remove, claim)
+                with _logged(claim):
+                    log.info("unit.started")
+                    lease = ending.enter_context(Lease(context.sessions, claim, context.settings))
+                self.held.append(LeasedUnit(claim, lease))
+                self.endings.append(ending)
+            if following is not None and self.held:
+                try:
+                    self.function = self.begun.enter_context(following.begin(context, self.held, present))
+                except Exception as error:
+                    # they are done all the same
+                    log.warning("units.not_begun", reason=claims.describe(error))
+            self._leases = stack.pop_all()
+
+    def abandon(self) -> None:
+        """End what was begun, and renew no lease any more."""
+        with self._leases, self.begun:
+            pass
+
+
+def _following(context: WorkerContext, present: _Batch, function: UnitsFunction, following: Following) -> _Batch | None:
+    """Claim and begin what comes after the present units; nothing beside a unit that is tried again."""
+    claim = present.held[0].claim
+    count = following.items() if claim.attempt == 1 else 0
+    claiming = claim_some(context.sessions, claim.stage, count, context.worker, context.settings)
+    batch = _Batch(context, claiming, function, following, present.held)
+    return batch if batch.held else None
+
+
+def _do(context: WorkerContext, batch: _Batch, finisher: Finisher | None) -> None:
+    """Make an attempt of each unit, and end each of them by itself."""
     began = time.monotonic()
-    with ExitStack() as stack:
-        held: list[LeasedUnit] = []
-        endings: list[ExitStack] = []
-        for claim in claiming:
-            ATTEMPTS.labels(claim.stage).inc()
-            ending = stack.enter_context(ExitStack())
-            _current.append(claim)
-            ending.callback(_current.remove, claim)
-            with _logged(claim):
-                log.info("unit.started")
-                held.append(LeasedUnit(claim, ending.enter_context(Lease(context.sessions, claim, context.settings))))
-            endings.append(ending)
-        try:
-            # lines of one unit have its ids, those of several only that of the first
-            with _logged(held[0].claim) if len(held) == 1 else structlog.contextvars.bound_contextvars(units=len(held)):
-                results = function(context, held)
-        except Exception as error:
-            results = [error] * len(held)
-        # each unit is ended below, whatever happens to the others
-        stack.pop_all()
+    held = batch.held
+    try:
+        # lines of one unit have its ids, those of several only that of the first
+        with (
+            _logged(held[0].claim) if len(held) == 1 else _logged_together(held),
+            batch.begun,
+        ):
+            results = batch.function(context, held)
+    except Exception as error:
+        results = [error] * len(held)
     ends = [
         partial(_end, context, unit.claim, result, ending, began)
-        for unit, result, ending in zip(held, results, endings, strict=True)
+        for unit, result, ending in zip(held, results, batch.endings, strict=True)
     ]
     if finisher is not None and any(callable(result) for result in results):
         finisher.run(lambda: _call_all(ends))
@@ -165,6 +244,10 @@ def _logged(claim: Claim) -> AbstractContextManager[object]:
         unit=f"{claim.stage}/{claim.seq}",
         attempt=claim.attempt,
     )
+
+
+def _logged_together(held: Sequence[LeasedUnit]) -> AbstractContextManager[object]:
+    return structlog.contextvars.bound_contextvars(unit_id=str(held[0].claim.unit_id), units=len(held))
 
 
 def _end(context: WorkerContext, claim: Claim, result: Result | Exception, ending: ExitStack, began: float) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -11,7 +11,6 @@ from uuid import UUID
 
 import sqlalchemy as sa
 import structlog
-from PIL.Image import Image
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -22,7 +21,6 @@ from retllm.errors import (
     Conflict,
     InvalidInput,
     JobCancelled,
-    MediaRejected,
     ModelUnavailable,
     ModelUnsuited,
     NotFound,
@@ -30,19 +28,19 @@ from retllm.errors import (
     ScoreUnreadable,
     ServerAway,
     StaleClaim,
-    StorageUnavailable,
     TooLarge,
     TooLargeForDevice,
 )
-from retllm.fine import Content, Injection, PairScore, Picture
+from retllm.fine import Content, Injection, PairScore
 from retllm.fine.interface import FineScorer
 from retllm.fine.prompts import Mode
+from retllm.media.parallel import PixelBudget
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
-from retllm.queue.worker import LastStep, LeasedUnit, WorkerContext
+from retllm.queue.worker import Following, LastStep, LeasedUnit, UnitsFunction, WorkerContext
 from retllm.search import score_cache
 from retllm.search.fine import is_entropy_pass
-from retllm.search.query_picture import query_picture
+from retllm.search.fine_pictures import PicturesAhead, query_content
 from retllm.search.score_cache import Columns
 from retllm.settings import public_name
 
@@ -107,11 +105,17 @@ class _Work:
         return self.task.injection, self.task.mode, self.task.traced
 
 
-def fine_units(context: WorkerContext, held: Sequence[LeasedUnit], scorer: FineScorer) -> list[LastStep | Exception]:
+def fine_units(
+    context: WorkerContext, held: Sequence[LeasedUnit], scorer: FineScorer, ahead: PicturesAhead | None = None
+) -> list[LastStep | Exception]:
     """Score the candidates of units, of one search or of several, each against its query; existing scores are kept.
 
     A candidate that no attempt can score (damaged in the storage, not for this model) gets a score without a value that
     says why. One that was deleted gets an error and no score. The others are scored.
+
+    Args:
+        context, held, scorer: of the worker.
+        ahead: the pictures of these units, if they were begun before.
 
     Returns:
         For each unit its last step, which stores the scores, or its error: StaleClaim or JobCancelled between two
@@ -127,11 +131,61 @@ def fine_units(context: WorkerContext, held: Sequence[LeasedUnit], scorer: FineS
     for work in begun:
         if isinstance(work, _Work):
             works.setdefault(work.way, []).append(work)
-    for some in works.values():
-        _score(context, scorer, some)
+    with closing(ahead or _ahead(context, scorer, begun, PixelBudget(context.settings.decoded_bytes))) as pictures:
+        for some in works.values():
+            _score(pictures, scorer, some)
     return [
         work if isinstance(work, Exception) else work.error or partial(_stored, context, scorer, work) for work in begun
     ]
+
+
+def _ahead(
+    context: WorkerContext,
+    scorer: FineScorer,
+    begun: Sequence[_Work | Exception],
+    budget: PixelBudget,
+    without: Collection[str] = (),
+) -> PicturesAhead:
+    """Begin to prepare the pictures of units, in the order in which they are scored, without some items."""
+    items = [item for work in begun if isinstance(work, _Work) for item in work.items if str(item.id) not in without]
+    return PicturesAhead(context, scorer, items, budget)
+
+
+class FineUnits:
+    """Does units of the fine stage, and prepares the pictures of the next ones meanwhile.
+
+    Args:
+        scorer: returns the loaded scorer.
+        stops: returns whether the worker stops, so that it must not go on with further units.
+    """
+
+    def __init__(self, scorer: Callable[[], FineScorer], stops: Callable[[], bool]) -> None:
+        self._scorer, self._stops = scorer, stops
+        self._budget: PixelBudget | None = None
+        self.following = Following(self._more, self._begin)
+
+    def __call__(self, context: WorkerContext, held: Sequence[LeasedUnit]) -> list[LastStep | Exception]:
+        """See :func:`fine_units`."""
+        return fine_units(context, held, self._scorer())
+
+    def _more(self) -> int:
+        if self._stops():
+            return 0
+        scorer = self._scorer()
+        # on a CPU the model itself needs the cores: its calls became slower by more than preparing takes
+        return 0 if scorer.info.device == "cpu" else scorer.pairs_at_once
+
+    @contextmanager
+    def _begin(
+        self, context: WorkerContext, held: Sequence[LeasedUnit], present: Sequence[LeasedUnit]
+    ) -> Iterator[UnitsFunction]:
+        scorer = self._scorer()
+        begun = [_begun(context, unit, scorer) for unit in held]
+        # the scorer keeps something of those
+        without = {item for unit in present for item in unit.claim.payload["items"]}
+        self._budget = self._budget or PixelBudget(context.settings.decoded_bytes)
+        with closing(_ahead(context, scorer, begun, self._budget, without)) as ahead:
+            yield partial(fine_units, scorer=scorer, ahead=ahead)
 
 
 def _begun(context: WorkerContext, held: LeasedUnit, scorer: FineScorer) -> _Work | Exception:
@@ -146,7 +200,7 @@ def _begun(context: WorkerContext, held: LeasedUnit, scorer: FineScorer) -> _Wor
             known = _cached(session, context, task, list(keys.values()))
         left = [item for item in items if keys[item.id] not in known]
         deleted = [item for item in unscored if item.state is not ItemState.READY]
-        return _Work(held, task, _query(context, search), left, deleted, keys, known)
+        return _Work(held, task, query_content(context, search), left, deleted, keys, known)
     except Exception as error:
         return error
 
@@ -219,10 +273,10 @@ def _cached(session: Session, context: WorkerContext, task: _Task, keys: list[st
     return score_cache.look_up(session, keys, traced=task.traced)
 
 
-def _score(context: WorkerContext, scorer: FineScorer, works: Sequence[_Work]) -> None:
+def _score(pictures: PicturesAhead, scorer: FineScorer, works: Sequence[_Work]) -> None:
     """Score the candidates of units in one call. If that fails for all, each unit is scored alone and has its error."""
     try:
-        _score_pairs(context, scorer, [(work, item) for work in works for item in work.items])
+        _score_pairs(pictures, scorer, [(work, item) for work in works for item in work.items])
     except Exception as error:
         # a server that is away is so for all of them
         if len(works) == 1 or isinstance(error, ServerAway):
@@ -231,15 +285,15 @@ def _score(context: WorkerContext, scorer: FineScorer, works: Sequence[_Work]) -
             return
         log.warning("units.scored_alone", units=len(works), reason=str(error))
         for work in works:
-            _score(context, scorer, [work])
+            _score(pictures, scorer, [work])
 
 
-def _score_pairs(context: WorkerContext, scorer: FineScorer, pairs: Sequence[tuple[_Work, Item]]) -> None:
+def _score_pairs(pictures: PicturesAhead, scorer: FineScorer, pairs: Sequence[tuple[_Work, Item]]) -> None:
     pairs = [(work, item) for work, item in pairs if _goes_on(work) and item.id not in work.fresh]
     if not pairs:
         return
     task = pairs[0][0].task
-    asked = [(work.query, _content(context, scorer, item)) for work, item in pairs]
+    asked = [(work.query, pictures.content(item)) for work, item in pairs]
     try:
         scores = scorer.score_pairs(asked, task.injection, mode=task.mode, trace=task.traced)
     except _OF_A_PAIR as error:
@@ -250,8 +304,8 @@ def _score_pairs(context: WorkerContext, scorer: FineScorer, pairs: Sequence[tup
             return
         # whichever it is of: the others are scored without it
         half = len(pairs) // 2
-        _score_pairs(context, scorer, pairs[:half])
-        _score_pairs(context, scorer, pairs[half:])
+        _score_pairs(pictures, scorer, pairs[:half])
+        _score_pairs(pictures, scorer, pairs[half:])
         return
     for (work, item), score in zip(pairs, scores, strict=True):
         work.fresh[item.id] = _columns(score)
@@ -264,55 +318,6 @@ def _goes_on(work: _Work) -> bool:
     except (StaleClaim, JobCancelled) as error:
         work.error = error
     return work.error is None
-
-
-def _query(context: WorkerContext, search: Search) -> Content:
-    key = search.query_picture_key
-    picture = Picture(partial(_open_query, context, key), search.query_picture_sha256) if key else None
-    return Content(image=picture, text=search.query_text)
-
-
-def _content(context: WorkerContext, scorer: FineScorer, item: Item) -> Content:
-    if not item.picture_key:
-        return Content(text=item.text)
-    # keyed by content hash, so that the scorer can reuse its cached state in other searches without opening the picture
-    pictures = context.pictures
-    opener = partial(_open, pictures.open, item, _least_side(item, scorer.least_pixels))
-    return Content(image=Picture(opener, pictures.key(item)), text=item.text)
-
-
-def _least_side(item: Item, least_pixels: int) -> int:
-    """Return the shorter side of the item's picture where it has so many pixels; 0, its full size, for 0."""
-    area = (item.width or 0) * (item.height or 0)
-    if not least_pixels or not area:
-        return 0
-    return math.ceil(min(item.width or 0, item.height or 0) * min(1.0, math.sqrt(least_pixels / area)))
-
-
-def _open_query(context: WorkerContext, key: str) -> Image:
-    """Open the query's picture.
-
-    Raises:
-        Conflict: it was decoded when the search was submitted, and can't be now; no candidate is at fault.
-        StorageUnavailable: it can't be read now.
-    """
-    try:
-        return _open(query_picture, context, key)
-    except (MediaRejected, NotFound, TooLarge) as error:
-        raise Conflict(f"The picture of the query can't be used any more: {error.message} Search again.") from error
-
-
-def _open(open_: Callable[..., Image], *arguments: object) -> Image:
-    """Open a picture; the scorer calls this when it needs the pixels.
-
-    Raises:
-        MediaRejected: the picture can't be decoded; a retry does not help.
-        StorageUnavailable: the picture can't be read now; the scorer would take a plain OSError for a bad picture.
-    """
-    try:
-        return open_(*arguments)
-    except OSError as error:
-        raise StorageUnavailable(f"A picture can't be read from the storage: {error}") from error
 
 
 def _columns(score: PairScore) -> Columns:

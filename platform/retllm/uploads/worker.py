@@ -18,7 +18,7 @@ from retllm.db.uploads import UploadFile
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import archives, records, streams
 from retllm.media.ingest import Ingest, delete_files
-from retllm.media.parallel import in_parallel
+from retllm.media.parallel import InParallel, PixelBudget
 from retllm.media.pictures import inspect_single
 from retllm.media.sniffing import PICTURED, FileKind, limit_of, sniff
 from retllm.queue.claim import complete
@@ -93,12 +93,12 @@ def _process_all(
         return _process(ingest, file, opener, known, held.lease.check)
 
     settings = context.settings
-    results = in_parallel(
+    results = InParallel(
         files,
         process,
         lambda _: 0,  # the decoders have limits of their own
         threads=settings.decoders_at_once + 1,
-        max_bytes=settings.decoded_bytes,
+        budget=PixelBudget(settings.decoded_bytes),
         ahead=2 * settings.decoders_at_once,
     )
     processed = []

@@ -84,6 +84,23 @@ def test_preparing_pictures_in_parallel_does_not_change_scores(qwen: Scorer, mon
     assert qwen.score(QUERY, candidates(), EAGER) == together
 
 
+def test_pictures_that_were_prepared_ahead_do_not_change_scores(scorer: Scorer) -> None:
+    """With every family; those that show their processor's options are processed ahead, the others decoded."""
+    pictures = [Picture(picture(seed, 16 + 5 * seed, 20), f"ahead {seed}") for seed in range(5)]
+    ahead = [Picture(lambda: pytest.fail("opened again"), f"ahead {seed}") for seed in range(5)]
+    query = Content(image=picture(9))
+    scorer.forget()
+    expected = scorer.score(query, [Content(image=one) for one in pictures], EAGER)
+    scorer.forget()
+    for one, other in zip(ahead, pictures, strict=True):
+        assert scorer.prepares(other)
+        made = [scorer.prepare(other)]
+        one.prepared = lambda made=made: made.pop() if made else None  # type: ignore[misc]
+    assert scorer.score(query, [Content(image=one) for one in ahead], EAGER) == expected
+    cached = scorer.loaded.shares_pictures
+    assert [scorer.prepares(one) for one in pictures] == [not cached] * 5
+
+
 def test_settings_with_a_layer_beyond_the_depth_are_refused(qwen: Scorer) -> None:
     for wrong in (Injection(trigger="fixed", fixed_layer=6), Injection(end=7)):
         with pytest.raises(InvalidInput):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import pytest
 
 from retllm.errors import MediaRejected
 from retllm.media import parallel
-from retllm.media.parallel import in_parallel
+from retllm.media.parallel import InParallel, PixelBudget
 
 # longer than any wait takes on a busy machine
 DEADLINE = 60
@@ -22,7 +22,9 @@ def size_of(item: int) -> int:
     return item
 
 
-many = partial(in_parallel, size_of=size_of, threads=4, max_bytes=1000, ahead=8)
+def many(items: Sequence[int], make: Callable[[int], Any], **more: Any) -> InParallel[int, Any]:
+    usual = {"size_of": size_of, "threads": 4, "budget": PixelBudget(1000), "ahead": 8}
+    return InParallel(items, make, **(usual | more))
 
 
 class Watch:
@@ -83,6 +85,41 @@ def test_items_in_progress_stay_within_the_byte_limit_and_a_larger_item_runs_alo
     assert {watch.concurrent[item] for item in huge} == {1}
     assert all(concurrent <= 2 for concurrent in watch.concurrent.values())
     assert watch.most_bytes == max(huge)
+
+
+def test_results_that_nobody_has_taken_count_until_they_are_taken() -> None:
+    events: list[object] = []
+    measured = threading.Semaphore(0)
+
+    def measure(item: int) -> int:
+        measured.release()
+        return 400
+
+    both = threading.Barrier(2, timeout=DEADLINE)
+
+    def make(item: int) -> int:
+        events.append(item)
+        if item < 2:
+            # both have their bytes before either has a result
+            both.wait()
+        return item
+
+    with closing(many(range(3), make, size_of=measure, kept_of=lambda _: 500)) as results:
+        for _ in range(3):
+            assert measured.acquire(timeout=DEADLINE)
+        events.append("taken")
+        assert [result.value for result in results] == [0, 1, 2]
+    assert [set(events[:2]), *events[2:]] == [{0, 1}, "taken", 2]
+
+
+def test_an_item_whose_size_is_unknown_is_an_error_and_the_others_are_made() -> None:
+    def measure(item: int) -> int:
+        if item == 1:
+            raise MediaRejected("The picture has no size.")
+        return 600
+
+    results = list(many(range(4), lambda item: item, size_of=measure, kept_of=lambda _: 600))
+    assert [result.value for result in results] == [0, None, 2, 3]
 
 
 def test_a_failed_item_does_not_affect_the_others() -> None:

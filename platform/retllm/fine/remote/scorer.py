@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from retllm.errors import InvalidInput, ModelUnavailable, ModelUnsuited, ScoreUnreadable, ServerAway
-from retllm.fine.content import Content
+from retllm.fine.content import Content, Picture
 from retllm.fine.injection import NO_INJECTION, Injection
 from retllm.fine.interface import FineScorer
 from retllm.fine.prompts import Mode, Prompts, load_prompts
@@ -163,6 +163,14 @@ class RemoteScorer(FineScorer, ABC):
     def pairs_at_once(self) -> int:
         """See :class:`retllm.fine.interface.FineScorer`."""
         return self._requests
+
+    def prepares(self, picture: Picture) -> bool:
+        """Return false: the server prepares pictures."""
+        del picture
+        return False
+
+    def prepare(self, picture: Picture) -> None:
+        """Do nothing: the server prepares pictures."""
 
     def score_pairs(
         self,

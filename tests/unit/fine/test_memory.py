@@ -1,0 +1,128 @@
+"""The cache of image prefixes has the size that the device has free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from tests.unit.fine.pairs import OFF, QUERIES, picture
+
+from retllm.errors import TooLargeForDevice
+from retllm.fine import Content, Scorer, load_scorer
+from retllm.fine.engine import Engine
+from retllm.fine.memory import describe_caches, fitting_prefix_bytes, pass_bytes
+from retllm.fine.prefix import PrefixCache
+from retllm.settings import Settings, default_of
+
+GIB = 1 << 30
+CUDA = torch.device("cuda", 0)
+
+#: the text model of Qwen2.5-VL-7B
+CONFIG = SimpleNamespace(
+    hidden_size=3584,
+    intermediate_size=18944,
+    num_hidden_layers=28,
+    num_attention_heads=28,
+    num_key_value_heads=4,
+    vocab_size=152_064,
+)
+MODULE = SimpleNamespace(device=CUDA, dtype=torch.bfloat16, config=SimpleNamespace(get_text_config=lambda: CONFIG))
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the GPU report so many free bytes, and so many that PyTorch holds without using them."""
+
+    def report(free: int, unused: int = 0) -> None:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 141 * GIB))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 16 * GIB + unused)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 16 * GIB)
+
+    return report
+
+
+def test_on_a_gpu_prefixes_get_what_is_free_less_one_pass(card: Callable[..., None]) -> None:
+    room = pass_bytes(CONFIG, 8192, 2)
+    assert 2 * GIB < room < 6 * GIB, "a few gigabytes for 8,192 tokens of a model of 7 billion parameters"
+    card(120 * GIB, unused=3 * GIB)
+    assert fitting_prefix_bytes(MODULE, 8192, GIB) == int(0.9 * 123 * GIB) - room - GIB
+    card(120 * GIB)
+    assert fitting_prefix_bytes(MODULE, 8192, 0) == int(0.9 * 120 * GIB) - room
+    assert fitting_prefix_bytes(MODULE, 16_384, 0) < fitting_prefix_bytes(MODULE, 8192, 0)
+
+
+def test_a_full_gpu_keeps_no_prefixes(card: Callable[..., None]) -> None:
+    card(GIB)
+    assert fitting_prefix_bytes(MODULE, 8192, 0) == 0
+
+
+@pytest.mark.parametrize(("available", "expected"), [(64 * GIB, GIB), (8 * GIB, GIB), (2 * GIB, GIB // 4)])
+def test_on_a_cpu_prefixes_get_an_eighth_of_the_memory_and_at_most_a_gibibyte(
+    available: int, expected: int, monkeypatch: pytest.MonkeyPatch, model_folder: Callable[[str], Path]
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+    folder = str(model_folder("qwen2_5_vl"))
+    assert load_scorer(folder, device="cpu")._prefixes._kept.maxsize == expected
+    assert load_scorer(folder, device="cpu", prefix_bytes=12_345)._prefixes._kept.maxsize == 12_345
+
+
+def test_the_token_budget_has_one_default(model_folder: Callable[[str], Path]) -> None:
+    scorer = load_scorer(str(model_folder("qwen2_5_vl")), device="cpu")
+    assert scorer._token_budget == Settings().token_budget == default_of("token_budget")
+
+
+def test_the_doctor_says_what_a_worker_will_use(card: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    card(130 * GIB)
+    told = describe_caches(CUDA, 8192, None)
+    assert (
+        told
+        == "A batch has at most 8,192 tokens; image prefixes use what cuda:0 has free after loading (now 130.0 GB)."
+    )
+    assert describe_caches(CUDA, 4096, 3 * GIB).endswith("3.0 GB are for image prefixes (RETLLM_PREFIX_CACHE_BYTES).")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * GIB))
+    assert describe_caches(torch.device("cpu"), 8192, None).endswith("up to 0.5 GB of memory are for image prefixes.")
+
+
+def test_a_full_device_makes_the_cache_smaller_but_not_below_a_gibibyte() -> None:
+    cache = PrefixCache(8 * GIB)
+    assert not cache.make_room()
+    assert cache._kept.maxsize == 4 * GIB
+    for _ in range(5):
+        cache.make_room()
+    assert cache._kept.maxsize == GIB
+    small = PrefixCache(1000)
+    small.make_room()
+    assert small._kept.maxsize == 1000
+    closed = PrefixCache(0)
+    closed.make_room()
+    assert not closed.open
+
+
+@pytest.mark.parametrize("frees_enough", [True, False])
+def test_a_pair_that_runs_out_of_memory_is_tried_again_without_cached_prefixes(
+    qwen: Scorer, frees_enough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qwen.forget()
+    expected = qwen.score(QUERIES["text"], [Content(image=picture(51))], OFF)
+    qwen.score(QUERIES["text"], [Content(image=picture(50))], OFF)
+    assert qwen._prefixes._kept
+    plain = Engine._whole
+
+    def full(self: Engine, group: Any, read: Any) -> Any:
+        if qwen._prefixes._kept or not frees_enough:
+            raise torch.OutOfMemoryError
+        return plain(self, group, read)
+
+    monkeypatch.setattr(Engine, "_whole", full)
+    del qwen._prefixes._kept[next(key for key in qwen._prefixes._kept)]
+    if frees_enough:
+        assert qwen.score(QUERIES["text"], [Content(image=picture(51))], OFF) == expected
+    else:
+        with pytest.raises(TooLargeForDevice):
+            qwen.score(QUERIES["text"], [Content(image=picture(51))], OFF)
+    assert not qwen._prefixes._kept or frees_enough
