@@ -110,6 +110,7 @@ class _Whole:
         self._kept = 0
         # COCO: the names of pictures and their captions, by id, a number or a text
         self._names: dict[str, str] = {}
+        self._twice: set[str] = set()
         self._captions: dict[str, list[str]] = {}
         self._rows: list[Record] = []
         self._lists: dict[str, list[object]] = {}
@@ -138,7 +139,9 @@ class _Whole:
         if key == "images" and _is_id(value.get("id")) and not any(role(name) in CAPTIONS for name in value):
             file = value.get("file_name") or value.get("filename") or value.get("coco_url") or value.get("url")
             if isinstance(file, str):
-                self._names[str(value["id"])] = file
+                key = str(value["id"])
+                if self._names.setdefault(key, file) != file:
+                    self._twice.add(key)
                 return True
         if key == "annotations" and _is_id(value.get("image_id")):
             texts = flat(value.get("caption"))
@@ -171,7 +174,12 @@ class _Whole:
 
     def _coco(self) -> Iterator[Record]:
         for number, (key, captions) in enumerate(self._captions.items(), start=1):
-            if key in self._names or not self._names:
+            if key in self._twice:
+                message = (
+                    f"Row {number} has captions for image_id {key}, which is the id of several images: correct it."
+                )
+                yield Record(number, problem=problem(Reason.AMBIGUOUS, message))
+            elif key in self._names or not self._names:
                 yield Record(number, {"file_name": self._names.get(key, key), "captions": captions})
             else:
                 message = f"Row {number} has captions for image_id {key}, which is not among the images of the file."
