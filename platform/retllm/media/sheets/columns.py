@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from ast import literal_eval
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 from retllm.errors import TooLarge
@@ -122,6 +125,9 @@ _SHOWN_CHARS = 40
 # names of columns are the same in every row; a longer one than these is in no table, and not worth to be kept
 _CACHED = 1024
 _LONGEST = 100
+# texts between quotes, and a list of them; NumPy writes no commas
+_TEXT = re.compile(r""""[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*'""", re.DOTALL)
+_TEXTS = re.compile(rf"\[\s*(?:(?:{_TEXT.pattern})[\s,]*)+\]", re.DOTALL)
 # captions inside of captions, as lists and objects
 _MAX_DEPTH = 4
 
@@ -340,7 +346,8 @@ def _file(value: object) -> str:
 def flat(value: object, depth: int = _MAX_DEPTH) -> list[str]:
     """Return the captions in a field: a text, a list of them, or objects with a column of captions."""
     if isinstance(value, str):
-        return [value.strip()] if value.strip() else []
+        written = _written_list(value.strip())
+        return [value.strip()] if written is None and value.strip() else flat(written, depth)
     if not depth:
         return []
     if isinstance(value, Mapping):
@@ -350,3 +357,21 @@ def flat(value: object, depth: int = _MAX_DEPTH) -> list[str]:
     if isinstance(value, list):
         return [text for inner in value for text in flat(inner, depth - 1)]
     return []
+
+
+def _written_list(text: str) -> list[object] | None:
+    """Return the list of texts or objects that a text is in JSON, Python or NumPy; None if it is another text."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        made = json.loads(text)
+    except (ValueError, RecursionError):
+        return _python_list(text)
+    return made if all(isinstance(each, str | dict | None) for each in made) else None
+
+
+def _python_list(text: str) -> list[object] | None:
+    """Return the texts in what Python or NumPy writes for a list of them; None if it is another text."""
+    with suppress(ValueError, SyntaxError):
+        return [literal_eval(found) for found in _TEXT.findall(text)] if _TEXTS.fullmatch(text) else None
+    return None

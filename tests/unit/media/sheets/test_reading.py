@@ -121,6 +121,26 @@ def test_columns_with_numbers_are_captions_of_one_picture() -> None:
         assert remarks == []
 
 
+@pytest.mark.parametrize(
+    ("cell", "captions"),
+    [
+        # Flickr30k on Hugging Face; lists written by pandas and NumPy
+        ('["Two young guys, here.", "Two men."]', ("Two young guys, here.", "Two men.")),
+        ("['two', \"it's zwei\"]", ("two", "it's zwei")),
+        ("['two' 'zwei'\n 'a \\'b\\' [c]']", ("two", "zwei", "a 'b' [c]")),
+        ('[{"raw": "one", "tokens": ["one"]}, {"raw": "two"}]', ("one", "two")),
+        ('["\\ud83d\\ude00", null]', ("\U0001f600",)),
+        ("[1, 2]", ("[1, 2]",)),
+        ("[a sign] says 'no' ['x']", ("[a sign] says 'no' ['x']",)),
+        ("['x\\N{']", ("['x\\N{']",)),
+    ],
+)
+def test_a_list_in_a_cell_is_several_captions(cell: str, captions: tuple[str, ...]) -> None:
+    made = io.StringIO(newline="")
+    csv.writer(made).writerows([("raw", "filename"), (cell, "a.png")])
+    assert pairs(made.getvalue()) == [("a.png", captions)]
+
+
 def test_a_column_without_values_needs_no_remark() -> None:
     made, remarks = read("file,mood,caption\n,,one\n,,two\n")
     assert made == [Row(2, "", ("one",)), Row(3, "", ("two",))]
