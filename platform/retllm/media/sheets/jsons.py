@@ -9,7 +9,8 @@ from itertools import chain
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media.sheets import columns
-from retllm.media.sheets.columns import CAPTIONS, FILES, flat, role
+from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
+from retllm.media.sheets.columns import flat
 from retllm.media.sheets.documents import Part, parts
 from retllm.media.sheets.lines import bounded, max_length
 from retllm.media.sheets.references import names_a_picture
@@ -186,7 +187,7 @@ class _Whole:
                 yield Record(number, problem=problem(Reason.NO_PICTURE, message))
 
     def _by_name(self) -> list[Record]:
-        files, captions = columns.known(self._keys)
+        files, captions = known(self._keys)
         if captions and len(self._keys) == len(self._members) and not files_are_keys(self._members):
             if table := _by_column(self._members):
                 return table
@@ -218,7 +219,7 @@ def _by_column(members: Mapping[str, object]) -> list[Record]:
         for name, column in members.items()
         if isinstance(column, dict | list) and role(name)
     }
-    if not all(columns.known(values)):
+    if not all(known(values)):
         return []
     # a short column has no value in the further rows: what is kept grows with the values, not with rows times columns
     rows: list[dict[str, object]] = [{} for _ in range(max(map(len, values.values())))]

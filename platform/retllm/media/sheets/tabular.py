@@ -13,6 +13,7 @@ from itertools import islice
 
 from retllm.errors import MediaRejected
 from retllm.media.sheets import columns
+from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
 from retllm.media.sheets.lines import bounded, max_length
 from retllm.media.sheets.references import SUFFIX_PATTERN, is_url, names_a_picture
 from retllm.media.sheets.rows import Reason, Record, problem
@@ -81,9 +82,7 @@ def begins_with_pictures(opened: Opener, table: Table, settings: Settings) -> bo
         record = next(records(text, table, settings), None)
     if record is None or record.problem is not None:
         return False
-    return any(
-        names_a_picture(str(value)) for name, value in record.fields.items() if columns.role(name) in columns.FILES
-    )
+    return any(names_a_picture(str(value)) for name, value in record.fields.items() if role(name) in FILES)
 
 
 def records(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[Record]:
@@ -108,7 +107,7 @@ def _lines(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[st
 
 def _record(number: int, fields: list[str], table: Table) -> Record:
     width = len(table.names)
-    if len(fields) > width and not table.quoted and columns.role(table.names[-1]) in columns.CAPTIONS:
+    if len(fields) > width and not table.quoted and role(table.names[-1]) in CAPTIONS:
         # without quotes, what follows the last delimiter of a row is all of its caption
         fields = [*fields[: width - 1], table.delimiter.join(fields[width - 1 :])]
     if any(field.strip() for field in fields[width:]):
@@ -143,7 +142,7 @@ def _header(line: str, delimiters: str) -> tuple[str, tuple[str, ...]] | None:
     best: tuple[int, int, str, tuple[str, ...]] | None = None
     for delimiter in delimiters:
         names = _named(_split(line, delimiter))
-        files, captions = columns.known(names)
+        files, captions = known(names)
         if captions and (best is None or (files, len(names)) > best[:2]):
             best = (files, len(names), delimiter, names)
     return best[2:] if best else None

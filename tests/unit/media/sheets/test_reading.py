@@ -92,6 +92,14 @@ def test_columns_can_have_the_names_that_people_use_in_any_order(header: str) ->
     assert rows(f"{header}\n{line}\n") == [Row(2, "a.png", ("words",))]
 
 
+def test_tables_and_json_of_exiftool_are_read() -> None:
+    table = "SourceFile,FileName,Description,Caption-Abstract\n./x/a.png,a.png,one,\n./x/b.png,b.png,,two\n"
+    assert pairs(table) == [("./x/a.png", ("one",)), ("./x/b.png", ("two",))]
+    assert pairs('[{"SourceFile": "x/a.png", "Caption-Abstract": "one"}]', JSON) == [("x/a.png", ("one",))]
+    for tag in ("XMP:Description", "IPTC:Caption-Abstract", "XMP-dc:Description", "EXIF:ImageDescription"):
+        assert pairs(f"SourceFile,System:FileSize,{tag}\na.png,3,one\n") == [("a.png", ("one",))]
+
+
 def test_of_several_columns_the_one_whose_values_name_pictures_is_used() -> None:
     assert pairs("name,image,caption\na cat,x/a.png,words\na dog,x/b.png,more\n") == [
         ("x/a.png", ("words",)),
