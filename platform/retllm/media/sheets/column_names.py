@@ -53,19 +53,18 @@ FILES = (
     "urls",
     "filenames",
     "imagepaths",
-    # as spreadsheets in German, French, Spanish and Russian have them
-    "dateiname",
-    "datei",
-    "dateipfad",
-    "bilddatei",
-    "bildname",
-    "bild",
-    "pfad",
-    "fichier",
-    "nomdufichier",
-    "archivo",
-    "имяфайла",
-    "файл",
+    # as spreadsheets in other languages have them
+    *("dateiname", "datei", "dateipfad", "bilddatei", "bildname", "bild", "pfad"),
+    *("nomdufichier", "nomdefichier", "fichier"),
+    *("nombredearchivo", "nombredelarchivo", "archivo", "imagen"),
+    *("nomefile", "nomedelfile", "immagine"),
+    *("nomedoarquivo", "nomedearquivo", "arquivo", "nomedoficheiro", "ficheiro", "imagem"),
+    *("bestandsnaam", "bestand", "afbeelding"),
+    *("nazwapliku", "plik", "obraz", "zdjęcie"),
+    *("имяфайла", "файл"),
+    *("ファイル名", "ファイル", "画像"),
+    *("文件名", "文件", "图片", "图像", "檔名", "檔案名稱", "檔案", "圖片"),
+    *("nom", "nombre", "nome", "имя"),
 )
 CAPTIONS = (
     "caption",
@@ -86,21 +85,12 @@ CAPTIONS = (
     "alttext",
     "alt",
     "txt",
-    "bildunterschrift",
-    "bildbeschreibung",
-    "beschreibung",
-    "beschriftung",
-    "légende",
-    "descripción",
-    "подпись",
-    "описание",
-    "текст",
-    "headline",
-    "title",
-    "titel",
-    "titre",
-    "título",
-    "название",
+    *("bildunterschrift", "bildbeschreibung", "beschreibung", "beschriftung", "bildtext"),
+    *("légende", "descripción", "leyenda", "didascalia", "descrizione", "legenda", "descrição"),
+    *("bijschrift", "onderschrift", "beschrijving", "podpis", "opis", "подпись", "описание", "текст"),
+    *("キャプション", "説明", "説明文", "描述", "说明", "說明"),
+    *("legend", "subtitle", "headline"),
+    *("title", "titel", "titre", "título", "titolo", "tytuł", "название", "タイトル", "标题", "標題"),
 )
 # understood, and not needed: captions stay in the order of the rows
 NUMBERS = frozenset(
@@ -116,6 +106,12 @@ NUMBERS = frozenset(
 _NUMBERED = re.compile(r"^(.*[a-z])\d+$")
 # the group that exiftool -G writes before a tag: XMP:Description
 _GROUP = re.compile(r"^[\w-]+:")
+# the language of a caption: caption_en, Caption (pt-BR); without those that are words, such as id and no
+_LANGUAGE = re.compile(
+    r"[\W_]+(?:ar|bg|ca|cs|da|de|el|en|es|et|fa|fi|fr|he|hi|hr|hu|it|ja|ko|lt|lv|nb|nl|pl|pt|ro|ru|sk|sl|sv|th|tr|uk|"
+    r"vi|zh|english|german|french|spanish)(?:[-_][a-z]{2,4})?\W*$",
+    re.IGNORECASE,
+)
 # names of columns are the same in every row; a longer one than these is in no table, and not worth to be kept
 _CACHED = 1024
 _LONGEST = 100
@@ -142,6 +138,8 @@ def _role(name: str) -> str | None:
     for form in (short, plain(_GROUP.sub("", name))):
         if form in FILES or form in CAPTIONS:
             return form
+    if (form := plain(_LANGUAGE.sub("", name))) in CAPTIONS:
+        return form
     numbered = _NUMBERED.match(short)
     return numbered[1] if numbered and numbered[1] in CAPTIONS else None
 

@@ -100,6 +100,39 @@ def test_tables_and_json_of_exiftool_are_read() -> None:
         assert pairs(f"SourceFile,System:FileSize,{tag}\na.png,3,one\n") == [("a.png", ("one",))]
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Nome file;Didascalia",
+        "Arquivo;Legenda",
+        "Bestandsnaam;Bijschrift",
+        "Nazwa pliku;Opis",
+        "ファイル名;説明",
+        "文件名;描述",
+        "Nom de fichier;Légende",
+        "Nombre de archivo;Descripción",
+        "Имя;Подпись",
+        "Nom;Description",
+        "Picture;Subtitle",
+        "Photo;Legend",
+    ],
+)
+def test_columns_can_have_names_in_many_languages(header: str) -> None:
+    assert pairs(f"{header}\na.png;words\n") == [("a.png", ("words",))]
+
+
+def test_captions_in_several_languages_are_captions_of_one_picture() -> None:
+    for first, second in [("caption_en", "caption_de"), ("Image Caption (EN)", "Image Caption (pt-BR)")]:
+        assert pairs(f"image,{first},{second}\na.png,one,eins\n") == [("a.png", ("one", "eins"))]
+    with pytest.raises(MediaRejected, match="none of them is understood"):
+        rows("image,caption_id,comment_no\na.png,1,2\n")
+
+
+def test_a_description_goes_before_a_title() -> None:
+    for better in ("Bildtext", "Subtitle", "Legend"):
+        assert pairs(f"Datei;Titel;Title;{better}\na.png;T;T;words\n") == [("a.png", ("words",))]
+
+
 def test_of_several_columns_the_one_whose_values_name_pictures_is_used() -> None:
     assert pairs("name,image,caption\na cat,x/a.png,words\na dog,x/b.png,more\n") == [
         ("x/a.png", ("words",)),
