@@ -251,3 +251,10 @@ def test_any_data_has_one_kind_or_is_refused(begin: bytes, rest: bytes, name: st
         assert kind is FileKind.PDF
     else:
         assert kind is None or (kind is BY_NAME.get(suffix) and b"\0" not in data)
+
+
+def test_a_table_may_have_single_zeros() -> None:
+    assert sniff(b"file,caption\na.png,one\0\nb.png,two\n", "a.csv") is FileKind.CSV
+    for data, name in [("file,caption\n".encode("utf-16-be"), "a.csv"), (b"one cat\0 and two dogs\n", "a.txt")]:
+        with pytest.raises(MediaRejected, match="kind of the file is unknown"):
+            sniff(data, name)

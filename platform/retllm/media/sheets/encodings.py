@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import BinaryIO
 
 from retllm.errors import MediaRejected
@@ -17,19 +18,32 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # three letters with accents in a row, or four with signs, occur in no Western language: the code page is another one
 _NOT_WESTERN = re.compile(rb"[\xc0-\xff]{3}|[\x80-\xff]{4}|[\x00\x81\x8d\x8f\x90\x9d]")
 _OVERLAP = 3
+_ESCAPE = "surrogateescape"
+_ESCAPED = re.compile("[\udc80-\udcff]+")
+
+BROKEN = re.compile("[\0\udc80-\udcff]")
+"""What the text of a table has where its bytes are no text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """The encoding of a file, with a remark if it is not the expected one, and whether it was guessed."""
+    """The encoding of a file, with a remark if it is not the expected one, and whether it was guessed.
+
+    ``errors`` says what becomes of bytes that are not in it, as for Python's codecs.
+    """
 
     codec: str
     remark: str | None = None
     guessed: bool = False
+    errors: str = "strict"
 
 
-def encoding_of(stream: BinaryIO, limit: int, *, western: bool) -> Encoding:
-    """Return the encoding of a whole seekable stream; with ``western``, Windows-1252 is one of them.
+def encoding_of(stream: BinaryIO, limit: int, *, western: bool, table: bool = False) -> Encoding:
+    """Return the encoding of a whole seekable stream.
+
+    Args:
+        western: Windows-1252 is one of the encodings.
+        table: single bytes that are not UTF-8 become what ``BROKEN`` finds, so that they lose their own rows only.
 
     Raises:
         MediaRejected: the stream is in another encoding.
@@ -41,6 +55,8 @@ def encoding_of(stream: BinaryIO, limit: int, *, western: bool) -> Encoding:
     try:
         streams.check_utf8(stream, limit)
     except MediaRejected:
+        if table and _is_mostly_utf8(stream, limit):
+            return Encoding("utf-8", errors=_ESCAPE)
         if not western or not _is_western(stream, limit):
             raise
         return Encoding(
@@ -63,6 +79,19 @@ def _check_utf16(stream: BinaryIO, limit: int) -> None:
         raise MediaRejected("The file is damaged UTF-16: save it as UTF-8 and send it again.") from error
 
 
+def _is_mostly_utf8(stream: BinaryIO, limit: int) -> bool:
+    """Return whether at least as many characters beyond ASCII are UTF-8 as there are bytes that are not."""
+    stream.seek(0)
+    decoder = codecs.getincrementaldecoder("utf-8")(_ESCAPE)
+    good = bad = 0
+    for chunk in chain(streams.chunks(stream, limit), [b""]):
+        text = decoder.decode(chunk, final=not chunk)
+        broken = sum(map(len, _ESCAPED.findall(text)))
+        bad += broken
+        good += len(text) - len(text.encode("ascii", "ignore")) - broken
+    return good >= bad
+
+
 def _is_western(stream: BinaryIO, limit: int) -> bool:
     stream.seek(0)
     end = b""
@@ -78,7 +107,7 @@ def as_text(stream: BinaryIO, encoding: Encoding) -> Iterator[io.TextIOWrapper]:
     """Open a seekable stream as text from its start, with its line ends as they are; the stream stays open."""
     stream.seek(0)
     # newline="": keep line breaks inside quoted fields
-    text = io.TextIOWrapper(_Seekable(stream), encoding=encoding.codec, newline="")
+    text = io.TextIOWrapper(_Seekable(stream), encoding=encoding.codec, errors=encoding.errors, newline="")
     try:
         yield text
     finally:

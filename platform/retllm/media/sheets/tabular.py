@@ -14,6 +14,7 @@ from itertools import islice
 from retllm.errors import MediaRejected
 from retllm.media.sheets import columns
 from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
+from retllm.media.sheets.encodings import BROKEN
 from retllm.media.sheets.lines import bounded, max_length
 from retllm.media.sheets.references import SUFFIX_PATTERN, is_url, names_a_picture
 from retllm.media.sheets.rows import Reason, Record, problem
@@ -97,6 +98,9 @@ def records(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[R
     for number, fields in splitter:
         if isinstance(fields, str):
             yield Record(number, problem=problem(Reason.UNREADABLE, f"Row {number} {fields}"))
+        elif any(map(BROKEN.search, fields)):
+            message = f"Row {number} has bytes that are not UTF-8 or no text: correct it, and save the sheet as UTF-8."
+            yield Record(number, problem=problem(Reason.UNREADABLE, message))
         elif any(field.strip() for field in fields):
             yield _record(number, fields, table)
 

@@ -308,6 +308,17 @@ def test_a_file_in_another_code_page_is_refused_before_the_first_row(kind: FileK
         rows(data, kind)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [b"b.png,caf\xe9\n", b"b.png,one\0\n", b"b.png,\xe7\x8c", b"b\xe9.png,one\n", b'b.png,"caf\xe9\nnoir"\n'],
+)
+def test_bytes_that_are_no_text_lose_their_row_only(bad: bytes) -> None:
+    good, broken = rows("file,caption\na.png,Größe 猫\n".encode() + bad)
+    assert good == Row(2, "a.png", ("Größe 猫",))
+    assert broken.problem is not None
+    assert "Row 3 has bytes that are not UTF-8" in broken.problem.error.message
+
+
 def test_the_encodings_of_spreadsheets_are_read_with_a_remark() -> None:
     table = "file;caption\nGröße.png;Crème brûlée – „süß“ für 5 €\n"
     expected = [Row(2, "Größe.png", ("Crème brûlée – „süß“ für 5 €",))]
