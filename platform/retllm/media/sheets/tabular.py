@@ -25,6 +25,8 @@ _DELIMITERS = ",;\t|"
 _MAYBE_UNQUOTED = "\t|"
 # lines before the header: empty ones, and Excel's sep=;
 _MAX_BEFORE = 100
+# lines from a title or a comment to the header
+_MAX_TITLES = 10
 _SEPARATOR = re.compile(r'^"?sep=(.)"?[,;\t|"]*$', re.IGNORECASE)
 # lines after an open quote are read again; beyond so many times the length of a row the rest of the sheet is given up
 _MAX_AGAIN = 50
@@ -51,17 +53,14 @@ def find_table(opened: Opener, settings: Settings) -> Table | None:
         TooLarge: a line is longer than a row may be.
     """
     with opened() as text:
-        number, separator, line = _first_line(bounded(text, settings))
-    if line is None:
-        raise MediaRejected("The sheet is empty: its first line has to name the columns, such as file and caption.")
-    delimiters = separator or _DELIMITERS
-    names = _header(line, delimiters)
-    delimiter, header, first_row = (*names, number + 1) if names else ("", (), 0)
-    if not header:
-        headless = _headless(line, delimiters)
-        if headless is None:
-            return None
-        (delimiter, header), first_row = headless, number
+        lines = bounded(text, settings)
+        number, separator, line = _first_line(lines)
+        if line is None:
+            raise MediaRejected("The sheet is empty: its first line has to name the columns, such as file and caption.")
+        found = _begin(number, line, lines, separator or _DELIMITERS)
+    if found is None:
+        return None
+    delimiter, header, first_row = found
     quoted = delimiter not in _MAYBE_UNQUOTED or _consistently_quoted(opened, delimiter, first_row, settings)
     return Table(delimiter, header, first_row, quoted)
 
@@ -150,6 +149,24 @@ def _header(line: str, delimiters: str) -> tuple[str, tuple[str, ...]] | None:
         if captions and (best is None or (files, len(names)) > best[:2]):
             best = (files, len(names), delimiter, names)
     return best[2:] if best else None
+
+
+def _begin(number: int, line: str, further: Iterator[str], delimiters: str) -> tuple[str, tuple[str, ...], int] | None:
+    """Return delimiter, columns and number of the first row of a table, whose header may follow a title or a comment.
+
+    Args:
+        number: that of ``line``, the first one. further: those below it.
+    """
+    top = _header(line, delimiters)
+    if top and known(top[1])[0]:
+        return *top, number + 1
+    if not top and (headless := _headless(line, delimiters)):
+        return *headless, number
+    for place, below in enumerate(islice(further, _MAX_TITLES), start=number + 1):
+        found = _header(below, delimiters)
+        if found and known(found[1])[0]:
+            return *found, place + 1
+    return (*top, number + 1) if top else None
 
 
 def _named(fields: list[str]) -> tuple[str, ...]:

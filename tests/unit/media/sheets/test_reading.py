@@ -133,6 +133,12 @@ def test_a_description_goes_before_a_title() -> None:
         assert pairs(f"Datei;Titel;Title;{better}\na.png;T;T;words\n") == [("a.png", ("words",))]
 
 
+def test_a_row_that_looks_like_a_header_is_no_header_below_one() -> None:
+    assert pairs("a.png,one\nfile,caption\n") == [("a.png", ("one",)), ("file", ("caption",))]
+    assert pairs("text\nfile and caption\n") == [("", ("file and caption",))]
+    assert pairs("text\none\n") == [("", ("one",))]
+
+
 def test_of_several_columns_the_one_whose_values_name_pictures_is_used() -> None:
     assert pairs("name,image,caption\na cat,x/a.png,words\na dog,x/b.png,more\n") == [
         ("x/a.png", ("words",)),
@@ -228,6 +234,11 @@ def test_a_table_without_captions_is_refused_with_its_columns_and_those_it_needs
         ("sep=\t\r\nfile\tcaption\na.png\tx\n", [("a.png", ("x",))]),
         ('"sep=\t"\nfile\tcaption\na.png\tx\n', [("a.png", ("x",))]),
         ("\n\n;;\nfile;caption\na.png;x\n", [("a.png", ("x",))]),
+        # what programs and people write above the header
+        ("Table 1,,\nfile,caption,x\na.png,one,1\n", [("a.png", ("one",))]),
+        ("My captions,,\n,,\nfile,caption,\na.png,one,\n", [("a.png", ("one",))]),
+        ("Captions\n\nfile,caption\na.png,one\n", [("a.png", ("one",))]),
+        ("# exported 2024, by me\n# again\nfile;caption\na.png;x, y\n", [("a.png", ("x, y",))]),
         ("image,caption\na.jpg,one\na.jpg,two\n", [("a.jpg", ("one",)), ("a.jpg", ("two",))]),
         ('a.jpg#0\tA dog .\na.jpg#1\tA "dog\n', [("a.jpg#0", ("A dog .",)), ("a.jpg#1", ('A "dog',))]),
         ('image_name| comment_number| comment\na.jpg| 0| Two "men" run\n', [("a.jpg", ('Two "men" run',))]),
