@@ -1,4 +1,4 @@
-"""Read the text of a file in UTF-8, UTF-16 or, where a spreadsheet wrote it, Windows-1252."""
+"""Read the text of a file in UTF-8, UTF-16 or, where a spreadsheet wrote it, an older code page."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from typing import BinaryIO
 
 from retllm.errors import MediaRejected
 from retllm.media import streams
+from retllm.media.name_encodings import code_pages
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # three letters with accents in a row, or four with signs, occur in no Western language: the code page is another one
 _NOT_WESTERN = re.compile(rb"[\xc0-\xff]{3}|[\x80-\xff]{4}|[\x00\x81\x8d\x8f\x90\x9d]")
 _OVERLAP = 3
+# lines by which a code page is told
+_SAMPLE = 1_000
 _ESCAPE = "surrogateescape"
 _ESCAPED = re.compile("[\udc80-\udcff]+")
 
@@ -43,7 +46,8 @@ def encoding_of(stream: BinaryIO, limit: int, *, western: bool, table: bool = Fa
 
     Args:
         western: Windows-1252 is one of the encodings.
-        table: single bytes that are not UTF-8 become what ``BROKEN`` finds, so that they lose their own rows only.
+        table: so are the code pages of other spreadsheets, and single bytes that are not UTF-8 become what ``BROKEN``
+            finds, so that they lose their own rows only.
 
     Raises:
         MediaRejected: the stream is in another encoding.
@@ -57,7 +61,15 @@ def encoding_of(stream: BinaryIO, limit: int, *, western: bool, table: bool = Fa
     except MediaRejected:
         if table and _is_mostly_utf8(stream, limit):
             return Encoding("utf-8", errors=_ESCAPE)
-        if not western or not _is_western(stream, limit):
+        fits = western and _is_western(stream, limit)
+        if table and (codec := _code_page(stream, limit, western=fits)):
+            return Encoding(
+                codec,
+                f"The file is not UTF-8. It was read in the code page {codec}, in which it looks most like words: if "
+                "letters are wrong, save it as UTF-8 and upload it again.",
+                guessed=True,
+            )
+        if not fits:
             raise
         return Encoding(
             "cp1252",
@@ -68,15 +80,36 @@ def encoding_of(stream: BinaryIO, limit: int, *, western: bool, table: bool = Fa
     return Encoding("utf-8")
 
 
-def _check_utf16(stream: BinaryIO, limit: int) -> None:
+def _code_page(stream: BinaryIO, limit: int, *, western: bool) -> str | None:
+    """Return the code page of a table that all of it is in, None if it looks like words in none."""
     stream.seek(0)
-    decoder = codecs.getincrementaldecoder("utf-16")()
+    sample: list[bytes] = []
+    for chunk in streams.chunks(stream, limit):
+        lines = chunk.splitlines()
+        # the first and the last line of a part of the file may be cut
+        whole = lines if len(chunk) < streams.CHUNK else lines[1:-1]
+        sample += [line for line in whole if not line.isascii()]
+        if len(sample) > _SAMPLE:
+            break
+    pages = code_pages(sample[:_SAMPLE], western=western) if sample else []
+    return next((codec for codec in pages if _decodes(stream, codec, limit)), None)
+
+
+def _decodes(stream: BinaryIO, codec: str, limit: int) -> bool:
+    stream.seek(0)
+    decoder = codecs.getincrementaldecoder(codec)()
     try:
         for chunk in streams.chunks(stream, limit):
             decoder.decode(chunk)
         decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise MediaRejected("The file is damaged UTF-16: save it as UTF-8 and send it again.") from error
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _check_utf16(stream: BinaryIO, limit: int) -> None:
+    if not _decodes(stream, "utf-16", limit):
+        raise MediaRejected("The file is damaged UTF-16: save it as UTF-8 and send it again.")
 
 
 def _is_mostly_utf8(stream: BinaryIO, limit: int) -> bool:

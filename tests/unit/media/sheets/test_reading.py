@@ -311,9 +311,49 @@ def test_a_bad_json_line_is_reported_and_the_next_line_is_read(line: str, messag
     assert made[2].captions == ("last",)
 
 
+@pytest.mark.parametrize(
+    ("codec", "text"),
+    [
+        ("cp1251", "Кошка на окне"),
+        ("koi8-r", "Кошка на окне"),
+        ("cp932", "窓辺の猫"),
+        ("gbk", "窗台上的猫"),
+        ("cp949", "창가의 고양이"),
+        ("big5", "窗台上的貓"),
+        ("cp1250", "Żółć gęślą jaźń"),
+        ("cp1250", "Dziewczyna czyta książkę na ławce"),
+        ("cp1253", "Η γάτα στο παράθυρο"),
+        ("cp1255", "חתול על החלון"),
+        ("cp1256", "قطة على النافذة"),
+        ("cp874", "แมวบนหน้าต่าง"),
+        ("mac_roman", "Größe über Café"),
+    ],
+)
+def test_the_code_pages_of_spreadsheets_elsewhere_are_told_by_their_words(codec: str, text: str) -> None:
+    made, remarks = read(f"file;caption\r\na.png;{text}\r\nb.png;plain\r\n".encode(codec))
+    assert made == [Row(2, "a.png", (text,)), Row(3, "b.png", ("plain",))]
+    assert f"in the code page {codec}," in remarks[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["¿qué? ¡sí! «niño» ñandú", "it’s “quoted” – dash…", "Foo™ Bar® §5 ½ £5", "5 m³ und 3 m² à 5 £", "Ærø, blåbær"],
+)
+def test_western_texts_stay_in_the_code_page_of_western_windows(text: str) -> None:
+    made, remarks = read(f"file;caption\r\na.png;{text}\r\n".encode("cp1252"))
+    assert made == [Row(2, "a.png", (text,))]
+    assert "Windows-1252" in remarks[0]
+
+
+def test_a_code_page_is_that_of_the_whole_file() -> None:
+    table = "file;caption\n" + "a.png;窓辺の猫\n" * 1000
+    with pytest.raises(MediaRejected, match="UTF-8"):
+        rows(table.encode("cp932") + b"b.png;\x82 \n")
+
+
 @pytest.mark.parametrize("kind", [CSV, JSON])
 def test_a_file_in_another_code_page_is_refused_before_the_first_row(kind: FileKind) -> None:
-    words = "приветы".encode("cp1251")
+    words = "приветы".encode("cp1251") if kind is JSON else "Größe über Café".encode("cp850")
     data = b"file,caption\na.png,fine\nb.png," + words if kind is CSV else b'{"caption": "fine"}\n"' + words + b'"\n'
     with pytest.raises(MediaRejected, match="UTF-8"):
         rows(data, kind)
