@@ -23,6 +23,9 @@ from retllm.settings import Settings
 _DELIMITERS = ",;\t|"
 # these files are seldom quoted, and a quote in them is often just a character
 _MAYBE_UNQUOTED = "\t|"
+# a name, perhaps with a colon, and words
+_SPACE = " "
+_SPACED = re.compile(rf"\s*(\S[^\n]*?{SUFFIX_PATTERN}(?:#\d+)?):?\s+(\S.*)", re.IGNORECASE)
 # lines before the header: empty ones, and Excel's sep=;
 _MAX_BEFORE = 100
 # lines from a title or a comment to the header
@@ -59,10 +62,20 @@ def find_table(opened: Opener, settings: Settings) -> Table | None:
             raise MediaRejected("The sheet is empty: its first line has to name the columns, such as file and caption.")
         found = _begin(number, line, lines, separator or _DELIMITERS)
     if found is None:
-        return None
+        spaced = _is_spaced(opened, settings)
+        return Table(_SPACE, ("file", "caption"), number, quoted=False) if spaced else None
     delimiter, header, first_row = found
     quoted = delimiter not in _MAYBE_UNQUOTED or _consistently_quoted(opened, delimiter, first_row, settings)
     return Table(delimiter, header, first_row, quoted)
+
+
+def _is_spaced(opened: Opener, settings: Settings) -> bool:
+    """Return whether most lines begin with the name of a picture and go on with words; a single one may be a text."""
+    with opened() as text:
+        lines = [line for line in islice(bounded(text, settings), _MAX_BEFORE) if line.strip()]
+    named = [found[2].split() for line in lines if (found := _SPACED.match(line))]
+    with_words = sum(any(not names_a_picture(word) and word[0].isalpha() for word in words) for words in named)
+    return with_words > 1 and with_words * 2 > len(lines)
 
 
 def refusal(opened: Opener, settings: Settings) -> MediaRejected:
@@ -205,9 +218,14 @@ def _split(line: str, delimiter: str) -> list[str]:
         return line.rstrip("\r\n").split(delimiter)
 
 
-def _unquoted(lines: Iterator[str], table: Table) -> Iterator[tuple[int, list[str]]]:
+def _unquoted(lines: Iterator[str], table: Table) -> Iterator[tuple[int, list[str] | str]]:
     for number, line in enumerate(lines, start=table.first_row):
-        yield number, line.rstrip("\r\n").split(table.delimiter)
+        if table.delimiter != _SPACE or not line.strip():
+            yield number, line.rstrip("\r\n").split(table.delimiter)
+        elif found := _SPACED.match(line):
+            yield number, [found[1], found[2]]
+        else:
+            yield number, "does not begin with the name of a picture."
 
 
 class _Quoted:

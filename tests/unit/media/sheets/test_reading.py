@@ -432,6 +432,30 @@ def test_a_plain_text_is_a_sheet_only_if_it_names_pictures(data: str, expected: 
     assert stream.tell() == 0
 
 
+@pytest.mark.parametrize("between", [" ", ": ", "  "])
+def test_a_text_whose_lines_begin_with_names_is_a_sheet(between: str) -> None:
+    data = f"IMG 1.png#0{between}A dog , red .\nb.jpg{between}Two: cats\n\nmore words\n"
+    assert is_sheet(io.BytesIO(data.encode()), SETTINGS)
+    first, second, third = rows(data)
+    assert (first, second) == (Row(1, "IMG 1.png#0", ("A dog , red .",)), Row(2, "b.jpg", ("Two: cats",)))
+    assert third.problem is not None
+    assert third.problem.error.message == "Row 4 does not begin with the name of a picture."
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "a.png shows a dog\n",
+        "a.png shows a dog\nIt is red.\n",
+        "a.png 1\nb.png 2\n",
+        "a.png b.png\nc.png d.png\n",
+        "a.png 0.1 0.2 0.3\nb.png 0.1 0.2 0.3\n",
+    ],
+)
+def test_a_text_that_mentions_pictures_is_no_sheet(data: str) -> None:
+    assert not is_sheet(io.BytesIO(data.encode()), SETTINGS)
+
+
 def test_the_stream_stays_open_and_can_be_read_again() -> None:
     stream = io.BytesIO(b"caption\none\n")
     for _ in range(2):
