@@ -112,6 +112,7 @@ class _Whole:
         # COCO: the names of pictures and their captions, by id, a number or a text
         self._names: dict[str, str] = {}
         self._twice: set[str] = set()
+        self._empty: list[str] = []
         self._captions: dict[str, list[str]] = {}
         self._rows: list[Record] = []
         self._lists: dict[str, list[object]] = {}
@@ -150,6 +151,8 @@ class _Whole:
                 return False
             if texts:
                 self._captions.setdefault(str(value["image_id"]), []).extend(texts)
+            elif "caption" in value:
+                self._empty.append(str(value["image_id"]))
             return True
         return False
 
@@ -185,6 +188,10 @@ class _Whole:
             else:
                 message = f"Row {number} has captions for image_id {key}, which is not among the images of the file."
                 yield Record(number, problem=problem(Reason.NO_PICTURE, message))
+
+        for number, key in enumerate(self._empty, start=len(self._captions) + 1):
+            message = f"Row {number}: a caption for image_id {key} is empty."
+            yield Record(number, problem=problem(Reason.TEXT, message))
 
     def _by_name(self) -> list[Record]:
         files, captions = known(self._keys)

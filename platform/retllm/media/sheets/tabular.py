@@ -23,6 +23,9 @@ from retllm.settings import Settings
 _DELIMITERS = ",;\t|"
 # these files are seldom quoted, and a quote in them is often just a character
 _MAYBE_UNQUOTED = "\t|"
+# in Markdown: the line below the header, and a bar between fields
+_RULE = re.compile(r"\s*:?-*:?\s*")
+_BAR = re.compile(r"(?<!\\)\|")
 # a name, perhaps with a colon, and words
 _SPACE = " "
 _SPACED = re.compile(rf"\s*(\S[^\n]*?{SUFFIX_PATTERN}(?:#\d+)?):?\s+(\S.*)", re.IGNORECASE)
@@ -113,7 +116,7 @@ def records(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[R
         elif any(map(BROKEN.search, fields)):
             message = f"Row {number} has bytes that are not UTF-8 or no text: correct it, and save the sheet as UTF-8."
             yield Record(number, problem=problem(Reason.UNREADABLE, message))
-        elif any(field.strip() for field in fields):
+        elif any(field.strip() for field in fields) and not (_is_markdown(table) and all(map(_RULE.fullmatch, fields))):
             yield _record(number, fields, table)
 
 
@@ -221,11 +224,22 @@ def _split(line: str, delimiter: str) -> list[str]:
 def _unquoted(lines: Iterator[str], table: Table) -> Iterator[tuple[int, list[str] | str]]:
     for number, line in enumerate(lines, start=table.first_row):
         if table.delimiter != _SPACE or not line.strip():
-            yield number, line.rstrip("\r\n").split(table.delimiter)
+            yield number, _fields(line.rstrip("\r\n"), table)
         elif found := _SPACED.match(line):
             yield number, [found[1], found[2]]
         else:
             yield number, "does not begin with the name of a picture."
+
+
+def _fields(line: str, table: Table) -> list[str]:
+    if not _is_markdown(table):
+        return line.split(table.delimiter)
+    return [field.replace("\\|", "|") for field in _BAR.split(line)]
+
+
+def _is_markdown(table: Table) -> bool:
+    """Return whether the rows of a table begin with a vertical bar, as in Markdown."""
+    return table.delimiter == "|" and table.names[0] == ""
 
 
 class _Quoted:

@@ -81,6 +81,15 @@ def test_captions_of_an_image_that_is_missing_in_a_coco_file_are_refused() -> No
     assert found == Row(2, "000000000009.jpg", ("one",))
 
 
+def test_an_empty_caption_of_a_coco_file_is_refused() -> None:
+    made = {**COCO, "annotations": [{"image_id": 9, "caption": text} for text in ("one", None, "")]}
+    found, *empty = rows(json.dumps(made), JSON)
+    assert found == Row(1, "000000000009.jpg", ("one",))
+    assert [row.problem and row.problem.error.message for row in empty] == [
+        f"Row {number}: a caption for image_id 9 is empty." for number in (2, 3)
+    ]
+
+
 def test_captions_of_an_id_that_two_images_of_a_coco_file_have_are_refused() -> None:
     images = [(1, "a.jpg"), (1, "b.jpg"), (2, "c.jpg"), (2, "c.jpg")]
     made = {

@@ -234,6 +234,11 @@ def test_a_table_without_captions_is_refused_with_its_columns_and_those_it_needs
         ("sep=\t\r\nfile\tcaption\na.png\tx\n", [("a.png", ("x",))]),
         ('"sep=\t"\nfile\tcaption\na.png\tx\n', [("a.png", ("x",))]),
         ("\n\n;;\nfile;caption\na.png;x\n", [("a.png", ("x",))]),
+        # Markdown
+        (
+            "| file | caption |\n|:--|--:|\n| a.png | one \\| two |\n|b.png|-|\n",
+            [("a.png", ("one | two",)), ("b.png", ("-",))],
+        ),
         # what programs and people write above the header
         ("Table 1,,\nfile,caption,x\na.png,one,1\n", [("a.png", ("one",))]),
         ("My captions,,\n,,\nfile,caption,\na.png,one,\n", [("a.png", ("one",))]),
