@@ -92,10 +92,17 @@ def sniff(head: bytes, name: str) -> FileKind:
         return FileKind.FILM
     if (what := other_kinds.name_of(head, textual=not _describes_one(name))) is not None:
         raise MediaRejected(f"The file is {what}. {ACCEPTED_SENTENCE}")
-    # single zeros in a table lose their own rows only
-    if b"\0" in head and (suffix_of(name) not in _CSV_SUFFIXES or head.count(0) * _FEW > len(head)):
-        raise _misnamed(name)
+    if b"\0" in head:
+        _check_zeros(head, name)
     return _by_suffix(name)
+
+
+def _check_zeros(head: bytes, name: str) -> None:
+    """Check that only few bytes of a table are zero, which lose their own rows; no other text may have one."""
+    if suffix_of(name) not in _CSV_SUFFIXES:
+        raise _misnamed(name)
+    if head.count(0) * _FEW > len(head):
+        raise MediaRejected("The file has zeros, as in UTF-16 or UTF-32: save it as UTF-8 and send it again.")
 
 
 def limit_of(kind: FileKind | None, settings: Settings) -> tuple[int, str]:

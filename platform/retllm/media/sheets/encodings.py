@@ -16,6 +16,7 @@ from retllm.media import streams
 from retllm.media.name_encodings import code_pages
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 # three letters with accents in a row, or four with signs, occur in no Western language: the code page is another one
 _NOT_WESTERN = re.compile(rb"[\xc0-\xff]{3}|[\x80-\xff]{4}|[\x00\x81\x8d\x8f\x90\x9d]")
 _OVERLAP = 3
@@ -53,9 +54,12 @@ def encoding_of(stream: BinaryIO, limit: int, *, western: bool, table: bool = Fa
         MediaRejected: the stream is in another encoding.
         TooLarge: it has more than ``limit`` bytes.
     """
-    if streams.head(stream, 2).startswith(_UTF16):
-        _check_utf16(stream, limit)
-        return Encoding("utf-16", "The file is in UTF-16.")
+    head = streams.head(stream, 4)
+    if head.startswith((*_UTF16, *_UTF32)):
+        name = "UTF-32" if head in _UTF32 else "UTF-16"
+        if not _decodes(stream, name, limit):
+            raise MediaRejected(f"The file is damaged {name}: save it as UTF-8 and send it again.")
+        return Encoding(name.lower(), f"The file is in {name}.")
     try:
         streams.check_utf8(stream, limit)
     except MediaRejected:
@@ -105,11 +109,6 @@ def _decodes(stream: BinaryIO, codec: str, limit: int) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _check_utf16(stream: BinaryIO, limit: int) -> None:
-    if not _decodes(stream, "utf-16", limit):
-        raise MediaRejected("The file is damaged UTF-16: save it as UTF-8 and send it again.")
 
 
 def _is_mostly_utf8(stream: BinaryIO, limit: int) -> bool:

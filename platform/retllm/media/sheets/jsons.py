@@ -131,7 +131,7 @@ class _Whole:
         value = part.value
         if not part.listed:
             self._members[key] = value
-        elif not isinstance(value, dict):
+        elif not isinstance(value, dict) or names_a_picture(key):
             self._lists.setdefault(key, []).append(value)
         elif not self._of_coco(key, value):
             self._rows.append(Record(len(self._rows) + 1, {name: _kept(name, value[name]) for name in value}))

@@ -126,6 +126,11 @@ def _lines(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[st
 
 def _record(number: int, fields: list[str], table: Table) -> Record:
     width = len(table.names)
+    if len(fields) == 1 < width and (other := _other_delimiter(fields[0], table)):
+        message = (
+            f"Row {number} has {other!r} between its fields, but the header has {table.delimiter!r}: use the same one."
+        )
+        return Record(number, problem=problem(Reason.UNREADABLE, message))
     if len(fields) > width and not table.quoted and role(table.names[-1]) in CAPTIONS:
         # without quotes, what follows the last delimiter of a row is all of its caption
         fields = [*fields[: width - 1], table.delimiter.join(fields[width - 1 :])]
@@ -140,6 +145,12 @@ def _record(number: int, fields: list[str], table: Table) -> Record:
             problem=problem(Reason.FIELDS, f"Row {number} has {len(fields)} fields, but the header has {width}: {how}"),
         )
     return Record(number, dict(zip(table.names, fields, strict=False)))
+
+
+def _other_delimiter(row: str, table: Table) -> str | None:
+    """Return the delimiter after the name of a picture in a row that has none of its table."""
+    ends = (other for other in _DELIMITERS if other != table.delimiter and other in row)
+    return next((other for other in ends if names_a_picture(row.partition(other)[0])), None)
 
 
 def _first_line(lines: Iterator[str]) -> tuple[int, str | None, str | None]:

@@ -90,6 +90,11 @@ def test_an_empty_caption_of_a_coco_file_is_refused() -> None:
     ]
 
 
+def test_an_object_of_names_and_lists_of_objects_is_read() -> None:
+    made = {"a.png": [{"caption": "one"}, {"caption": "two"}], "b.png": [{"id": 3, "text": "three"}]}
+    assert pairs(json.dumps(made), JSON) == [("a.png", ("one", "two")), ("b.png", ("three",))]
+
+
 def test_captions_of_an_id_that_two_images_of_a_coco_file_have_are_refused() -> None:
     images = [(1, "a.jpg"), (1, "b.jpg"), (2, "c.jpg"), (2, "c.jpg")]
     made = {

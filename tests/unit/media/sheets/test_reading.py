@@ -375,10 +375,24 @@ def test_bytes_that_are_no_text_lose_their_row_only(bad: bytes) -> None:
     assert "Row 3 has bytes that are not UTF-8" in broken.problem.error.message
 
 
+def test_a_row_between_other_delimiters_than_the_header_is_refused_for_that() -> None:
+    first, second, third = rows("file,caption\na.png;one\nb.png|two\nc.png,x;y\n")
+    for row, other in ((first, ";"), (second, "|")):
+        assert row.problem is not None
+        assert f"has {other!r} between its fields, but the header has ','" in row.problem.error.message
+    assert third == Row(4, "c.png", ("x;y",))
+
+
 def test_the_encodings_of_spreadsheets_are_read_with_a_remark() -> None:
     table = "file;caption\nGröße.png;Crème brûlée – „süß“ für 5 €\n"
     expected = [Row(2, "Größe.png", ("Crème brûlée – „süß“ für 5 €",))]
-    for codec, name in [("utf-8", None), ("utf-8-sig", None), ("utf-16", "UTF-16"), ("cp1252", "Windows-1252")]:
+    for codec, name in [
+        ("utf-8", None),
+        ("utf-8-sig", None),
+        ("utf-16", "UTF-16"),
+        ("utf-32", "UTF-32"),
+        ("cp1252", "Windows-1252"),
+    ]:
         made, remarks = read(table.encode(codec))
         assert made == expected
         assert name in remarks[0] if name else remarks == []
