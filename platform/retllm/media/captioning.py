@@ -23,6 +23,7 @@ from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup, Neighbours
 from retllm.media.sheets.matching import Located, Picture, path_stem
 from retllm.media.sheets.reading import is_sheet
+from retllm.media.sheets.references import reference
 from retllm.media.sheets.seen import NamesSeen
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import read_text, without_words
@@ -31,6 +32,8 @@ __all__ = ["Applied", "Captioner", "Document", "EarlierRows", "Given", "Located"
 
 # sidecars and texts written in one statement
 _BATCH = 500
+# by which a text is told from a list of captions
+_LINES = 100
 _NEVER_TEXTS = (".caption",)
 
 
@@ -252,8 +255,8 @@ class Captioner:
             try:
                 with document.opened() as stream:
                     text, remark = read_text(stream, self._ingest.settings)
-                if not self._texts and (reason := without_words(text)) is not None:
-                    raise MediaRejected(reason)
+                if not self._texts:
+                    self._check_is_text(text)
             except (MediaRejected, TooLarge) as error:
                 refused.append(_refused(document, error))
             else:
@@ -269,6 +272,22 @@ class Captioner:
             return refused + added
 
         return write
+
+    def _check_is_text(self, text: str) -> None:
+        """Check that a text is one.
+
+        Raises:
+            MediaRejected: it says nothing in words, or most of its lines begin with different names of pictures.
+        """
+        if (reason := without_words(text)) is not None:
+            raise MediaRejected(reason)
+        words = [line.split()[0].rstrip(":") for line in text.splitlines()[:_LINES] if line.strip()]
+        named = [word for word in words if (found := reference(word)) and self._seen.named(found)]
+        if len(set(named)) > 1 and len(named) * 2 > len(words):
+            raise MediaRejected(
+                "The lines of the file begin with names of pictures: write these with their suffixes, like "
+                '"a.jpg A dog", or send a table with the columns file and caption.'
+            )
 
 
 def _of_sheet(document: Document, sheet: SheetToWrite, session: Session) -> Applied:

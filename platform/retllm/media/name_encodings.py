@@ -106,6 +106,12 @@ _OTHERS = (
     _Encoding("big5", "CJK", _CHINESE, range(0xA4, 0xC7)),
     _Encoding("cp949", "HANGUL", _KOREAN, range(0xB0, 0xC9)),
 )
+# what Excel writes instead of Windows-1252, and other code pages after these
+_EXCEL = ("cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "cp932", "gbk", "big5", "cp949")
+_SHEETS = (
+    _Encoding("mac_roman", "LATIN", _WESTERN),
+    *(encoding for codec in (*_EXCEL, "koi8-r", "cp866") for encoding in _OTHERS if encoding.codec == codec),
+)
 _PUNCTUATION = frozenset("€°’‘“”–—…　、。「」『』【】（）［］～！？＿－＆：・々〜")
 _COMMON, _RARE, _MARK, _OTHER, _BROKEN = 3.0, 0.5, 1.0, -3.0, -6.0
 # alphabets of which many letters are neither frequent nor rare
@@ -121,6 +127,10 @@ _RARE_CHARACTERS = re.compile("[\U00020000-\U0003ffff]")
 _NOT_ASCII = re.compile("[^\0-\x7f]")
 # how much the usual encoding of a source is preferred
 _USUAL = 0.5
+# what words in the right code page reach
+_PLAUSIBLE = 2.0
+# how much better another code page than Windows-1252 has to be, and for how many different letters
+_MUCH, _DISTINCT = 2.0, 3
 # characters that are looked at, of names in which they are few; more of them change nothing
 _SAMPLE, _SAMPLE_BYTES = 2_000, 1 << 17
 
@@ -158,17 +168,26 @@ def _utf8(name: bytes) -> str | None:
     return None if _NO_CHARACTERS.search(text) else text
 
 
+def code_pages(lines: Sequence[bytes], *, western: bool) -> list[str]:
+    """Return the code pages of spreadsheets in which the lines of a table look like words, the most plausible first.
+
+    Args:
+        lines: some with bytes beyond ASCII, which are not UTF-8.
+        western: they may be Windows-1252, which is left out, so that only what is much more plausible counts.
+    """
+    scores = _scores(lines, (*_WINDOWS, *_SHEETS), _go_on)
+    least = _PLAUSIBLE
+    if western:
+        if len({byte for line in lines for byte in line if byte > 0x7F}) < _DISTINCT:
+            return []
+        least = max(least, scores.get(_WINDOWS[0], 0) + _MUCH)
+    return [encoding.codec for encoding, score in scores.items() if score >= least and encoding in _SHEETS]
+
+
 def _best(names: Sequence[bytes], check: Callable[[], None], *, dos: bool) -> list[str]:
     """Decode names with the encoding of the highest score that all of them are in."""
     order = (*_DOS, *_WINDOWS, *_OTHERS) if dos else (*_WINDOWS, *_DOS, *_OTHERS)
-    sample = _sample(names)
-    scores: dict[_Encoding, float] = {}
-    for encoding in order:
-        check()
-        with suppress(UnicodeDecodeError):
-            text = "\n".join(name.decode(encoding.codec) for name in sample)
-            scores[encoding] = _score(text, encoding) + (_USUAL if encoding is order[0] else 0)
-    for encoding in sorted(scores, key=lambda encoding: -scores[encoding]):
+    for encoding in _scores(names, order, check):
         found = []
         with suppress(UnicodeDecodeError):
             for name in names:
@@ -176,6 +195,18 @@ def _best(names: Sequence[bytes], check: Callable[[], None], *, dos: bool) -> li
                 found.append(encoding.text(name))
             return found
     raise AssertionError  # the code pages of DOS decode everything
+
+
+def _scores(names: Sequence[bytes], order: Sequence[_Encoding], check: Callable[[], None]) -> dict[_Encoding, float]:
+    """Return the scores of the encodings that names may be in, the highest first; the first of ``order`` is usual."""
+    sample = _sample(names)
+    scores: dict[_Encoding, float] = {}
+    for encoding in order:
+        check()
+        with suppress(UnicodeDecodeError):
+            text = "\n".join(name.decode(encoding.codec) for name in sample)
+            scores[encoding] = _score(text, encoding) + (_USUAL if encoding is order[0] else 0)
+    return dict(sorted(scores.items(), key=lambda scored: -scored[1]))
 
 
 def _sample(names: Sequence[bytes]) -> list[bytes]:

@@ -14,6 +14,7 @@ from retllm.settings import Settings
 
 _CSV_SUFFIXES = frozenset({".csv", ".tsv", ".token"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
+_FEW = 20
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 ACCEPTED_SENTENCE = (
     f"Accepted: pictures ({PICTURE_FORMATS}), PDFs, films, texts (.txt), "
@@ -92,8 +93,16 @@ def sniff(head: bytes, name: str) -> FileKind:
     if (what := other_kinds.name_of(head, textual=not _describes_one(name))) is not None:
         raise MediaRejected(f"The file is {what}. {ACCEPTED_SENTENCE}")
     if b"\0" in head:
-        raise _misnamed(name)
+        _check_zeros(head, name)
     return _by_suffix(name)
+
+
+def _check_zeros(head: bytes, name: str) -> None:
+    """Check that only few bytes of a table are zero, which lose their own rows; no other text may have one."""
+    if suffix_of(name) not in _CSV_SUFFIXES:
+        raise _misnamed(name)
+    if head.count(0) * _FEW > len(head):
+        raise MediaRejected("The file has zeros, as in UTF-16 or UTF-32: save it as UTF-8 and send it again.")
 
 
 def limit_of(kind: FileKind | None, settings: Settings) -> tuple[int, str]:

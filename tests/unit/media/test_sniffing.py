@@ -251,3 +251,12 @@ def test_any_data_has_one_kind_or_is_refused(begin: bytes, rest: bytes, name: st
         assert kind is FileKind.PDF
     else:
         assert kind is None or (kind is BY_NAME.get(suffix) and b"\0" not in data)
+
+
+def test_a_table_may_have_single_zeros() -> None:
+    assert sniff(b"file,caption\na.png,one\0\nb.png,two\n", "a.csv") is FileKind.CSV
+    with pytest.raises(MediaRejected, match="kind of the file is unknown"):
+        sniff(b"one cat\0 and two dogs\n", "a.txt")
+    for codec in ("utf-16-be", "utf-16-le", "utf-32-be"):
+        with pytest.raises(MediaRejected, match="zeros, as in UTF-16 or UTF-32: save it as UTF-8"):
+            sniff("file,caption\n".encode(codec), "a.csv")

@@ -1,127 +1,27 @@
-"""What the columns of a sheet mean: one table of names, and the choice among several that fit."""
+"""What the columns of a sheet mean: the choice among several whose names fit."""
 
 from __future__ import annotations
 
+import json
 import re
+from ast import literal_eval
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from contextlib import suppress
 
 from retllm.errors import TooLarge
 from retllm.media.names import one_line
-from retllm.media.normalization import composed
+from retllm.media.sheets.column_names import CAPTIONS, FILES, NUMBERS, plain, role
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sheets.rows import Reason, Record, Row, problem
 
-# Names of columns without spaces, hyphens and underscores, best first: if several are there, values decide, then order.
-FILES = (
-    "filename",
-    "file",
-    "filepath",
-    "imagefile",
-    "imagefilename",
-    "imagefilepath",
-    "imagepath",
-    "imagename",
-    "image",
-    "imgpath",
-    "imgname",
-    "imgfile",
-    "img",
-    "picturepath",
-    "picturename",
-    "picture",
-    "photopath",
-    "photoname",
-    "photo",
-    "pic",
-    "path",
-    "relativepath",
-    "relpath",
-    "localpath",
-    "fullpath",
-    "name",
-    "key",
-    "imageid",
-    "imgid",
-    "cocoid",
-    "imageurl",
-    "imgurl",
-    "pictureurl",
-    "cocourl",
-    "flickrurl",
-    "url",
-    "src",
-    "imageurls",
-    "urls",
-    "filenames",
-    "imagepaths",
-    # as spreadsheets in German, French, Spanish and Russian have them
-    "dateiname",
-    "datei",
-    "dateipfad",
-    "bilddatei",
-    "bildname",
-    "bild",
-    "pfad",
-    "fichier",
-    "nomdufichier",
-    "archivo",
-    "имяфайла",
-    "файл",
-)
-CAPTIONS = (
-    "caption",
-    "captions",
-    "sentence",
-    "sentences",
-    "raw",
-    "text",
-    "description",
-    "prompt",
-    "comment",
-    "imagecaption",
-    "captiontext",
-    "captionstr",
-    "imagedescription",
-    "alttext",
-    "alt",
-    "txt",
-    "bildunterschrift",
-    "bildbeschreibung",
-    "beschreibung",
-    "beschriftung",
-    "légende",
-    "descripción",
-    "подпись",
-    "описание",
-    "текст",
-    "headline",
-    "title",
-    "titel",
-    "titre",
-    "título",
-    "название",
-)
-# understood, and not needed: captions stay in the order of the rows
-_NUMBERS = frozenset(
-    (
-        "commentnumber",
-        "captionnumber",
-        "captionid",
-        "sentid",
-        "sentids",
-        "commentid",
-    )
-)
 _TEXT_SHEET = frozenset({"text", "name", "title", "id"})
 # a folder that comes in a column of its own, as in Karpathy's files
 _FOLDER = "filepath"
-_NUMBERED = re.compile(r"^(.*[a-z])\d+$")
 _SHOWN = 12
 _SHOWN_CHARS = 40
-# names of columns are the same in every row; a longer one than these is in no table, and not worth to be kept
-_CACHED = 1024
-_LONGEST = 100
+# texts between quotes, and a list of them; NumPy writes no commas
+_TEXT = re.compile(r""""[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*'""", re.DOTALL)
+_TEXTS = re.compile(rf"\[\s*(?:(?:{_TEXT.pattern})[\s,]*)+\]", re.DOTALL)
 # captions inside of captions, as lists and objects
 _MAX_DEPTH = 4
 
@@ -137,16 +37,6 @@ class TooManyColumns(TooLarge):
     """The sheet has too many columns."""
 
 
-def plain(name: str) -> str:
-    """Return the name of a column without the differences that mean nothing."""
-    return _plain(name) if len(name) <= _LONGEST else name
-
-
-@lru_cache(_CACHED)
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", composed(name).lower())
-
-
 def listed(names: Iterable[str]) -> str:
     """Return names of columns for a message, not too many of them."""
     named = [name for name in names if name.strip()]
@@ -157,26 +47,6 @@ def listed(names: Iterable[str]) -> str:
 def _quoted(name: str) -> str:
     """Return the name of a column safe to show."""
     return f'"{one_line(name.strip()[:_SHOWN_CHARS])}"'
-
-
-def role(name: str) -> str | None:
-    """Return the entry of the table that a column belongs to; None if it is in none."""
-    return _role(name) if len(name) <= _LONGEST else None
-
-
-@lru_cache(_CACHED)
-def _role(name: str) -> str | None:
-    short = plain(name)
-    if short in FILES or short in CAPTIONS:
-        return short
-    numbered = _NUMBERED.match(short)
-    return numbered[1] if numbered and numbered[1] in CAPTIONS else None
-
-
-def known(names: Iterable[str]) -> tuple[bool, bool]:
-    """Return whether one of these columns names pictures, and whether another one has captions."""
-    roles = [role(name) for name in names]
-    return any(found in FILES for found in roles), any(found in CAPTIONS for found in roles)
 
 
 class Columns:
@@ -311,7 +181,7 @@ class Columns:
         unread = [
             name
             for name in self._roles
-            if name.strip() and name in self._filled and name not in self._used and plain(name) not in _NUMBERS
+            if name.strip() and name in self._filled and name not in self._used and plain(name) not in NUMBERS
         ]
         if not unread:
             return None
@@ -340,7 +210,8 @@ def _file(value: object) -> str:
 def flat(value: object, depth: int = _MAX_DEPTH) -> list[str]:
     """Return the captions in a field: a text, a list of them, or objects with a column of captions."""
     if isinstance(value, str):
-        return [value.strip()] if value.strip() else []
+        written = _written_list(value.strip())
+        return [value.strip()] if written is None and value.strip() else flat(written, depth)
     if not depth:
         return []
     if isinstance(value, Mapping):
@@ -350,3 +221,21 @@ def flat(value: object, depth: int = _MAX_DEPTH) -> list[str]:
     if isinstance(value, list):
         return [text for inner in value for text in flat(inner, depth - 1)]
     return []
+
+
+def _written_list(text: str) -> list[object] | None:
+    """Return the list of texts or objects that a text is in JSON, Python or NumPy; None if it is another text."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        made = json.loads(text)
+    except (ValueError, RecursionError):
+        return _python_list(text)
+    return made if all(isinstance(each, str | dict | None) for each in made) else None
+
+
+def _python_list(text: str) -> list[object] | None:
+    """Return the texts in what Python or NumPy writes for a list of them; None if it is another text."""
+    with suppress(ValueError, SyntaxError):
+        return [literal_eval(found) for found in _TEXT.findall(text)] if _TEXTS.fullmatch(text) else None
+    return None

@@ -1,4 +1,4 @@
-"""Read the text of a file in UTF-8, UTF-16 or, where a spreadsheet wrote it, Windows-1252."""
+"""Read the text of a file in UTF-8, UTF-16 or, where a spreadsheet wrote it, an older code page."""
 
 from __future__ import annotations
 
@@ -8,40 +8,72 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import BinaryIO
 
 from retllm.errors import MediaRejected
 from retllm.media import streams
+from retllm.media.name_encodings import code_pages
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 # three letters with accents in a row, or four with signs, occur in no Western language: the code page is another one
 _NOT_WESTERN = re.compile(rb"[\xc0-\xff]{3}|[\x80-\xff]{4}|[\x00\x81\x8d\x8f\x90\x9d]")
 _OVERLAP = 3
+# lines by which a code page is told
+_SAMPLE = 1_000
+_ESCAPE = "surrogateescape"
+_ESCAPED = re.compile("[\udc80-\udcff]+")
+
+BROKEN = re.compile("[\0\udc80-\udcff]")
+"""What the text of a table has where its bytes are no text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """The encoding of a file, with a remark if it is not the expected one, and whether it was guessed."""
+    """The encoding of a file, with a remark if it is not the expected one, and whether it was guessed.
+
+    ``errors`` says what becomes of bytes that are not in it, as for Python's codecs.
+    """
 
     codec: str
     remark: str | None = None
     guessed: bool = False
+    errors: str = "strict"
 
 
-def encoding_of(stream: BinaryIO, limit: int, *, western: bool) -> Encoding:
-    """Return the encoding of a whole seekable stream; with ``western``, Windows-1252 is one of them.
+def encoding_of(stream: BinaryIO, limit: int, *, western: bool, table: bool = False) -> Encoding:
+    """Return the encoding of a whole seekable stream.
+
+    Args:
+        western: Windows-1252 is one of the encodings.
+        table: so are the code pages of other spreadsheets, and single bytes that are not UTF-8 become what ``BROKEN``
+            finds, so that they lose their own rows only.
 
     Raises:
         MediaRejected: the stream is in another encoding.
         TooLarge: it has more than ``limit`` bytes.
     """
-    if streams.head(stream, 2).startswith(_UTF16):
-        _check_utf16(stream, limit)
-        return Encoding("utf-16", "The file is in UTF-16.")
+    head = streams.head(stream, 4)
+    if head.startswith((*_UTF16, *_UTF32)):
+        name = "UTF-32" if head in _UTF32 else "UTF-16"
+        if not _decodes(stream, name, limit):
+            raise MediaRejected(f"The file is damaged {name}: save it as UTF-8 and send it again.")
+        return Encoding(name.lower(), f"The file is in {name}.")
     try:
         streams.check_utf8(stream, limit)
     except MediaRejected:
-        if not western or not _is_western(stream, limit):
+        if table and _is_mostly_utf8(stream, limit):
+            return Encoding("utf-8", errors=_ESCAPE)
+        fits = western and _is_western(stream, limit)
+        if table and (codec := _code_page(stream, limit, western=fits)):
+            return Encoding(
+                codec,
+                f"The file is not UTF-8. It was read in the code page {codec}, in which it looks most like words: if "
+                "letters are wrong, save it as UTF-8 and upload it again.",
+                guessed=True,
+            )
+        if not fits:
             raise
         return Encoding(
             "cp1252",
@@ -52,15 +84,44 @@ def encoding_of(stream: BinaryIO, limit: int, *, western: bool) -> Encoding:
     return Encoding("utf-8")
 
 
-def _check_utf16(stream: BinaryIO, limit: int) -> None:
+def _code_page(stream: BinaryIO, limit: int, *, western: bool) -> str | None:
+    """Return the code page of a table that all of it is in, None if it looks like words in none."""
     stream.seek(0)
-    decoder = codecs.getincrementaldecoder("utf-16")()
+    sample: list[bytes] = []
+    for chunk in streams.chunks(stream, limit):
+        lines = chunk.splitlines()
+        # the first and the last line of a part of the file may be cut
+        whole = lines if len(chunk) < streams.CHUNK else lines[1:-1]
+        sample += [line for line in whole if not line.isascii()]
+        if len(sample) > _SAMPLE:
+            break
+    pages = code_pages(sample[:_SAMPLE], western=western) if sample else []
+    return next((codec for codec in pages if _decodes(stream, codec, limit)), None)
+
+
+def _decodes(stream: BinaryIO, codec: str, limit: int) -> bool:
+    stream.seek(0)
+    decoder = codecs.getincrementaldecoder(codec)()
     try:
         for chunk in streams.chunks(stream, limit):
             decoder.decode(chunk)
         decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise MediaRejected("The file is damaged UTF-16: save it as UTF-8 and send it again.") from error
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_mostly_utf8(stream: BinaryIO, limit: int) -> bool:
+    """Return whether at least as many characters beyond ASCII are UTF-8 as there are bytes that are not."""
+    stream.seek(0)
+    decoder = codecs.getincrementaldecoder("utf-8")(_ESCAPE)
+    good = bad = 0
+    for chunk in chain(streams.chunks(stream, limit), [b""]):
+        text = decoder.decode(chunk, final=not chunk)
+        broken = sum(map(len, _ESCAPED.findall(text)))
+        bad += broken
+        good += len(text) - len(text.encode("ascii", "ignore")) - broken
+    return good >= bad
 
 
 def _is_western(stream: BinaryIO, limit: int) -> bool:
@@ -78,7 +139,7 @@ def as_text(stream: BinaryIO, encoding: Encoding) -> Iterator[io.TextIOWrapper]:
     """Open a seekable stream as text from its start, with its line ends as they are; the stream stays open."""
     stream.seek(0)
     # newline="": keep line breaks inside quoted fields
-    text = io.TextIOWrapper(_Seekable(stream), encoding=encoding.codec, newline="")
+    text = io.TextIOWrapper(_Seekable(stream), encoding=encoding.codec, errors=encoding.errors, newline="")
     try:
         yield text
     finally:

@@ -9,7 +9,8 @@ from itertools import chain
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media.sheets import columns
-from retllm.media.sheets.columns import CAPTIONS, FILES, flat, role
+from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
+from retllm.media.sheets.columns import flat
 from retllm.media.sheets.documents import Part, parts
 from retllm.media.sheets.lines import bounded, max_length
 from retllm.media.sheets.references import names_a_picture
@@ -110,6 +111,8 @@ class _Whole:
         self._kept = 0
         # COCO: the names of pictures and their captions, by id, a number or a text
         self._names: dict[str, str] = {}
+        self._twice: set[str] = set()
+        self._empty: list[str] = []
         self._captions: dict[str, list[str]] = {}
         self._rows: list[Record] = []
         self._lists: dict[str, list[object]] = {}
@@ -128,7 +131,7 @@ class _Whole:
         value = part.value
         if not part.listed:
             self._members[key] = value
-        elif not isinstance(value, dict):
+        elif not isinstance(value, dict) or names_a_picture(key):
             self._lists.setdefault(key, []).append(value)
         elif not self._of_coco(key, value):
             self._rows.append(Record(len(self._rows) + 1, {name: _kept(name, value[name]) for name in value}))
@@ -138,7 +141,9 @@ class _Whole:
         if key == "images" and _is_id(value.get("id")) and not any(role(name) in CAPTIONS for name in value):
             file = value.get("file_name") or value.get("filename") or value.get("coco_url") or value.get("url")
             if isinstance(file, str):
-                self._names[str(value["id"])] = file
+                key = str(value["id"])
+                if self._names.setdefault(key, file) != file:
+                    self._twice.add(key)
                 return True
         if key == "annotations" and _is_id(value.get("image_id")):
             texts = flat(value.get("caption"))
@@ -146,6 +151,8 @@ class _Whole:
                 return False
             if texts:
                 self._captions.setdefault(str(value["image_id"]), []).extend(texts)
+            elif "caption" in value:
+                self._empty.append(str(value["image_id"]))
             return True
         return False
 
@@ -171,14 +178,23 @@ class _Whole:
 
     def _coco(self) -> Iterator[Record]:
         for number, (key, captions) in enumerate(self._captions.items(), start=1):
-            if key in self._names or not self._names:
+            if key in self._twice:
+                message = (
+                    f"Row {number} has captions for image_id {key}, which is the id of several images: correct it."
+                )
+                yield Record(number, problem=problem(Reason.AMBIGUOUS, message))
+            elif key in self._names or not self._names:
                 yield Record(number, {"file_name": self._names.get(key, key), "captions": captions})
             else:
                 message = f"Row {number} has captions for image_id {key}, which is not among the images of the file."
                 yield Record(number, problem=problem(Reason.NO_PICTURE, message))
 
+        for number, key in enumerate(self._empty, start=len(self._captions) + 1):
+            message = f"Row {number}: a caption for image_id {key} is empty."
+            yield Record(number, problem=problem(Reason.TEXT, message))
+
     def _by_name(self) -> list[Record]:
-        files, captions = columns.known(self._keys)
+        files, captions = known(self._keys)
         if captions and len(self._keys) == len(self._members) and not files_are_keys(self._members):
             if table := _by_column(self._members):
                 return table
@@ -210,7 +226,7 @@ def _by_column(members: Mapping[str, object]) -> list[Record]:
         for name, column in members.items()
         if isinstance(column, dict | list) and role(name)
     }
-    if not all(columns.known(values)):
+    if not all(known(values)):
         return []
     # a short column has no value in the further rows: what is kept grows with the values, not with rows times columns
     rows: list[dict[str, object]] = [{} for _ in range(max(map(len, values.values())))]

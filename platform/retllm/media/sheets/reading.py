@@ -54,7 +54,7 @@ def read_rows(stream: BinaryIO, kind: FileKind, settings: Settings) -> Iterator[
 def is_sheet(stream: BinaryIO, settings: Settings) -> bool:
     """Return whether a seekable plain text is a table of pictures and captions, such as Flickr8k's."""
     try:
-        text = partial(as_text, stream, encoding_of(stream, settings.max_file_bytes, western=True))
+        text = partial(as_text, stream, encoding_of(stream, settings.max_file_bytes, western=True, table=True))
         table = tabular.find_table(text, settings)
         return table is not None and tabular.begins_with_pictures(text, table, settings)
     except (MediaRejected, TooLarge):
@@ -75,7 +75,8 @@ def _records(
     stream: BinaryIO, kind: FileKind, settings: Settings
 ) -> Iterator[tuple[Iterator[Record], tuple[str, ...], str | None]]:
     """Open the records of a sheet; yield them, the columns of a table, and a remark."""
-    encoding = encoding_of(stream, settings.max_file_bytes, western=kind is not FileKind.JSONL)
+    is_table = kind is not FileKind.JSONL
+    encoding = encoding_of(stream, settings.max_file_bytes, western=is_table, table=is_table)
     opened: _Opener = partial(as_text, stream, encoding)
     if kind is FileKind.JSONL:
         with opened() as text:

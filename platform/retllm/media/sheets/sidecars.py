@@ -12,7 +12,8 @@ from retllm.errors import MediaRejected
 from retllm.media import streams
 from retllm.media.names import base_name, suffix_of
 from retllm.media.sheets import xmp
-from retllm.media.sheets.columns import CAPTIONS, flat, role
+from retllm.media.sheets.column_names import CAPTIONS, role
+from retllm.media.sheets.columns import flat
 from retllm.media.sheets.encodings import as_text, encoding_of
 from retllm.media.sheets.matching import LONG_NAME, path_stem
 from retllm.media.sheets.references import names_a_picture

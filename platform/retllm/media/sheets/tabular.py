@@ -13,6 +13,8 @@ from itertools import islice
 
 from retllm.errors import MediaRejected
 from retllm.media.sheets import columns
+from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
+from retllm.media.sheets.encodings import BROKEN
 from retllm.media.sheets.lines import bounded, max_length
 from retllm.media.sheets.references import SUFFIX_PATTERN, is_url, names_a_picture
 from retllm.media.sheets.rows import Reason, Record, problem
@@ -21,8 +23,16 @@ from retllm.settings import Settings
 _DELIMITERS = ",;\t|"
 # these files are seldom quoted, and a quote in them is often just a character
 _MAYBE_UNQUOTED = "\t|"
+# in Markdown: the line below the header, and a bar between fields
+_RULE = re.compile(r"\s*:?-*:?\s*")
+_BAR = re.compile(r"(?<!\\)\|")
+# a name, perhaps with a colon, and words
+_SPACE = " "
+_SPACED = re.compile(rf"\s*(\S[^\n]*?{SUFFIX_PATTERN}(?:#\d+)?):?\s+(\S.*)", re.IGNORECASE)
 # lines before the header: empty ones, and Excel's sep=;
 _MAX_BEFORE = 100
+# lines from a title or a comment to the header
+_MAX_TITLES = 10
 _SEPARATOR = re.compile(r'^"?sep=(.)"?[,;\t|"]*$', re.IGNORECASE)
 # lines after an open quote are read again; beyond so many times the length of a row the rest of the sheet is given up
 _MAX_AGAIN = 50
@@ -49,19 +59,26 @@ def find_table(opened: Opener, settings: Settings) -> Table | None:
         TooLarge: a line is longer than a row may be.
     """
     with opened() as text:
-        number, separator, line = _first_line(bounded(text, settings))
-    if line is None:
-        raise MediaRejected("The sheet is empty: its first line has to name the columns, such as file and caption.")
-    delimiters = separator or _DELIMITERS
-    names = _header(line, delimiters)
-    delimiter, header, first_row = (*names, number + 1) if names else ("", (), 0)
-    if not header:
-        headless = _headless(line, delimiters)
-        if headless is None:
-            return None
-        (delimiter, header), first_row = headless, number
+        lines = bounded(text, settings)
+        number, separator, line = _first_line(lines)
+        if line is None:
+            raise MediaRejected("The sheet is empty: its first line has to name the columns, such as file and caption.")
+        found = _begin(number, line, lines, separator or _DELIMITERS)
+    if found is None:
+        spaced = _is_spaced(opened, settings)
+        return Table(_SPACE, ("file", "caption"), number, quoted=False) if spaced else None
+    delimiter, header, first_row = found
     quoted = delimiter not in _MAYBE_UNQUOTED or _consistently_quoted(opened, delimiter, first_row, settings)
     return Table(delimiter, header, first_row, quoted)
+
+
+def _is_spaced(opened: Opener, settings: Settings) -> bool:
+    """Return whether most lines begin with the name of a picture and go on with words; a single one may be a text."""
+    with opened() as text:
+        lines = [line for line in islice(bounded(text, settings), _MAX_BEFORE) if line.strip()]
+    named = [found[2].split() for line in lines if (found := _SPACED.match(line))]
+    with_words = sum(any(not names_a_picture(word) and word[0].isalpha() for word in words) for words in named)
+    return with_words > 1 and with_words * 2 > len(lines)
 
 
 def refusal(opened: Opener, settings: Settings) -> MediaRejected:
@@ -81,9 +98,7 @@ def begins_with_pictures(opened: Opener, table: Table, settings: Settings) -> bo
         record = next(records(text, table, settings), None)
     if record is None or record.problem is not None:
         return False
-    return any(
-        names_a_picture(str(value)) for name, value in record.fields.items() if columns.role(name) in columns.FILES
-    )
+    return any(names_a_picture(str(value)) for name, value in record.fields.items() if role(name) in FILES)
 
 
 def records(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[Record]:
@@ -98,7 +113,10 @@ def records(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[R
     for number, fields in splitter:
         if isinstance(fields, str):
             yield Record(number, problem=problem(Reason.UNREADABLE, f"Row {number} {fields}"))
-        elif any(field.strip() for field in fields):
+        elif any(map(BROKEN.search, fields)):
+            message = f"Row {number} has bytes that are not UTF-8 or no text: correct it, and save the sheet as UTF-8."
+            yield Record(number, problem=problem(Reason.UNREADABLE, message))
+        elif any(field.strip() for field in fields) and not (_is_markdown(table) and all(map(_RULE.fullmatch, fields))):
             yield _record(number, fields, table)
 
 
@@ -108,7 +126,12 @@ def _lines(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[st
 
 def _record(number: int, fields: list[str], table: Table) -> Record:
     width = len(table.names)
-    if len(fields) > width and not table.quoted and columns.role(table.names[-1]) in columns.CAPTIONS:
+    if len(fields) == 1 < width and (other := _other_delimiter(fields[0], table)):
+        message = (
+            f"Row {number} has {other!r} between its fields, but the header has {table.delimiter!r}: use the same one."
+        )
+        return Record(number, problem=problem(Reason.UNREADABLE, message))
+    if len(fields) > width and not table.quoted and role(table.names[-1]) in CAPTIONS:
         # without quotes, what follows the last delimiter of a row is all of its caption
         fields = [*fields[: width - 1], table.delimiter.join(fields[width - 1 :])]
     if any(field.strip() for field in fields[width:]):
@@ -122,6 +145,12 @@ def _record(number: int, fields: list[str], table: Table) -> Record:
             problem=problem(Reason.FIELDS, f"Row {number} has {len(fields)} fields, but the header has {width}: {how}"),
         )
     return Record(number, dict(zip(table.names, fields, strict=False)))
+
+
+def _other_delimiter(row: str, table: Table) -> str | None:
+    """Return the delimiter after the name of a picture in a row that has none of its table."""
+    ends = (other for other in _DELIMITERS if other != table.delimiter and other in row)
+    return next((other for other in ends if names_a_picture(row.partition(other)[0])), None)
 
 
 def _first_line(lines: Iterator[str]) -> tuple[int, str | None, str | None]:
@@ -143,10 +172,28 @@ def _header(line: str, delimiters: str) -> tuple[str, tuple[str, ...]] | None:
     best: tuple[int, int, str, tuple[str, ...]] | None = None
     for delimiter in delimiters:
         names = _named(_split(line, delimiter))
-        files, captions = columns.known(names)
+        files, captions = known(names)
         if captions and (best is None or (files, len(names)) > best[:2]):
             best = (files, len(names), delimiter, names)
     return best[2:] if best else None
+
+
+def _begin(number: int, line: str, further: Iterator[str], delimiters: str) -> tuple[str, tuple[str, ...], int] | None:
+    """Return delimiter, columns and number of the first row of a table, whose header may follow a title or a comment.
+
+    Args:
+        number: that of ``line``, the first one. further: those below it.
+    """
+    top = _header(line, delimiters)
+    if top and known(top[1])[0]:
+        return *top, number + 1
+    if not top and (headless := _headless(line, delimiters)):
+        return *headless, number
+    for place, below in enumerate(islice(further, _MAX_TITLES), start=number + 1):
+        found = _header(below, delimiters)
+        if found and known(found[1])[0]:
+            return *found, place + 1
+    return (*top, number + 1) if top else None
 
 
 def _named(fields: list[str]) -> tuple[str, ...]:
@@ -185,9 +232,25 @@ def _split(line: str, delimiter: str) -> list[str]:
         return line.rstrip("\r\n").split(delimiter)
 
 
-def _unquoted(lines: Iterator[str], table: Table) -> Iterator[tuple[int, list[str]]]:
+def _unquoted(lines: Iterator[str], table: Table) -> Iterator[tuple[int, list[str] | str]]:
     for number, line in enumerate(lines, start=table.first_row):
-        yield number, line.rstrip("\r\n").split(table.delimiter)
+        if table.delimiter != _SPACE or not line.strip():
+            yield number, _fields(line.rstrip("\r\n"), table)
+        elif found := _SPACED.match(line):
+            yield number, [found[1], found[2]]
+        else:
+            yield number, "does not begin with the name of a picture."
+
+
+def _fields(line: str, table: Table) -> list[str]:
+    if not _is_markdown(table):
+        return line.split(table.delimiter)
+    return [field.replace("\\|", "|") for field in _BAR.split(line)]
+
+
+def _is_markdown(table: Table) -> bool:
+    """Return whether the rows of a table begin with a vertical bar, as in Markdown."""
+    return table.delimiter == "|" and table.names[0] == ""
 
 
 class _Quoted:

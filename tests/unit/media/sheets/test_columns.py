@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from retllm.errors import TooLarge
-from retllm.media.sheets import columns
+from retllm.media.sheets import column_names, columns
 from retllm.media.sheets.columns import MAX_COLUMNS, Columns
 from retllm.media.sheets.reading import read_rows
 from retllm.media.sheets.rows import Record, Row
@@ -48,7 +48,7 @@ def test_a_sheet_with_too_many_columns_is_refused_as_a_whole(form: str) -> None:
 
 def test_the_role_of_a_column_is_looked_up_once_for_a_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_up: list[str] = []
-    role = columns.role
+    role = column_names.role
     monkeypatch.setattr(columns, "role", lambda name: looked_up.append(name) or role(name))
     records = [Record(n, fields) for n, fields in enumerate(new_keys(MAX_COLUMNS - 2), start=1)]
     chosen = Columns(["file", "caption"], records[:100])

@@ -14,7 +14,7 @@ from retllm.errors import MediaRejected, TooLarge
 from retllm.media.sheets import documents
 from retllm.media.sheets.documents import MAX_DEPTH, MAX_NODES
 from retllm.media.sheets.reading import read_rows
-from retllm.media.sheets.rows import Row
+from retllm.media.sheets.rows import Reason, Row
 from retllm.settings import Settings
 
 COCO = {
@@ -79,6 +79,33 @@ def test_captions_of_an_image_that_is_missing_in_a_coco_file_are_refused() -> No
     assert lost.problem is not None
     assert "image_id 5" in lost.problem.error.message
     assert found == Row(2, "000000000009.jpg", ("one",))
+
+
+def test_an_empty_caption_of_a_coco_file_is_refused() -> None:
+    made = {**COCO, "annotations": [{"image_id": 9, "caption": text} for text in ("one", None, "")]}
+    found, *empty = rows(json.dumps(made), JSON)
+    assert found == Row(1, "000000000009.jpg", ("one",))
+    assert [row.problem and row.problem.error.message for row in empty] == [
+        f"Row {number}: a caption for image_id 9 is empty." for number in (2, 3)
+    ]
+
+
+def test_an_object_of_names_and_lists_of_objects_is_read() -> None:
+    made = {"a.png": [{"caption": "one"}, {"caption": "two"}], "b.png": [{"id": 3, "text": "three"}]}
+    assert pairs(json.dumps(made), JSON) == [("a.png", ("one", "two")), ("b.png", ("three",))]
+
+
+def test_captions_of_an_id_that_two_images_of_a_coco_file_have_are_refused() -> None:
+    images = [(1, "a.jpg"), (1, "b.jpg"), (2, "c.jpg"), (2, "c.jpg")]
+    made = {
+        "images": [{"id": key, "file_name": name} for key, name in images],
+        "annotations": [{"image_id": 1, "caption": "of a"}, {"image_id": 2, "caption": "of c"}],
+    }
+    (ambiguous, found) = rows(json.dumps(made), JSON)
+    assert ambiguous.problem is not None
+    assert ambiguous.problem.reason is Reason.AMBIGUOUS
+    assert "image_id 1" in ambiguous.problem.error.message
+    assert found == Row(2, "c.jpg", ("of c",))
 
 
 @pytest.mark.parametrize(

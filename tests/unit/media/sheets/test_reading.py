@@ -92,6 +92,53 @@ def test_columns_can_have_the_names_that_people_use_in_any_order(header: str) ->
     assert rows(f"{header}\n{line}\n") == [Row(2, "a.png", ("words",))]
 
 
+def test_tables_and_json_of_exiftool_are_read() -> None:
+    table = "SourceFile,FileName,Description,Caption-Abstract\n./x/a.png,a.png,one,\n./x/b.png,b.png,,two\n"
+    assert pairs(table) == [("./x/a.png", ("one",)), ("./x/b.png", ("two",))]
+    assert pairs('[{"SourceFile": "x/a.png", "Caption-Abstract": "one"}]', JSON) == [("x/a.png", ("one",))]
+    for tag in ("XMP:Description", "IPTC:Caption-Abstract", "XMP-dc:Description", "EXIF:ImageDescription"):
+        assert pairs(f"SourceFile,System:FileSize,{tag}\na.png,3,one\n") == [("a.png", ("one",))]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Nome file;Didascalia",
+        "Arquivo;Legenda",
+        "Bestandsnaam;Bijschrift",
+        "Nazwa pliku;Opis",
+        "ファイル名;説明",
+        "文件名;描述",
+        "Nom de fichier;Légende",
+        "Nombre de archivo;Descripción",
+        "Имя;Подпись",
+        "Nom;Description",
+        "Picture;Subtitle",
+        "Photo;Legend",
+    ],
+)
+def test_columns_can_have_names_in_many_languages(header: str) -> None:
+    assert pairs(f"{header}\na.png;words\n") == [("a.png", ("words",))]
+
+
+def test_captions_in_several_languages_are_captions_of_one_picture() -> None:
+    for first, second in [("caption_en", "caption_de"), ("Image Caption (EN)", "Image Caption (pt-BR)")]:
+        assert pairs(f"image,{first},{second}\na.png,one,eins\n") == [("a.png", ("one", "eins"))]
+    with pytest.raises(MediaRejected, match="none of them is understood"):
+        rows("image,caption_id,comment_no\na.png,1,2\n")
+
+
+def test_a_description_goes_before_a_title() -> None:
+    for better in ("Bildtext", "Subtitle", "Legend"):
+        assert pairs(f"Datei;Titel;Title;{better}\na.png;T;T;words\n") == [("a.png", ("words",))]
+
+
+def test_a_row_that_looks_like_a_header_is_no_header_below_one() -> None:
+    assert pairs("a.png,one\nfile,caption\n") == [("a.png", ("one",)), ("file", ("caption",))]
+    assert pairs("text\nfile and caption\n") == [("", ("file and caption",))]
+    assert pairs("text\none\n") == [("", ("one",))]
+
+
 def test_of_several_columns_the_one_whose_values_name_pictures_is_used() -> None:
     assert pairs("name,image,caption\na cat,x/a.png,words\na dog,x/b.png,more\n") == [
         ("x/a.png", ("words",)),
@@ -119,6 +166,26 @@ def test_columns_with_numbers_are_captions_of_one_picture() -> None:
         made, remarks = read(f"image,{header}\na.png,one,,three\n")
         assert made == [Row(2, "a.png", ("one", "three"))]
         assert remarks == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "captions"),
+    [
+        # Flickr30k on Hugging Face; lists written by pandas and NumPy
+        ('["Two young guys, here.", "Two men."]', ("Two young guys, here.", "Two men.")),
+        ("['two', \"it's zwei\"]", ("two", "it's zwei")),
+        ("['two' 'zwei'\n 'a \\'b\\' [c]']", ("two", "zwei", "a 'b' [c]")),
+        ('[{"raw": "one", "tokens": ["one"]}, {"raw": "two"}]', ("one", "two")),
+        ('["\\ud83d\\ude00", null]', ("\U0001f600",)),
+        ("[1, 2]", ("[1, 2]",)),
+        ("[a sign] says 'no' ['x']", ("[a sign] says 'no' ['x']",)),
+        ("['x\\N{']", ("['x\\N{']",)),
+    ],
+)
+def test_a_list_in_a_cell_is_several_captions(cell: str, captions: tuple[str, ...]) -> None:
+    made = io.StringIO(newline="")
+    csv.writer(made).writerows([("raw", "filename"), (cell, "a.png")])
+    assert pairs(made.getvalue()) == [("a.png", captions)]
 
 
 def test_a_column_without_values_needs_no_remark() -> None:
@@ -167,6 +234,16 @@ def test_a_table_without_captions_is_refused_with_its_columns_and_those_it_needs
         ("sep=\t\r\nfile\tcaption\na.png\tx\n", [("a.png", ("x",))]),
         ('"sep=\t"\nfile\tcaption\na.png\tx\n', [("a.png", ("x",))]),
         ("\n\n;;\nfile;caption\na.png;x\n", [("a.png", ("x",))]),
+        # Markdown
+        (
+            "| file | caption |\n|:--|--:|\n| a.png | one \\| two |\n|b.png|-|\n",
+            [("a.png", ("one | two",)), ("b.png", ("-",))],
+        ),
+        # what programs and people write above the header
+        ("Table 1,,\nfile,caption,x\na.png,one,1\n", [("a.png", ("one",))]),
+        ("My captions,,\n,,\nfile,caption,\na.png,one,\n", [("a.png", ("one",))]),
+        ("Captions\n\nfile,caption\na.png,one\n", [("a.png", ("one",))]),
+        ("# exported 2024, by me\n# again\nfile;caption\na.png;x, y\n", [("a.png", ("x, y",))]),
         ("image,caption\na.jpg,one\na.jpg,two\n", [("a.jpg", ("one",)), ("a.jpg", ("two",))]),
         ('a.jpg#0\tA dog .\na.jpg#1\tA "dog\n', [("a.jpg#0", ("A dog .",)), ("a.jpg#1", ('A "dog',))]),
         ('image_name| comment_number| comment\na.jpg| 0| Two "men" run\n', [("a.jpg", ('Two "men" run',))]),
@@ -239,18 +316,83 @@ def test_a_bad_json_line_is_reported_and_the_next_line_is_read(line: str, messag
     assert made[2].captions == ("last",)
 
 
+@pytest.mark.parametrize(
+    ("codec", "text"),
+    [
+        ("cp1251", "Кошка на окне"),
+        ("koi8-r", "Кошка на окне"),
+        ("cp932", "窓辺の猫"),
+        ("gbk", "窗台上的猫"),
+        ("cp949", "창가의 고양이"),
+        ("big5", "窗台上的貓"),
+        ("cp1250", "Żółć gęślą jaźń"),
+        ("cp1250", "Dziewczyna czyta książkę na ławce"),
+        ("cp1253", "Η γάτα στο παράθυρο"),
+        ("cp1255", "חתול על החלון"),
+        ("cp1256", "قطة على النافذة"),
+        ("cp874", "แมวบนหน้าต่าง"),
+        ("mac_roman", "Größe über Café"),
+    ],
+)
+def test_the_code_pages_of_spreadsheets_elsewhere_are_told_by_their_words(codec: str, text: str) -> None:
+    made, remarks = read(f"file;caption\r\na.png;{text}\r\nb.png;plain\r\n".encode(codec))
+    assert made == [Row(2, "a.png", (text,)), Row(3, "b.png", ("plain",))]
+    assert f"in the code page {codec}," in remarks[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["¿qué? ¡sí! «niño» ñandú", "it’s “quoted” – dash…", "Foo™ Bar® §5 ½ £5", "5 m³ und 3 m² à 5 £", "Ærø, blåbær"],
+)
+def test_western_texts_stay_in_the_code_page_of_western_windows(text: str) -> None:
+    made, remarks = read(f"file;caption\r\na.png;{text}\r\n".encode("cp1252"))
+    assert made == [Row(2, "a.png", (text,))]
+    assert "Windows-1252" in remarks[0]
+
+
+def test_a_code_page_is_that_of_the_whole_file() -> None:
+    table = "file;caption\n" + "a.png;窓辺の猫\n" * 1000
+    with pytest.raises(MediaRejected, match="UTF-8"):
+        rows(table.encode("cp932") + b"b.png;\x82 \n")
+
+
 @pytest.mark.parametrize("kind", [CSV, JSON])
 def test_a_file_in_another_code_page_is_refused_before_the_first_row(kind: FileKind) -> None:
-    words = "приветы".encode("cp1251")
+    words = "приветы".encode("cp1251") if kind is JSON else "Größe über Café".encode("cp850")
     data = b"file,caption\na.png,fine\nb.png," + words if kind is CSV else b'{"caption": "fine"}\n"' + words + b'"\n'
     with pytest.raises(MediaRejected, match="UTF-8"):
         rows(data, kind)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [b"b.png,caf\xe9\n", b"b.png,one\0\n", b"b.png,\xe7\x8c", b"b\xe9.png,one\n", b'b.png,"caf\xe9\nnoir"\n'],
+)
+def test_bytes_that_are_no_text_lose_their_row_only(bad: bytes) -> None:
+    good, broken = rows("file,caption\na.png,Größe 猫\n".encode() + bad)
+    assert good == Row(2, "a.png", ("Größe 猫",))
+    assert broken.problem is not None
+    assert "Row 3 has bytes that are not UTF-8" in broken.problem.error.message
+
+
+def test_a_row_between_other_delimiters_than_the_header_is_refused_for_that() -> None:
+    first, second, third = rows("file,caption\na.png;one\nb.png|two\nc.png,x;y\n")
+    for row, other in ((first, ";"), (second, "|")):
+        assert row.problem is not None
+        assert f"has {other!r} between its fields, but the header has ','" in row.problem.error.message
+    assert third == Row(4, "c.png", ("x;y",))
+
+
 def test_the_encodings_of_spreadsheets_are_read_with_a_remark() -> None:
     table = "file;caption\nGröße.png;Crème brûlée – „süß“ für 5 €\n"
     expected = [Row(2, "Größe.png", ("Crème brûlée – „süß“ für 5 €",))]
-    for codec, name in [("utf-8", None), ("utf-8-sig", None), ("utf-16", "UTF-16"), ("cp1252", "Windows-1252")]:
+    for codec, name in [
+        ("utf-8", None),
+        ("utf-8-sig", None),
+        ("utf-16", "UTF-16"),
+        ("utf-32", "UTF-32"),
+        ("cp1252", "Windows-1252"),
+    ]:
         made, remarks = read(table.encode(codec))
         assert made == expected
         assert name in remarks[0] if name else remarks == []
@@ -307,6 +449,30 @@ def test_a_plain_text_is_a_sheet_only_if_it_names_pictures(data: str, expected: 
     stream = io.BytesIO(data.encode("latin-1"))
     assert is_sheet(stream, SETTINGS) is expected
     assert stream.tell() == 0
+
+
+@pytest.mark.parametrize("between", [" ", ": ", "  "])
+def test_a_text_whose_lines_begin_with_names_is_a_sheet(between: str) -> None:
+    data = f"IMG 1.png#0{between}A dog , red .\nb.jpg{between}Two: cats\n\nmore words\n"
+    assert is_sheet(io.BytesIO(data.encode()), SETTINGS)
+    first, second, third = rows(data)
+    assert (first, second) == (Row(1, "IMG 1.png#0", ("A dog , red .",)), Row(2, "b.jpg", ("Two: cats",)))
+    assert third.problem is not None
+    assert third.problem.error.message == "Row 4 does not begin with the name of a picture."
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "a.png shows a dog\n",
+        "a.png shows a dog\nIt is red.\n",
+        "a.png 1\nb.png 2\n",
+        "a.png b.png\nc.png d.png\n",
+        "a.png 0.1 0.2 0.3\nb.png 0.1 0.2 0.3\n",
+    ],
+)
+def test_a_text_that_mentions_pictures_is_no_sheet(data: str) -> None:
+    assert not is_sheet(io.BytesIO(data.encode()), SETTINGS)
 
 
 def test_the_stream_stays_open_and_can_be_read_again() -> None:

@@ -209,6 +209,18 @@ def test_lists_of_names_and_boxes_are_no_texts_unless_asked_for(ingest: Ingest, 
     assert [outcome.status for outcome in add_all(ingest, files, texts=True)] == ["added", "added"]
 
 
+@pytest.mark.parametrize("between", ["\t", " "])
+def test_a_list_of_captions_under_names_without_suffix_is_no_text(between: str, ingest: Ingest, items: Items) -> None:
+    pictures = {"1_0b.png": picture(1), "2_0c.png": picture(2)}
+    listed = f"1_0b{between}A dog\n1_0b{between}A red dog\n2_0c{between}A cat\n"
+    outcomes = add_all(
+        ingest, {**pictures, "descriptions.txt": listed.encode(), "note.txt": b"1_0b is red\nand large\n"}
+    )
+    assert [outcome.status for outcome in outcomes] == ["added", "added", "rejected", "added"]
+    assert "begin with names of pictures" in reason(outcomes[2])
+    assert len(items()) == 3
+
+
 def test_two_sidecars_that_say_the_same_need_no_remark(ingest: Ingest, items: Items) -> None:
     outcomes = add_all(ingest, {"a.png": picture(), "a.txt": b"a red car\n", "a.json": as_json(IMG2DATASET)})
     assert [(outcome.status, outcome.remark) for outcome in outcomes[1:]] == [("updated", None), ("duplicate", None)]
