@@ -256,7 +256,7 @@ class Captioner:
                 with document.opened() as stream:
                     text, remark = read_text(stream, self._ingest.settings)
                 if not self._texts:
-                    self._check_is_text(text)
+                    self._check_is_text(text, document.located)
             except (MediaRejected, TooLarge) as error:
                 refused.append(_refused(document, error))
             else:
@@ -273,7 +273,7 @@ class Captioner:
 
         return write
 
-    def _check_is_text(self, text: str) -> None:
+    def _check_is_text(self, text: str, located: Located) -> None:
         """Check that a text is one.
 
         Raises:
@@ -282,7 +282,7 @@ class Captioner:
         if (reason := without_words(text)) is not None:
             raise MediaRejected(reason)
         words = [line.split()[0].rstrip(":") for line in text.splitlines()[:_LINES] if line.strip()]
-        named = [word for word in words if (found := reference(word)) and self._seen.named(found)]
+        named = [word for word in words if (found := reference(word)) and self._seen.named(found, located)]
         if len(set(named)) > 1 and len(named) * 2 > len(words):
             raise MediaRejected(
                 "The lines of the file begin with names of pictures: write these with their suffixes, like "
