@@ -151,6 +151,45 @@ def test_of_a_jpeg_that_is_cut_short_no_pixel_is_made_up(options: dict[str, Any]
     assert taken >= 2
 
 
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("end", [b"\xff\xd9", bytes(9_000), bytes(9_000) + b"\xff\xd9"], ids=["end", "zeros", "both"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}], ids=str)
+def test_a_jpeg_of_which_half_is_lost_is_refused_whatever_follows(end: bytes, options: dict[str, Any]) -> None:
+    data = encoded(PICTURE, "JPEG", quality=90, **options)
+    with pytest.raises(Refused) as refused:
+        load(data[: len(data) // 2] + end, 10**6)
+    assert refused.value.facts == {"refused": "damaged", "reason": "the file is cut short"}
+
+
+@pytest.mark.usefixtures("decoding_here")
+def test_a_flat_end_is_no_lost_data() -> None:
+    gray = Image.new("RGB", (800, 800), (128, 128, 128))
+    gray.paste(PICTURE)
+    for end in (0, 2):
+        data = encoded(gray, "JPEG", optimize=True)
+        made = np.asarray(load(data[: len(data) - end], 10**6))
+        np.testing.assert_array_equal(made[400:], np.full((400, 800, 3), 128))
+    padded = encoded(PICTURE, "JPEG")[:-2] + bytes(4_000)
+    np.testing.assert_array_equal(np.asarray(load(padded, 10**6)), np.asarray(load(encoded(PICTURE, "JPEG"), 10**6)))
+
+
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("interlaced", [0, 1])
+def test_a_png_of_which_rows_are_missing_is_refused(interlaced: int) -> None:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 7, 5, 8, 0, 0, 0, interlaced))
+    # Adam7 of 7 x 5: passes of 1x1, 1x1, 2x1, 2x2, 4x1, 3x3 and 7x2 pixels
+    whole = 2 + 2 + 3 + 2 * 3 + 5 + 3 * 4 + 2 * 8 if interlaced else 5 * 8
+    for length, is_taken in ((whole, True), (whole + 9, True), (whole - 1, False), (whole // 2, False), (0, False)):
+        pixels = chunk(b"IDAT", zlib.compress(bytes(length)))
+        data = b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+        if is_taken:
+            assert load(data, 100).size == (7, 5)
+            continue
+        with pytest.raises(Refused) as refused:
+            load(data, 100)
+        assert refused.value.facts == {"refused": "damaged", "reason": "the file is cut short"}
+
+
 def test_a_png_without_its_end_marker_is_taken_and_one_without_pixels_is_not(settings: Settings) -> None:
     data = png(PIXELS)
     after = data[:-12] + chunk(b"tEXt", b"a\0" + bytes(50))
