@@ -230,6 +230,29 @@ def test_a_webp_without_its_last_padding_byte_is_taken(settings: Settings) -> No
         inspect_picture(io.BytesIO(data[:-2]), settings)
 
 
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("declared", [0, 0xFFFFFFFF, -1, 100])
+def test_a_webp_that_states_a_wrong_size_is_taken(declared: int) -> None:
+    data = encoded(PICTURE, "WEBP", lossless=True)
+    size = declared + len(data) - 8 if declared in (-1, 100) else declared
+    wrong_size = data[:4] + struct.pack("<I", size) + data[8:]
+    np.testing.assert_array_equal(np.asarray(load(wrong_size, 10**6)), PIXELS)
+    with pytest.raises(Refused):
+        load(wrong_size[:-200], 10**6)
+
+
+@pytest.mark.usefixtures("decoding_here")
+def test_a_png_of_which_only_the_checksum_of_the_rows_is_wrong_is_taken() -> None:
+    data = png(PIXELS)
+    at = data.index(b"IDAT")
+    packed = data[at + 4 : -16]
+    for parts in ((packed[:-4] + b"\1\2\3\4",), (packed[:-2], b"\3\4"), (packed[:-4],)):
+        pixels = b"".join(chunk(b"IDAT", part) for part in parts)
+        np.testing.assert_array_equal(np.asarray(load(data[: at - 4] + pixels + data[-12:], 10**6)), PIXELS)
+    with pytest.raises(Refused):  # here the data itself was changed
+        load(data[: at - 4] + wrong(b"IDAT", packed[:-4] + b"\1\2\3\4") + data[-12:], 10**6)
+
+
 @pytest.mark.parametrize(
     ("frame", "precision", "message"),
     [

@@ -65,17 +65,17 @@ def mended(data: bytes) -> Mended:
 
 
 def _mended_webp(data: bytes) -> Mended:
-    declared = int.from_bytes(data[4:8], "little") + 8
-    if len(data) > declared + 1:
-        return Mended(data, {Blemish.TRAILING})
-    at = 12
+    declared, at, ends = int.from_bytes(data[4:8], "little") + 8, 12, set()
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         at += 8 + size
         if at == len(data) and size % 2:  # a chunk of odd size has a byte after it, which some programs forget
-            return Mended(data[:4] + struct.pack("<I", len(data) - 7) + data[8:] + b"\0", set())
+            data += b"\0"
         at += size % 2
-    return Mended(data)
+        ends.add(at)
+    if at == len(data) and declared not in ends:  # a program that did not know the size when it began
+        return Mended(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])
+    return Mended(data, {Blemish.TRAILING} if len(data) > declared + 1 else set())
 
 
 def is_readable(jpeg: bytes) -> bool:

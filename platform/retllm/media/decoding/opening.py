@@ -184,8 +184,13 @@ def _source(
 ) -> Source:
     if picture.width * picture.height > max_pixels:
         raise Refused("pixels", width=picture.width, height=picture.height)
-    if picture.format == "PNG" and not png_stream.is_complete(mended.data):
-        raise Refused("damaged", reason="the file is cut short")
+    if picture.format == "PNG":
+        data = png_stream.checked(mended.data)
+        if data is None:
+            raise Refused("damaged", reason="the file is cut short")
+        if data is not mended.data:
+            mended.data = data
+            picture = again()
     texts = texts_of(picture, mended.texts)
     if picture.format == "AVIF":
         # Pillow has put the file's own rotation into EXIF, beside which XMP does not count

@@ -1,4 +1,4 @@
-"""The packed pixels of a PNG: whether all are there, which Pillow does not check."""
+"""The packed pixels of a PNG: whether all are there, and have the right checksum."""
 
 from __future__ import annotations
 
@@ -14,21 +14,29 @@ _HEADER = 2  # bytes of a zlib stream before its packed data
 _STEP = 1 << 18
 
 
-def is_complete(data: bytes) -> bool:
-    """Whether the packed data of a PNG with a valid header, or of one that can't be unpacked, gives all its rows."""
-    missing = _size(*struct.unpack_from(">IIBB2xB", data, 16))
-    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+def checked(data: bytes) -> bytes | None:
+    """Return a PNG with a valid header with the right checksum of its rows; None if rows are missing.
+
+    A PNG whose packed data can't be unpacked is returned as it is: its decoder refuses it.
+    """
+    missing, total = _size(*struct.unpack_from(">IIBB2xB", data, 16)), zlib.adler32(b"")
+    unpacker, chunks = zlib.decompressobj(-zlib.MAX_WBITS), list(_chunks(data))
+    packed = b"".join(data[at + 8 : end - 4] for at, end in chunks)
+    rest = packed[_HEADER:]
     try:
-        # the checksum at the end does not matter here
-        for packed in _pieces(data):
-            while packed and missing > 0 and not unpacker.eof:
-                missing -= len(unpacker.decompress(packed, _STEP))
-                packed = unpacker.unconsumed_tail
-            if missing <= 0 or unpacker.eof:
-                break
-    except zlib.error:  # the decoder says so
-        return True
-    return missing <= 0
+        while rest and missing >= 0 and not unpacker.eof:
+            rows = unpacker.decompress(rest, _STEP)
+            missing, total, rest = missing - len(rows), zlib.adler32(rows, total), unpacker.unconsumed_tail
+        if missing > len(unpacker.flush()):
+            return None
+    except zlib.error:
+        return data
+    right, stored = struct.pack(">I", total), unpacker.unused_data
+    if not unpacker.eof or stored[:4] == right or len(stored) != 4 or not all(_is_sound(data, *one) for one in chunks):
+        return data
+    body = b"IDAT" + packed[:-4] + right
+    pixels = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return data[: chunks[0][0]] + pixels + data[chunks[-1][1] :]
 
 
 def _size(width: int, height: int, depth: int, colour_type: int, interlaced: int) -> int:
@@ -42,13 +50,15 @@ def _size(width: int, height: int, depth: int, colour_type: int, interlaced: int
     return size
 
 
-def _pieces(data: bytes) -> Iterator[bytes]:
-    """Yield the packed data of each chunk of pixels, without the header of the stream."""
-    at, skipped = _FIRST_CHUNK, _HEADER
+def _chunks(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each chunk of pixels begins and ends."""
+    at = _FIRST_CHUNK
     while at + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
         if name == b"IDAT":
-            piece = data[at + 8 : at + 8 + length]
-            yield piece[skipped:]
-            skipped = max(0, skipped - len(piece))
+            yield at, at + 12 + length
         at += 12 + length
+
+
+def _is_sound(data: bytes, at: int, end: int) -> bool:
+    return zlib.crc32(data[at + 4 : end - 4]).to_bytes(4, "big") == data[end - 4 : end]
