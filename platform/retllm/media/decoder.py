@@ -152,7 +152,9 @@ def load(data: bytes, max_pixels: int, min_side: int = 0) -> Image.Image:
 def _transposition(picture: Image.Image) -> Transpose | None:
     """Return what makes the decoded picture upright. Pillow itself transposes a TIFF on decoding and drops the tag."""
     try:
-        return _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+        # some programs store it as a byte instead of a short integer
+        return _UPRIGHT.get(orientation[0] if isinstance(orientation, bytes) else orientation)
     except Exception:  # a picture with a broken EXIF block can still be used
         return None
 

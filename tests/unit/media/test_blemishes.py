@@ -309,3 +309,12 @@ def test_the_outcome_of_an_upload_has_the_remark(ingest: Ingest) -> None:
 def test_a_png_of_many_small_chunks_is_read_in_reasonable_time(settings: Settings) -> None:
     said, _ = remark_and_pixels(png(PIXELS, chunk(b"prVt", b"x") * 20_000), settings)
     assert said is None
+
+
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("kind", [1, 3, 4], ids=["byte", "short", "long"])
+def test_the_orientation_may_be_an_integer_of_any_size(kind: int) -> None:
+    value = (6).to_bytes({1: 1, 3: 2, 4: 4}[kind], "little").ljust(4, b"\0")
+    exif = b"II*\0" + struct.pack("<IHHHI", 8, 1, 274, kind, 1) + value + bytes(4)
+    expected = np.rot90(PIXELS, -1)
+    np.testing.assert_array_equal(np.asarray(load(png(PIXELS, chunk(b"eXIf", exif)), 10**6)), expected)
