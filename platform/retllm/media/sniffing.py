@@ -14,6 +14,7 @@ from retllm.settings import Settings
 
 _CSV_SUFFIXES = frozenset({".csv", ".tsv", ".token"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # of JPEG and PNG
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 ACCEPTED_SENTENCE = (
     f"Accepted: pictures ({PICTURE_FORMATS}), PDFs, films, texts (.txt), "
@@ -92,7 +93,7 @@ def sniff(head: bytes, name: str) -> FileKind:
     if (what := other_kinds.name_of(head, textual=not _describes_one(name))) is not None:
         raise MediaRejected(f"The file is {what}. {ACCEPTED_SENTENCE}")
     if b"\0" in head:
-        raise _misnamed(name)
+        raise _misnamed(name, head)
     return _by_suffix(name)
 
 
@@ -172,9 +173,11 @@ def _by_suffix(name: str) -> FileKind:
     raise _misnamed(name)
 
 
-def _misnamed(name: str) -> MediaRejected:
+def _misnamed(name: str, head: bytes = b"") -> MediaRejected:
     """Return why a file that is nothing that its name says is refused."""
     suffix, role = suffix_of(name), role_of(name)
+    if role is FileRole.PICTURE and any(magic in head for magic in _SIGNATURES):
+        return MediaRejected("The file has other data before its picture: export it again as JPEG or PNG.")
     if role is FileRole.PICTURE:
         return MediaRejected(f"The file is named {suffix} but is not such a picture: export it again as JPEG or PNG.")
     if role is FileRole.ARCHIVE:

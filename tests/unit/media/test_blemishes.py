@@ -318,3 +318,14 @@ def test_the_orientation_may_be_an_integer_of_any_size(kind: int) -> None:
     exif = b"II*\0" + struct.pack("<IHHHI", 8, 1, 274, kind, 1) + value + bytes(4)
     expected = np.rot90(PIXELS, -1)
     np.testing.assert_array_equal(np.asarray(load(png(PIXELS, chunk(b"eXIf", exif)), 10**6)), expected)
+
+
+def test_a_damaged_header_is_called_damage(settings: Settings) -> None:
+    jpeg, indexed = bytearray(encoded(PICTURE, "JPEG")), bytearray(encoded(PICTURE.quantize(16), "PNG"))
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 7] = bytes(2)  # the height
+    indexed[indexed.index(b"PLTE") + 5] ^= 1
+    header = _idat(lambda data: data.__setitem__(30, data[30] ^ 1))
+    for data in (bytes(jpeg), bytes(indexed), header):
+        with pytest.raises(MediaRejected, match=r"damaged or truncated \(its header can't be read\)"):
+            inspect_picture(io.BytesIO(data), settings)

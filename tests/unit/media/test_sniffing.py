@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.unit.media.samples import encoded
+from tests.unit.media.samples import encoded, picture
 
 from retllm.errors import MediaRejected
 from retllm.media.decoding.signatures import media_type_of
@@ -251,3 +251,10 @@ def test_any_data_has_one_kind_or_is_refused(begin: bytes, rest: bytes, name: st
         assert kind is FileKind.PDF
     else:
         assert kind is None or (kind is BY_NAME.get(suffix) and b"\0" not in data)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("PNG", "a.png"), ("JPEG", "a.jpg")])
+@pytest.mark.parametrize("before", [b"\r\n", bytes(8)])
+def test_data_before_a_picture_is_said(before: bytes, kind: str, name: str) -> None:
+    with pytest.raises(MediaRejected, match="other data before its picture: export it again"):
+        sniff(before + picture(kind=kind), name)

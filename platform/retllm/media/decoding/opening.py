@@ -41,6 +41,7 @@ _PLUGINS = (
 )
 _HEAD = 64
 _ORIENTATION = 274
+_PLAIN = ("image/jpeg", "image/png")  # all of whose kinds are read, or called by their name
 # how libraries say that the file may be sound
 _UNSUPPORTED = ("unsupported", "not supported", "not yet supported", "not been built in", "unknown raw mode")
 
@@ -157,7 +158,12 @@ def _pillow(data: bytes, max_pixels: int) -> Source:
 def _opened_by_pillow(mended: Mended) -> ImageFile.ImageFile:
     if kind := blemishes.unread_jpeg(mended.data):
         raise Refused("unsupported", reason=kind)
-    picture = Image.open(io.BytesIO(mended.data), formats=FORMATS)
+    try:
+        picture = Image.open(io.BytesIO(mended.data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if media_type_of(mended.data[:_HEAD]) in _PLAIN:
+            raise Refused("damaged", reason="its header can't be read") from error
+        raise
     if picture.format in ("JPEG", "MPO") and (Blemish.END in mended.blemishes or blemishes.is_suspect(mended.data)):
         _check_jpeg(mended.data)
     return picture
