@@ -26,6 +26,7 @@ from retllm.media.decoding.colour import to_rgb
 from retllm.media.decoding.confinement import confine, extend_cpu_limit
 from retllm.media.decoding.facts import Blemish, Refused, Source
 from retllm.media.decoding.opening import count_pages, opened, prepare
+from retllm.media.decoding.opening import load as load_source
 from retllm.media.decoding.parts import split
 from retllm.media.decoding.rendering import FILTER, MAX_COPY_SIDE, copy_size, encoded, encoded_copy, resized
 from retllm.media.decoding.texts import NO_TEXTS, Texts
@@ -85,7 +86,7 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int, copy_side:
         if picture.format in ("JPEG", "MPO"):
             # decoding a JPEG to 1/2, 1/4 or 1/8 is much faster and still reads every byte
             picture.draft(None, wanted or (2 * side, 2 * side))
-        picture.load()
+        load_source(source)
         transposition = _transposition(picture)
         small, copy = to_rgb(source), b""
         if wanted is not None:
@@ -140,7 +141,7 @@ def load(data: bytes, max_pixels: int, min_side: int = 0) -> Image.Image:
         picture = source.picture
         if min_side and picture.format in ("JPEG", "MPO"):
             picture.draft(None, (min_side, min_side))
-        picture.load()
+        load_source(source)
         transposition = _transposition(picture)
         rgb = to_rgb(source)
         rgb = rgb.copy() if rgb is picture else rgb
@@ -151,7 +152,9 @@ def load(data: bytes, max_pixels: int, min_side: int = 0) -> Image.Image:
 def _transposition(picture: Image.Image) -> Transpose | None:
     """Return what makes the decoded picture upright. Pillow itself transposes a TIFF on decoding and drops the tag."""
     try:
-        return _UPRIGHT.get(picture.getexif().get(_ORIENTATION, 1))
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+        # some programs store it as a byte instead of a short integer
+        return _UPRIGHT.get(orientation[0] if isinstance(orientation, bytes) else orientation)
     except Exception:  # a picture with a broken EXIF block can still be used
         return None
 

@@ -124,6 +124,7 @@ _UNLIKELY = -3.0
 # planes of Unicode that have no characters
 _NO_CHARACTERS = re.compile("[\U00040000-\U000dffff]")
 _RARE_CHARACTERS = re.compile("[\U00020000-\U0003ffff]")
+_NO_PAIR = re.compile("[\u0800-\U0010ffff]")
 _NOT_ASCII = re.compile("[^\0-\x7f]")
 # how much the usual encoding of a source is preferred
 _USUAL = 0.5
@@ -155,8 +156,24 @@ def decoded(names: Sequence[bytes], *, dos: bool = False, check: Callable[[], No
         # two or more Russian letters may have the form of a rare Chinese character, beside names of the same system
         found = [None if text is None or _RARE_CHARACTERS.search(text) else text for text in found]
     foreign = [name for name, text in zip(names, found, strict=True) if text is None]
-    others = iter(_best(foreign, check, dos=dos) if foreign else ())
-    return [next(others) if text is None else text for text in found]
+    if not foreign:
+        return [text or "" for text in found]
+    encoding, texts = _best(foreign, check, dos=dos)
+    others = iter(texts)
+    return [
+        next(others) if text is None else _alike(name, text, encoding) for name, text in zip(names, found, strict=True)
+    ]
+
+
+def _alike(name: bytes, text: str, encoding: _Encoding) -> str:
+    """Return a name that is valid UTF-8 too, as the names beside it are written that are not.
+
+    Pairs of Chinese, Japanese and Korean may have the form of two-byte sequences.
+    """
+    if encoding.leads and not text.isascii() and not _NO_PAIR.search(text):
+        with suppress(UnicodeDecodeError):
+            return encoding.text(name)
+    return text
 
 
 def _utf8(name: bytes) -> str | None:
@@ -184,8 +201,8 @@ def code_pages(lines: Sequence[bytes], *, western: bool) -> list[str]:
     return [encoding.codec for encoding, score in scores.items() if score >= least and encoding in _SHEETS]
 
 
-def _best(names: Sequence[bytes], check: Callable[[], None], *, dos: bool) -> list[str]:
-    """Decode names with the encoding of the highest score that all of them are in."""
+def _best(names: Sequence[bytes], check: Callable[[], None], *, dos: bool) -> tuple[_Encoding, list[str]]:
+    """Return the encoding of the highest score that all names are in, and the names decoded with it."""
     order = (*_DOS, *_WINDOWS, *_OTHERS) if dos else (*_WINDOWS, *_DOS, *_OTHERS)
     for encoding in _scores(names, order, check):
         found = []
@@ -193,7 +210,7 @@ def _best(names: Sequence[bytes], check: Callable[[], None], *, dos: bool) -> li
             for name in names:
                 check()
                 found.append(encoding.text(name))
-            return found
+            return encoding, found
     raise AssertionError  # the code pages of DOS decode everything
 
 

@@ -15,6 +15,7 @@ from retllm.settings import Settings
 _CSV_SUFFIXES = frozenset({".csv", ".tsv", ".token"})
 _JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 _FEW = 20
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # of JPEG and PNG
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 ACCEPTED_SENTENCE = (
     f"Accepted: pictures ({PICTURE_FORMATS}), PDFs, films, texts (.txt), "
@@ -100,7 +101,7 @@ def sniff(head: bytes, name: str) -> FileKind:
 def _check_zeros(head: bytes, name: str) -> None:
     """Check that only few bytes of a table are zero, which lose their own rows; no other text may have one."""
     if suffix_of(name) not in _CSV_SUFFIXES:
-        raise _misnamed(name)
+        raise _misnamed(name, head)
     if head.count(0) * _FEW > len(head):
         raise MediaRejected("The file has zeros, as in UTF-16 or UTF-32: save it as UTF-8 and send it again.")
 
@@ -181,9 +182,11 @@ def _by_suffix(name: str) -> FileKind:
     raise _misnamed(name)
 
 
-def _misnamed(name: str) -> MediaRejected:
+def _misnamed(name: str, head: bytes = b"") -> MediaRejected:
     """Return why a file that is nothing that its name says is refused."""
     suffix, role = suffix_of(name), role_of(name)
+    if role is FileRole.PICTURE and any(magic in head for magic in _SIGNATURES):
+        return MediaRejected("The file has other data before its picture: export it again as JPEG or PNG.")
     if role is FileRole.PICTURE:
         return MediaRejected(f"The file is named {suffix} but is not such a picture: export it again as JPEG or PNG.")
     if role is FileRole.ARCHIVE:

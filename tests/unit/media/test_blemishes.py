@@ -151,6 +151,45 @@ def test_of_a_jpeg_that_is_cut_short_no_pixel_is_made_up(options: dict[str, Any]
     assert taken >= 2
 
 
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("end", [b"\xff\xd9", bytes(9_000), bytes(9_000) + b"\xff\xd9"], ids=["end", "zeros", "both"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}], ids=str)
+def test_a_jpeg_of_which_half_is_lost_is_refused_whatever_follows(end: bytes, options: dict[str, Any]) -> None:
+    data = encoded(PICTURE, "JPEG", quality=90, **options)
+    with pytest.raises(Refused) as refused:
+        load(data[: len(data) // 2] + end, 10**6)
+    assert refused.value.facts == {"refused": "damaged", "reason": "the file is cut short"}
+
+
+@pytest.mark.usefixtures("decoding_here")
+def test_a_flat_end_is_no_lost_data() -> None:
+    gray = Image.new("RGB", (800, 800), (128, 128, 128))
+    gray.paste(PICTURE)
+    for end in (0, 2):
+        data = encoded(gray, "JPEG", optimize=True)
+        made = np.asarray(load(data[: len(data) - end], 10**6))
+        np.testing.assert_array_equal(made[400:], np.full((400, 800, 3), 128))
+    padded = encoded(PICTURE, "JPEG")[:-2] + bytes(4_000)
+    np.testing.assert_array_equal(np.asarray(load(padded, 10**6)), np.asarray(load(encoded(PICTURE, "JPEG"), 10**6)))
+
+
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("interlaced", [0, 1])
+def test_a_png_of_which_rows_are_missing_is_refused(interlaced: int) -> None:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 7, 5, 8, 0, 0, 0, interlaced))
+    # Adam7 of 7 x 5: passes of 1x1, 1x1, 2x1, 2x2, 4x1, 3x3 and 7x2 pixels
+    whole = 2 + 2 + 3 + 2 * 3 + 5 + 3 * 4 + 2 * 8 if interlaced else 5 * 8
+    for length, is_taken in ((whole, True), (whole + 9, True), (whole - 1, False), (whole // 2, False), (0, False)):
+        pixels = chunk(b"IDAT", zlib.compress(bytes(length)))
+        data = b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+        if is_taken:
+            assert load(data, 100).size == (7, 5)
+            continue
+        with pytest.raises(Refused) as refused:
+            load(data, 100)
+        assert refused.value.facts == {"refused": "damaged", "reason": "the file is cut short"}
+
+
 def test_a_png_without_its_end_marker_is_taken_and_one_without_pixels_is_not(settings: Settings) -> None:
     data = png(PIXELS)
     after = data[:-12] + chunk(b"tEXt", b"a\0" + bytes(50))
@@ -189,6 +228,29 @@ def test_a_webp_without_its_last_padding_byte_is_taken(settings: Settings) -> No
     np.testing.assert_array_equal(pixels, np.asarray(load_picture(io.BytesIO(data), settings)))
     with pytest.raises(MediaRejected):
         inspect_picture(io.BytesIO(data[:-2]), settings)
+
+
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("declared", [0, 0xFFFFFFFF, -1, 100])
+def test_a_webp_that_states_a_wrong_size_is_taken(declared: int) -> None:
+    data = encoded(PICTURE, "WEBP", lossless=True)
+    size = declared + len(data) - 8 if declared in (-1, 100) else declared
+    wrong_size = data[:4] + struct.pack("<I", size) + data[8:]
+    np.testing.assert_array_equal(np.asarray(load(wrong_size, 10**6)), PIXELS)
+    with pytest.raises(Refused):
+        load(wrong_size[:-200], 10**6)
+
+
+@pytest.mark.usefixtures("decoding_here")
+def test_a_png_of_which_only_the_checksum_of_the_rows_is_wrong_is_taken() -> None:
+    data = png(PIXELS)
+    at = data.index(b"IDAT")
+    packed = data[at + 4 : -16]
+    for parts in ((packed[:-4] + b"\1\2\3\4",), (packed[:-2], b"\3\4"), (packed[:-4],)):
+        pixels = b"".join(chunk(b"IDAT", part) for part in parts)
+        np.testing.assert_array_equal(np.asarray(load(data[: at - 4] + pixels + data[-12:], 10**6)), PIXELS)
+    with pytest.raises(Refused):  # here the data itself was changed
+        load(data[: at - 4] + wrong(b"IDAT", packed[:-4] + b"\1\2\3\4") + data[-12:], 10**6)
 
 
 @pytest.mark.parametrize(
@@ -247,3 +309,23 @@ def test_the_outcome_of_an_upload_has_the_remark(ingest: Ingest) -> None:
 def test_a_png_of_many_small_chunks_is_read_in_reasonable_time(settings: Settings) -> None:
     said, _ = remark_and_pixels(png(PIXELS, chunk(b"prVt", b"x") * 20_000), settings)
     assert said is None
+
+
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("kind", [1, 3, 4], ids=["byte", "short", "long"])
+def test_the_orientation_may_be_an_integer_of_any_size(kind: int) -> None:
+    value = (6).to_bytes({1: 1, 3: 2, 4: 4}[kind], "little").ljust(4, b"\0")
+    exif = b"II*\0" + struct.pack("<IHHHI", 8, 1, 274, kind, 1) + value + bytes(4)
+    expected = np.rot90(PIXELS, -1)
+    np.testing.assert_array_equal(np.asarray(load(png(PIXELS, chunk(b"eXIf", exif)), 10**6)), expected)
+
+
+def test_a_damaged_header_is_called_damage(settings: Settings) -> None:
+    jpeg, indexed = bytearray(encoded(PICTURE, "JPEG")), bytearray(encoded(PICTURE.quantize(16), "PNG"))
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 7] = bytes(2)  # the height
+    indexed[indexed.index(b"PLTE") + 5] ^= 1
+    header = _idat(lambda data: data.__setitem__(30, data[30] ^ 1))
+    for data in (bytes(jpeg), bytes(indexed), header):
+        with pytest.raises(MediaRejected, match=r"damaged or truncated \(its header can't be read\)"):
+            inspect_picture(io.BytesIO(data), settings)

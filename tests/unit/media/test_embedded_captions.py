@@ -116,7 +116,9 @@ def test_texts_of_a_png_that_are_too_long_are_left_out(settings: Settings) -> No
         assert (found.texts.exif, found.remark is not None) == (b"", True)
 
 
-@pytest.mark.parametrize("words", ["OLYMPUS DIGITAL CAMERA", "SONY DSC", " ", "IMG_0001"])
+@pytest.mark.parametrize(
+    "words", ["OLYMPUS DIGITAL CAMERA", "SONY DSC", "LEAD Technologies Inc. V1.01", " ", "IMG_0001"]
+)
 def test_what_cameras_write_into_every_picture_is_no_caption(words: str, ingest: Ingest, items: Items) -> None:
     (outcome,) = add_file(ingest, "a.jpg", io.BytesIO(with_exif(words)))
     assert outcome.kind is ItemKind.IMAGE

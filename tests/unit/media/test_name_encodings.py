@@ -156,3 +156,14 @@ def test_any_bytes_become_text_that_can_be_encoded(names: list[bytes], dos: bool
     assert len(found) == len(names)
     "".join(found).encode()
     assert found == decoded(names, dos=dos)
+
+
+def test_names_whose_pairs_have_the_form_of_utf8_are_decoded_as_those_beside_them() -> None:
+    names = ["图片.png", "猫.png", "照片.png", "新建文件夹/图片.png", "c.csv"]
+    raw = [name.encode("gbk") for name in names]
+    assert raw[0].decode("utf-8") != names[0]
+    assert raw[1].decode("utf-8") != names[1]
+    assert decoded(raw) == decoded(raw, dos=True) == names
+    # beside names of one byte a letter, and where they have three bytes a letter, they are what they say
+    assert decoded([b"caf\xc3\xa9.png", "Grüße.txt".encode("cp1252")]) == ["café.png", "Grüße.txt"]
+    assert decoded(["日本.png".encode(), *raw[2:]]) == ["日本.png", *names[2:]]

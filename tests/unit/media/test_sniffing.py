@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.unit.media.samples import encoded
+from tests.unit.media.samples import encoded, picture
 
 from retllm.errors import MediaRejected
 from retllm.media.decoding.signatures import media_type_of
@@ -260,3 +260,10 @@ def test_a_table_may_have_single_zeros() -> None:
     for codec in ("utf-16-be", "utf-16-le", "utf-32-be"):
         with pytest.raises(MediaRejected, match="zeros, as in UTF-16 or UTF-32: save it as UTF-8"):
             sniff("file,caption\n".encode(codec), "a.csv")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("PNG", "a.png"), ("JPEG", "a.jpg")])
+@pytest.mark.parametrize("before", [b"\r\n", bytes(8)])
+def test_data_before_a_picture_is_said(before: bytes, kind: str, name: str) -> None:
+    with pytest.raises(MediaRejected, match="other data before its picture: export it again"):
+        sniff(before + picture(kind=kind), name)

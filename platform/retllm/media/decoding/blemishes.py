@@ -35,6 +35,7 @@ _FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 _LOSSLESS, _JPEG_LS = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF), 0xF7
 _PROGRESSIVE = (0xC2, 0xCA)  # of Huffman and arithmetic coding
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_HOLE = 32  # zeros in a row at the end of a scan that may stand for lost data
 _FILLED = 500  # bytes, more than the rest of a unit of blocks takes, some of which may not be shown
 
 
@@ -64,17 +65,17 @@ def mended(data: bytes) -> Mended:
 
 
 def _mended_webp(data: bytes) -> Mended:
-    declared = int.from_bytes(data[4:8], "little") + 8
-    if len(data) > declared + 1:
-        return Mended(data, {Blemish.TRAILING})
-    at = 12
+    declared, at, ends = int.from_bytes(data[4:8], "little") + 8, 12, set()
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         at += 8 + size
         if at == len(data) and size % 2:  # a chunk of odd size has a byte after it, which some programs forget
-            return Mended(data[:4] + struct.pack("<I", len(data) - 7) + data[8:] + b"\0", set())
+            data += b"\0"
         at += size % 2
-    return Mended(data)
+        ends.add(at)
+    if at == len(data) and declared not in ends:  # a program that did not know the size when it began
+        return Mended(data[:4] + struct.pack("<I", len(data) - 8) + data[8:])
+    return Mended(data, {Blemish.TRAILING} if len(data) > declared + 1 else set())
 
 
 def is_readable(jpeg: bytes) -> bool:
@@ -91,6 +92,34 @@ def is_complete(jpeg: bytes) -> bool:
     """
     assert jpeg.endswith(_EOI)
     body = jpeg[: -len(_EOI)]
+    kept = body.rstrip(b"\0")
+    if len(body) - len(kept) < _HOLE:
+        return _is_whole(body)
+    # the zeros are padding, or a flat area, which takes all of them; those of a hole are too many or too few
+    return _is_whole(kept + b"\0") or (_is_whole(body) and not _is_whole(body[: -_HOLE // 2]))
+
+
+def is_suspect(jpeg: bytes) -> bool:
+    """Whether a JPEG with an end marker may lack data before it: it lacks scans, or zeros take the place of data."""
+    header = _scan_start(jpeg)
+    body = up_to_end(jpeg).removesuffix(_EOI)
+    return header is not None and (body.endswith(bytes(_HOLE)) or not _has_all_scans(body, header))
+
+
+def is_filled(picture: Image.Image) -> bool:
+    """Whether a decoded JPEG ends with the gray that a decoder puts in the place of missing data."""
+    pixel = picture.getpixel((picture.width - 1, picture.height - 1))
+    return all(value in (127, 128) for value in (pixel if isinstance(pixel, tuple) else (pixel,)))
+
+
+def up_to_end(jpeg: bytes) -> bytes:
+    """Return a JPEG up to the end marker of its first picture."""
+    header = _scan_start(jpeg)
+    end = jpeg.find(_EOI, header.scan) if header else -1
+    return jpeg if end < 0 else jpeg[: end + len(_EOI)]
+
+
+def _is_whole(body: bytes) -> bool:
     header = _scan_start(body)
     if header is None or not _has_all_scans(body, header):
         return False

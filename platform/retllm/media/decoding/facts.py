@@ -60,6 +60,7 @@ class Source:
     code_points: tuple[int, int] | None = None  # primaries and transfer (ITU-T H.273), if they count
     # opens a picture with colours of 16 bits once more; it is not decoded
     again: Callable[[], ImageFile.ImageFile] | None = None
+    data: bytes = b""  # what Pillow decodes
 
 
 @dataclass(frozen=True, slots=True)

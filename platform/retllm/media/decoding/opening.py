@@ -21,7 +21,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from retllm.media.decoding import blemishes, camera, deep, heif, jpegxl, photoshop, tiff
+from retllm.media.decoding import blemishes, camera, deep, heif, jpegxl, photoshop, png_stream, tiff
 from retllm.media.decoding.blemishes import Mended
 from retllm.media.decoding.facts import Blemish, Refused, Source, damage
 from retllm.media.decoding.signatures import media_type_of
@@ -41,6 +41,7 @@ _PLUGINS = (
 )
 _HEAD = 64
 _ORIENTATION = 274
+_PLAIN = ("image/jpeg", "image/png")  # all of whose kinds are read, or called by their name
 # how libraries say that the file may be sound
 _UNSUPPORTED = ("unsupported", "not supported", "not yet supported", "not been built in", "unknown raw mode")
 
@@ -157,10 +158,31 @@ def _pillow(data: bytes, max_pixels: int) -> Source:
 def _opened_by_pillow(mended: Mended) -> ImageFile.ImageFile:
     if kind := blemishes.unread_jpeg(mended.data):
         raise Refused("unsupported", reason=kind)
-    picture = Image.open(io.BytesIO(mended.data), formats=FORMATS)
-    if picture.format in ("JPEG", "MPO") and Blemish.END in mended.blemishes and not blemishes.is_complete(mended.data):
-        raise Refused("damaged", reason="the file is cut short")
+    try:
+        picture = Image.open(io.BytesIO(mended.data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        if media_type_of(mended.data[:_HEAD]) in _PLAIN:
+            raise Refused("damaged", reason="its header can't be read") from error
+        raise
+    if picture.format in ("JPEG", "MPO") and (Blemish.END in mended.blemishes or blemishes.is_suspect(mended.data)):
+        _check_jpeg(mended.data)
     return picture
+
+
+def _check_jpeg(data: bytes) -> None:
+    if not blemishes.is_complete(blemishes.up_to_end(data)):
+        raise Refused("damaged", reason="the file is cut short")
+
+
+def load(source: Source) -> None:
+    """Decode an opened picture.
+
+    Raises:
+        Refused: a part of its data is missing, which its decoder does not say.
+    """
+    source.picture.load()
+    if source.format in ("JPEG", "MPO") and source.data and blemishes.is_filled(source.picture):
+        _check_jpeg(source.data)
 
 
 def _source(
@@ -168,6 +190,13 @@ def _source(
 ) -> Source:
     if picture.width * picture.height > max_pixels:
         raise Refused("pixels", width=picture.width, height=picture.height)
+    if picture.format == "PNG":
+        data = png_stream.checked(mended.data)
+        if data is None:
+            raise Refused("damaged", reason="the file is cut short")
+        if data is not mended.data:
+            mended.data = data
+            picture = again()
     texts = texts_of(picture, mended.texts)
     if picture.format == "AVIF":
         # Pillow has put the file's own rotation into EXIF, beside which XMP does not count
@@ -175,4 +204,6 @@ def _source(
         if "icc_profile" not in picture.info:
             mended.code_points = heif.code_points(mended.data)
     reopened = again if deep.is_deep(picture) else None
-    return Source(picture, picture.format or "", mended.blemishes, mended.bits, texts, mended.code_points, reopened)
+    return Source(
+        picture, picture.format or "", mended.blemishes, mended.bits, texts, mended.code_points, reopened, mended.data
+    )

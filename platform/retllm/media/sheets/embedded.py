@@ -25,6 +25,7 @@ _MAX_FIELDS = 10_000
 # what cameras and programs write there without being asked
 _PLACEHOLDER = re.compile(
     r"olympus digital camera|sony dsc|minolta digital camera|konica minolta digital camera|kodak digital still camera|"
+    r"lead technologies inc\.? v[\d.]+|"
     r"samsung( digital camera| camera pictures)?|digital (still )?camera|digital image|exif[_ ]jpeg([_ ]picture)?|"
     r"jpeg|dcf \d\.\d|default|untitled|ascii|charset=.*|none|null|n/?a|unknown|"
     r"<?digimax.*|created by dji.*|dcim[\\/].*|img_\d+.*|dsc[nf_]?\d*|my beautiful picture|screenshot|"
