@@ -144,7 +144,9 @@ def test_names_with_many_folders_are_read_in_little_memory(settings: Settings) -
     data = handmade.made([Entry(b"a/" * 16_000 + b"%d.txt" % n) for n in range(3)])
     tracemalloc.start()
     try:
-        assert len(unpacked(data, settings)) == 1
+        found = unpacked(data, settings)
+        assert [name.rpartition("/")[2] for name in found] == ["0.txt", "1.txt", "2.txt"]
+        assert len({name.rpartition("/")[0] for name in found}) == 1
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
