@@ -60,8 +60,10 @@ def test_an_upload_lists_the_outcome_of_each_file_and_opens_the_search_form(
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_visible()
     expect(page.get_by_text("not indexed yet")).to_have_count(0)
     assert page.evaluate("window.sameDocument")
-    loaded = page.locator(".tile img").evaluate_all("all => all.map(one => one.complete && one.naturalWidth > 0)")
-    assert loaded == [True, True]
+    page.wait_for_function(
+        "() => { const all = [...document.querySelectorAll('.tile img')];"
+        " return all.length === 2 && all.every((one) => one.complete && one.naturalWidth > 0); }"
+    )
 
 
 def test_items_can_be_filtered_and_opened(indexed: Page, scenes: Scenes) -> None:

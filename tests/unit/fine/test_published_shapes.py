@@ -28,6 +28,7 @@ from retllm.fine.batching import Layout
 from retllm.fine.feedforward import FeedForward
 from retllm.fine.hooks import Reinjection, hooked
 from retllm.fine.model import LoadedModel, _decoder, _image_token
+from retllm.fine.prompts import load_prompts
 
 BATCH, LENGTH, VISUAL = 2, 20, 6
 
@@ -170,6 +171,7 @@ def build(name: str) -> LoadedModel:
         image_token=_image_token(name, module.config),
         source=ModelSource(name, "nowhere", None, None, ""),
         revision="",
+        prompts=load_prompts(),
     )
 
 
