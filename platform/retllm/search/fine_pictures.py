@@ -49,8 +49,8 @@ class PicturesAhead:
         )
 
     def content(self, item: Item) -> Content:
-        """Return the item as a candidate of the scorer."""
-        return Content(image=self._picture(item)) if item.picture_key else Content(text=item.text)
+        """Return the item as a candidate of the scorer: its picture, its text, or both."""
+        return Content(image=self._picture(item) if item.picture_key else None, text=item.text)
 
     def close(self) -> None:
         """End the threads; pictures that were not taken are opened when the scorer asks for them."""

@@ -20,6 +20,7 @@ from retllm.history import control
 from retllm.history.job_views import job_view
 from retllm.history.listing import JobFilters
 from retllm.indexing.submit import submit_index
+from retllm.media import records
 from retllm.media.ingest import Ingest, delete_item
 from retllm.media.storage import Storage
 from retllm.queue.audit import violations
@@ -94,6 +95,24 @@ def test_a_query_with_picture_and_text_passes_both_stages(context: WorkerContext
     assert [row.name for row in view.candidates] == ["blue.png", "red.png"]
     assert (view.kind, view.text, view.has_picture) == (ItemKind.BOTH, "sky", True)
     assert all(content.image is not None and content.text is None for content in scorer.asked)
+
+
+def test_a_picture_is_judged_together_with_its_caption(context: WorkerContext, world) -> None:
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
+    captions = {"red.png": "red sky", "blue.png": None}
+    for name, colour in (("red.png", (250, 0, 0)), ("blue.png", (0, 0, 250))):
+        item_id = ingest.add_picture(name, png(colour)).item_id
+        with transaction(world.sessions) as session:
+            records.set_captions(session, {item_id: text} if (text := captions[name]) else {})
+    world.add_texts("red rose")
+    index(context, world)
+    scorer = FakeScorer(lambda content: (0.5, 0.1))
+    run(context, world, search(world, text="red", k=3), scorer)
+    assert {(content.image is not None, content.text) for content in scorer.asked} == {
+        (True, "red sky"),
+        (True, None),
+        (False, "red rose"),
+    }
 
 
 def test_a_unit_is_retried_if_the_storage_is_unavailable(context: WorkerContext, world, monkeypatch) -> None:
