@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import sqlalchemy as sa
 
+from retllm.db.enums import JobState
 from retllm.db.session import Sessions, make_sessions, transaction
+from retllm.db.tables import Job
 from retllm.errors import StackError
 from retllm.identity import accounts, tokens
 from retllm.identity.actor import Actor
 from retllm.settings import Settings
 from retllm.stack import LocalStack
+
+_PAUSE_SECONDS = 0.05
 
 
 @contextmanager
@@ -72,12 +78,36 @@ class Client:
             raise StackError(f"A picture was rejected: {refused[0]}")
 
     def send(self, path: str, pictures: Sequence[Path], **options: Any) -> Any:
+        """Send pictures in a form; otherwise like :meth:`call`."""
         with ExitStack() as stack:
             files = [("file", (one.name, stack.enter_context(one.open("rb")))) for one in pictures]
             return self.call("POST", path, files=files, **options)
 
     def call(self, method: str, path: str, **options: Any) -> Any:
+        """Return the JSON that the API answers.
+
+        Raises:
+            StackError: it answers with an error.
+        """
         answer = self._client.request(method, path, **options)
         if answer.is_error:
             raise StackError(f"The server answered {answer.status_code}: {answer.text[:200]}")
         return answer.json()
+
+    def await_jobs(self, collection: str, seconds: float) -> None:
+        """Wait until every job of a collection has succeeded.
+
+        Raises:
+            StackError: one fails, or they are not over in time.
+        """
+        states = sa.select(Job.state).where(Job.collection_id == uuid.UUID(collection))
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with self.sessions() as session:
+                found = set(session.scalars(states))
+            if found & {JobState.FAILED, JobState.PARTIAL, JobState.CANCELLED}:
+                raise StackError("A job failed; its worker's log has the reason.")
+            if found == {JobState.SUCCEEDED}:
+                return
+            time.sleep(_PAUSE_SECONDS)
+        raise StackError(f"The jobs were not over in {seconds:.0f} s.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,14 @@ from PIL import Image
 
 from retllm.bench.client import Client, running
 from retllm.bench.fine import captions, pictures
-from retllm.db.enums import JobState
 from retllm.db.searches import Candidate, Search
-from retllm.db.session import Sessions
 from retllm.db.tables import Item, Job
-from retllm.errors import StackError
 from retllm.fine import Content, Injection, Scorer
 from retllm.search.request import InjectionRequest
 from retllm.settings import Settings
 
 _PROCESSES = frozenset({"postgres", "redis", "migrate", "web", "dispatch", "media", "embed", "score"})
-_PICTURES_PER_CANDIDATE = 4
+_PICTURES = 4  # for each candidate of a search
 _PICTURES_PER_REQUEST = 32
 _TIMEOUT_SECONDS = 300.0
 _SECONDS_PER_PAIR = 30.0
@@ -54,7 +51,8 @@ class ConcurrentSpeed:
         searches, k: how many searches there were at once, and the candidates of each.
         platform: pairs a second of all searches at once.
         one_by_one: pairs a second of searches that wait for each other.
-        scorer: pairs a second of the scorer alone with the pairs that the platform scored at once, in one call.
+        scorer: pairs a second of the scorer alone with the pairs that the platform scored at once, in one call, with
+            caches as they were there.
         median_seconds, slowest_seconds: of a search among many.
     """
 
@@ -106,20 +104,19 @@ def measure_concurrent(
     Raises:
         StackError: a process can't be started, or a search fails or takes too long.
     """
-    folder = home / "pictures"
-    folder.mkdir(parents=True)
-    paths = _write(folder, _PICTURES_PER_CANDIDATE * k, side)
+    shown = {f"{number:04}.png": picture for number, picture in enumerate(pictures(_PICTURES * k, side, 7))}
     texts = captions(searches + (alone := max(1, searches // 2)) + 1, 77)
     with running(home / "stack", settings, _PROCESSES, notify) as client:
-        collection = _collection(client, paths)
+        collection = _collection(client, home / "pictures", shown)
         notify("warming up")
-        _searched(client, collection, texts[:1], k, injection)
+        first = _searched(client, collection, texts[:1], k, injection)
         notify(f"{alone} searches one by one")
         slow = [_searched(client, collection, [text], k, injection) for text in texts[1 : 1 + alone]]
         notify(f"{searches} searches at once")
         found = _searched(client, collection, texts[1 + alone :], k, injection)
     notify("the scorer alone")
-    rate = _scorer_rate(load(), folder, found.pairs, injection)
+    earlier = [pair for one in (first, *slow) for pair in one.pairs]
+    rate = _scorer_rate(load(), shown, earlier, found.pairs, injection)
     return ConcurrentSpeed(
         searches,
         k,
@@ -131,19 +128,16 @@ def measure_concurrent(
     )
 
 
-def _write(folder: Path, count: int, side: int) -> list[Path]:
-    paths = [folder / f"{number:04}.png" for number in range(count)]
-    for path, picture in zip(paths, pictures(count, side, 7), strict=True):
-        picture.save(path)
-    return paths
-
-
-def _collection(client: Client, paths: Sequence[Path]) -> str:
-    collection = client.collection()
+def _collection(client: Client, folder: Path, shown: Mapping[str, Image.Image]) -> str:
+    """Return a new collection with these pictures, indexed."""
+    folder.mkdir(parents=True)
+    for name, picture in shown.items():
+        picture.save(folder / name)
+    collection, paths = client.collection(), sorted(folder.iterdir())
     for at in range(0, len(paths), _PICTURES_PER_REQUEST):
         client.upload(collection, paths[at : at + _PICTURES_PER_REQUEST], index=False)
-    job = client.call("POST", f"/collections/{collection}/index", json={})
-    _await_jobs(client.sessions, [uuid.UUID(job["id"])], _TIMEOUT_SECONDS)
+    client.call("POST", f"/collections/{collection}/index", json={})
+    client.await_jobs(collection, _TIMEOUT_SECONDS)
     return collection
 
 
@@ -153,7 +147,7 @@ def _searched(client: Client, collection: str, texts: Sequence[str], k: int, inj
     body = {"k": k, "injection": asked, "adaptive": False}
     path = f"/collections/{collection}/searches"
     jobs = [uuid.UUID(client.call("POST", path, json={"text": text, **body})["id"]) for text in texts]
-    _await_jobs(client.sessions, jobs, _TIMEOUT_SECONDS + _SECONDS_PER_PAIR * k * len(texts))
+    client.await_jobs(collection, _TIMEOUT_SECONDS + _SECONDS_PER_PAIR * k * len(texts))
     with client.sessions() as session:
         rows = session.execute(sa.select(Job.created_at, Job.finished_at).where(Job.id.in_(jobs)))
         times = [(begin, end) for begin, end in rows if end is not None]
@@ -169,26 +163,17 @@ def _searched(client: Client, collection: str, texts: Sequence[str], k: int, inj
     return Pairs(seconds, tuple((end - begin).total_seconds() for begin, end in times), found)
 
 
-def _await_jobs(sessions: Sessions, jobs: Sequence[uuid.UUID], seconds: float) -> None:
-    """Wait until all jobs have succeeded."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with sessions() as session:
-            ended = session.scalars(sa.select(Job.state).where(Job.id.in_(jobs), Job.finished_at.is_not(None))).all()
-        if set(ended) - {JobState.SUCCEEDED}:
-            raise StackError("A job failed; its worker's log has the reason.")
-        if len(ended) == len(jobs):
-            return
-        time.sleep(0.05)
-    raise StackError(f"{len(jobs)} jobs were not over in time.")
-
-
-def _scorer_rate(scorer: Scorer, folder: Path, pairs: Sequence[tuple[str, str]], injection: Injection) -> float:
-    """Return the pairs a second of the scorer alone, in one call, with empty caches."""
-    shown = {name: Content(image=Image.open(folder / name).convert("RGB")) for _, name in pairs}
-    asked = [(Content(text=text), shown[name]) for text, name in pairs]
-    scorer.score_pairs(asked[:1], injection)
-    scorer.forget()
+def _scorer_rate(
+    scorer: Scorer,
+    shown: Mapping[str, Image.Image],
+    earlier: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[str, str]],
+    injection: Injection,
+) -> float:
+    """Return the pairs a second of the scorer alone, in one call, after the pairs that the platform scored before."""
+    candidates = {name: Content(image=picture) for name, picture in shown.items()}
+    before, asked = ([(Content(text=text), candidates[name]) for text, name in some] for some in (earlier, pairs))
+    scorer.score_pairs(before, injection)
     began = time.perf_counter()
     scorer.score_pairs(asked, injection)
     return len(asked) / (time.perf_counter() - began)

@@ -12,9 +12,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from retllm.bench.client import Client, running
-from retllm.db.enums import JobState
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, Item, Job
+from retllm.db.tables import Embedding
 from retllm.errors import StackError
 from retllm.settings import Settings
 
@@ -104,25 +103,16 @@ class _Side:
         return self._await_vectors(collection, count) - began
 
     def _await_vectors(self, collection: str, count: int) -> float:
-        """Wait until every item has a vector and every job is over; return the time of the last vector.
+        """Wait until every job is over; return the time of the last vector.
 
         It is the time at which the database stored it, by its clock, which is this machine's.
         """
-        key = uuid.UUID(collection)
-        vectors = (
-            sa.select(sa.func.count(), sa.func.max(Embedding.created_at))
-            .join(Item, Item.id == Embedding.item_id)
-            .where(Embedding.collection_id == key)
+        self._client.await_jobs(collection, _TIMEOUT_SECONDS + count * _SECONDS_PER_PICTURE)
+        vectors = sa.select(sa.func.count(), sa.func.max(Embedding.created_at)).where(
+            Embedding.collection_id == uuid.UUID(collection)
         )
-        states = sa.select(Job.state).where(Job.collection_id == key)
-        deadline = time.monotonic() + _TIMEOUT_SECONDS + count * _SECONDS_PER_PICTURE
-        while time.monotonic() < deadline:
-            with self._client.sessions() as session:
-                stored, last = session.execute(vectors).one()
-                ended = {JobState(state) for state in session.scalars(states)}
-            if stored == count and ended == {JobState.SUCCEEDED}:
-                return float(last.timestamp())
-            if ended & {JobState.FAILED, JobState.PARTIAL}:
-                raise StackError("An index job failed; its worker's log has the reason.")
-            time.sleep(0.05)
-        raise StackError(f"{count} photographs were not indexed in time.")
+        with self._client.sessions() as session:
+            stored, last = session.execute(vectors).one()
+        if stored != count:
+            raise StackError(f"{stored} of {count} photographs have a vector.")
+        return float(last.timestamp())

@@ -70,7 +70,7 @@ class CrossEncoder:
     """The multimodal cross-encoder of sentence-transformers (the extra ``sentence``) with a scorer's weights.
 
     Args:
-        scorer: its model is shared, not copied.
+        scorer: its model is shared; the weights are in memory twice only while this is made.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -80,10 +80,14 @@ class CrossEncoder:
 
         loaded, (positive, negative) = scorer.loaded, _labels(scorer)
         folder = str(loaded.source.folder or loaded.source.model)
-        options = {"revision": loaded.revision} if loaded.source.folder is None else {}
+        pinned = {"revision": loaded.revision} if loaded.source.folder is None else {}
         self._scorer = scorer
         self._body: Any = Transformer(
-            folder, transformer_task="any-to-any", model_kwargs={"dtype": loaded.module.dtype, **options}
+            folder,
+            transformer_task="any-to-any",
+            model_kwargs={"dtype": loaded.module.dtype, **pinned},
+            processor_kwargs=pinned,
+            config_kwargs=pinned,
         )
         self._body.model = loaded.module
         self._encoder: Any = Encoder(

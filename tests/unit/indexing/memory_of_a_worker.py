@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -28,13 +29,22 @@ class Embedder(FakeEmbedder):
 
 def main(settings_file: str, unit_id: str) -> None:
     """Do the unit with the settings in the file."""
+
+    def work(context: WorkerContext) -> bool:
+        return run_unit(context, UUID(unit_id), lambda c, held: embed_unit(c, held, lambda _: Embedder()))
+
+    measure(settings_file, work)
+
+
+def measure(settings_file: str, work: Callable[[WorkerContext], bool]) -> None:
+    """Do work as a worker with the settings in the file, and print by how many bytes the memory grew at most."""
     settings = Settings.model_validate_json(Path(settings_file).read_text("utf-8"))
     register_handlers()
     context = WorkerContext(
         make_sessions(settings.database_url), get_storage(settings), settings, SilentNotifier(), "tester:2"
     )
     before = peak()
-    assert run_unit(context, UUID(unit_id), lambda c, held: embed_unit(c, held, lambda _: Embedder()))
+    assert work(context)
     sys.stdout.write(f"{peak() - before}\n")
 
 

@@ -5,22 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from PIL import Image
-from tests.unit.indexing.memory_of_a_worker import peak
-from tests.unit.stand_ins import FakeScorer, SilentNotifier
+from tests.unit.indexing.memory_of_a_worker import measure
+from tests.unit.stand_ins import FakeScorer
 
-from retllm.db.session import make_sessions
 from retllm.fine import Content, Picture
 from retllm.fine.content import PreparedPicture
-from retllm.job_kinds import register_handlers
-from retllm.media.storage import get_storage
 from retllm.queue.worker import WorkerContext, run_units
 from retllm.search.fine_worker import FineUnits
-from retllm.settings import Settings
 
 SIDE = 1024
 PREPARED_BYTES = 4 * SIDE * SIDE
@@ -56,16 +51,13 @@ class Scorer(FakeScorer):
 
 def main(settings_file: str, unit_id: str) -> None:
     """Do the unit, and all that follow, with the settings in the file."""
-    settings = Settings.model_validate_json(Path(settings_file).read_text("utf-8"))
-    register_handlers()
-    context = WorkerContext(
-        make_sessions(settings.database_url), get_storage(settings), settings, SilentNotifier(), "tester:2"
-    )
     scorer = Scorer()
     units = FineUnits(lambda: scorer, lambda: False)
-    before = peak()
-    assert run_units(context, UUID(unit_id), units, items=scorer.pairs_at_once, following=units.following)
-    sys.stdout.write(f"{peak() - before}\n")
+
+    def work(context: WorkerContext) -> bool:
+        return run_units(context, UUID(unit_id), units, items=scorer.pairs_at_once, following=units.following)
+
+    measure(settings_file, work)
 
 
 if __name__ == "__main__":

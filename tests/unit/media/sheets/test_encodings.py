@@ -1,0 +1,92 @@
+"""The encodings of sheets: which one a file is in, and what becomes of bytes that are no text."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.unit.media.sheets.reading import CSV, JSON, pairs, read, rows
+
+from retllm.errors import MediaRejected
+from retllm.media.sheets.rows import Row
+from retllm.media.sniffing import FileKind
+
+
+@pytest.mark.parametrize(
+    ("codec", "text"),
+    [
+        ("cp1251", "Кошка на окне"),
+        ("koi8-r", "Кошка на окне"),
+        ("cp932", "窓辺の猫"),
+        ("gbk", "窗台上的猫"),
+        ("cp949", "창가의 고양이"),
+        ("big5", "窗台上的貓"),
+        ("cp1250", "Żółć gęślą jaźń"),
+        ("cp1250", "Dziewczyna czyta książkę na ławce"),
+        ("cp1253", "Η γάτα στο παράθυρο"),
+        ("cp1255", "חתול על החלון"),
+        ("cp1256", "قطة على النافذة"),
+        ("cp874", "แมวบนหน้าต่าง"),
+        ("mac_roman", "Größe über Café"),
+    ],
+)
+def test_the_code_pages_of_spreadsheets_elsewhere_are_told_by_their_words(codec: str, text: str) -> None:
+    made, remarks = read(f"file;caption\r\na.png;{text}\r\nb.png;plain\r\n".encode(codec))
+    assert made == [Row(2, "a.png", (text,)), Row(3, "b.png", ("plain",))]
+    assert f"in the code page {codec}," in remarks[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["¿qué? ¡sí! «niño» ñandú", "it’s “quoted” – dash…", "Foo™ Bar® §5 ½ £5", "5 m³ und 3 m² à 5 £", "Ærø, blåbær"],
+)
+def test_western_texts_stay_in_the_code_page_of_western_windows(text: str) -> None:
+    made, remarks = read(f"file;caption\r\na.png;{text}\r\n".encode("cp1252"))
+    assert made == [Row(2, "a.png", (text,))]
+    assert "Windows-1252" in remarks[0]
+
+
+def test_a_code_page_is_that_of_the_whole_file() -> None:
+    table = "file;caption\n" + "a.png;窓辺の猫\n" * 1000
+    with pytest.raises(MediaRejected, match="UTF-8"):
+        rows(table.encode("cp932") + b"b.png;\x82 \n")
+
+
+@pytest.mark.parametrize("kind", [CSV, JSON])
+def test_a_file_in_another_code_page_is_refused_before_the_first_row(kind: FileKind) -> None:
+    words = "приветы".encode("cp1251") if kind is JSON else "Größe über Café".encode("cp850")
+    data = b"file,caption\na.png,fine\nb.png," + words if kind is CSV else b'{"caption": "fine"}\n"' + words + b'"\n'
+    with pytest.raises(MediaRejected, match="UTF-8"):
+        rows(data, kind)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"b.png,caf\xe9\n", b"b.png,one\0\n", b"b.png,\xe7\x8c", b"b\xe9.png,one\n", b'b.png,"caf\xe9\nnoir"\n'],
+)
+def test_bytes_that_are_no_text_lose_their_row_only(bad: bytes) -> None:
+    good, broken = rows("file,caption\na.png,Größe 猫\n".encode() + bad)
+    assert good == Row(2, "a.png", ("Größe 猫",))
+    assert broken.problem is not None
+    assert "Row 3 has bytes that are not UTF-8" in broken.problem.error.message
+
+
+def test_the_encodings_of_spreadsheets_are_read_with_a_remark() -> None:
+    table = "file;caption\nGröße.png;Crème brûlée – „süß“ für 5 €\n"
+    expected = [Row(2, "Größe.png", ("Crème brûlée – „süß“ für 5 €",))]
+    for codec, name in [
+        ("utf-8", None),
+        ("utf-8-sig", None),
+        ("utf-16", "UTF-16"),
+        ("utf-32", "UTF-32"),
+        ("cp1252", "Windows-1252"),
+    ]:
+        made, remarks = read(table.encode(codec))
+        assert made == expected
+        assert name in remarks[0] if name else remarks == []
+    objects = json.dumps([{"file": "ä.png", "caption": "ö"}], ensure_ascii=False)
+    assert pairs(objects.encode("utf-16"), JSON) == [("ä.png", ("ö",))]
+    with pytest.raises(MediaRejected, match="UTF-8"):
+        rows('{"file": "a.png", "caption": "gr\xfcn"}'.encode("latin-1"), JSON)
+    with pytest.raises(MediaRejected, match="UTF-16"):
+        rows(table.encode("utf-16")[:-1])
