@@ -182,7 +182,8 @@ def _progress(job: Job, stages: Sequence[StageProgress], pool: int, files: FileC
         return 1.0
     if job.kind is JobKind.UPLOAD:
         done = sum(stage.items_done for stage in stages)
-        total = sum(stage.items_total for stage in stages) + files.to_come
+        # each goes through every stage
+        total = sum(stage.items_total for stage in stages) + files.to_come * len(stages)
         share = round(done / total, 4) if total else 0.0
         return share if job.finished_at is not None else min(_MAX_UNFINISHED, share)
     last = Stage.EMBED if job.kind is JobKind.INDEX else Stage.FINE

@@ -35,8 +35,9 @@ def test_an_upload_is_processed_only_with_its_final_counts(uploads: Uploads, mon
         assert (state.processed, state.counts) == (True, {FileStatus.ADDED: 1})
 
 
-def test_files_to_come_count_as_work(uploads: Uploads) -> None:
-    job_id = uploads.open(index=False, expected=4)
+@pytest.mark.parametrize("index", [False, True])
+def test_files_to_come_count_as_work(uploads: Uploads, index: bool) -> None:
+    job_id = uploads.open(index=index, expected=4)
 
     def seen() -> tuple[float, int]:
         with uploads.world.sessions() as session:
