@@ -12,8 +12,8 @@ from typing import Any
 from retllm.fine import Content, load_prompts
 
 _MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-_PICTURE_MARKS = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
-_CHAT = (
+PICTURE_MARKS = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}{% if c.type == 'image' %}"
     "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ c.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -49,7 +49,7 @@ def save_random_model(folder: Path, size: Size, captions: list[str]) -> int:
     from transformers.models.qwen2_5_vl import Qwen2_5_VLProcessor
     from transformers.models.qwen2_vl import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    tokenizer = _tokenizer(captions)
+    tokenizer = make_tokenizer(captions)
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     config = Qwen2_5_VLConfig(
         text_config={
@@ -72,20 +72,20 @@ def save_random_model(folder: Path, size: Size, captions: list[str]) -> int:
             "window_size": 112,
             "fullatt_block_indexes": [2, 5],
         },
-        **dict(zip(names, tokenizer.convert_tokens_to_ids(_PICTURE_MARKS), strict=True)),
+        **dict(zip(names, tokenizer.convert_tokens_to_ids(PICTURE_MARKS), strict=True)),
     )
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.save_pretrained(folder)
     pixels = {"shortest_edge": _PATCH**2, "longest_edge": size.picture**2}
     processor = Qwen2_5_VLProcessor(  # type: ignore[no-untyped-call]  # transformers' own
-        Qwen2VLImageProcessor(size=pixels), tokenizer, Qwen2VLVideoProcessor(), chat_template=_CHAT
+        Qwen2VLImageProcessor(size=pixels), tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT
     )
     processor.save_pretrained(folder)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _tokenizer(captions: list[str]) -> Any:
+def make_tokenizer(captions: list[str]) -> Any:
     """Return a byte-level tokenizer in which the words of the prompts are single tokens, as in real ones."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -100,6 +100,6 @@ def _tokenizer(captions: list[str]) -> Any:
     templates = [part for parts in load_prompts().pairs.values() for part in parts]
     texts = [*(part for part in message if isinstance(part, str)), *templates, *captions, "True False user assistant"]
     tokenizer.train_from_iterator(texts * 4, trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in [*_MARKS, *_PICTURE_MARKS]])
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in [*_MARKS, *PICTURE_MARKS]])
     roles = {"eos_token": _MARKS[2], "pad_token": _MARKS[0]}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)  # type: ignore[no-untyped-call]

@@ -11,7 +11,8 @@ Variants, each on k candidates of one query:
 - ``warm``: the same scorer with another query (text to image) or other texts (image to text) on pictures that are in
   its caches.
 
-Each round runs all variants, so that other load on the machine affects all of them; medians are compared.
+Each round runs all variants, so that other load on the machine affects all of them; medians are compared. Beside them
+stand the device's own speed with large matrices, and what a pair costs the host before the model sees it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from retllm.bench.device_speed import host_milliseconds, matrix_flops, operations
 from retllm.bench.rivals import CrossEncoder, forward_alone
 from retllm.fine import Content, Injection, Scorer
 
@@ -67,14 +69,24 @@ class Speed:
     Attributes:
         k: candidates of a query.
         device: device of the scorer.
-        tokens: tokens of one pair, including visual tokens.
+        tokens: tokens of one pair, including visual tokens, by direction.
         pairs_per_second: median by direction and variant.
+        flops: floating-point operations of the bare forward pass of one pair, by direction.
+        matrix_flops: operations per second of the device with large matrices in the model's precision.
+        host_ms: milliseconds of one core that preparing a pair takes, by direction, with no picture prepared before.
     """
 
     k: int
     device: str
-    tokens: int
+    tokens: dict[str, int]
     pairs_per_second: dict[str, dict[str, float]]
+    flops: dict[str, float]
+    matrix_flops: float
+    host_ms: dict[str, float]
+
+    def share(self, direction: str, way: str) -> float:
+        """Return the share of the device's speed that a variant reaches, counting the operations of the bare pass."""
+        return self.pairs_per_second[direction][way] * self.flops[direction] / self.matrix_flops
 
     def as_json(self, parameters: int) -> dict[str, Any]:
         """Return the result as a JSON object."""
@@ -82,7 +94,20 @@ class Speed:
             direction: {way: round(speed, 3) for way, speed in ways.items()}
             for direction, ways in self.pairs_per_second.items()
         }
-        return {"parameters": parameters, "k": self.k, "device": self.device, "tokens_per_pair": self.tokens, **rounded}
+        return {
+            "parameters": parameters,
+            "k": self.k,
+            "device": self.device,
+            "tokens_per_pair": self.tokens,
+            "flops_per_pair": self.flops,
+            "matrix_flops": self.matrix_flops,
+            "host_ms_per_pair": {direction: round(cost, 2) for direction, cost in self.host_ms.items()},
+            "share_of_matrix_speed": {
+                direction: {way: round(self.share(direction, way), 4) for way in ways}
+                for direction, ways in self.pairs_per_second.items()
+            },
+            **rounded,
+        }
 
 
 def measure_fine(
@@ -107,19 +132,33 @@ def measure_fine(
     """
     ways = [way for way in WAYS if way != "cross_encoder" or rival is not None]
     seconds: dict[tuple[str, str], list[float]] = {(direction, way): [] for direction in DIRECTIONS for way in ways}
-    tokens = 0
+    tokens: dict[str, int] = {}
+    host: dict[str, list[float]] = {direction: [] for direction in DIRECTIONS}
     for turn in range(rounds + 1):
         for direction in DIRECTIONS:
             inputs = _Inputs(direction, k, side, turn)
             for way in ways:
-                took, tokens = _timed(scorer, way, inputs, injection, rival)
+                took, tokens[direction] = _timed(scorer, way, inputs, injection, rival)
                 if turn:
                     seconds[direction, way].append(took)
                 done()
+            host[direction].append(host_milliseconds(scorer, inputs.query, inputs.candidates) / k)
     speeds = {
         direction: {way: k / statistics.median(seconds[direction, way]) for way in ways} for direction in DIRECTIONS
     }
-    return Speed(k, scorer.info.device, tokens, speeds)
+    return Speed(
+        k,
+        scorer.info.device,
+        tokens,
+        speeds,
+        flops={direction: _operations(scorer, _Inputs(direction, k, side, 0)) / k for direction in DIRECTIONS},
+        matrix_flops=matrix_flops(scorer.loaded.module.device, scorer.loaded.module.dtype),
+        host_ms={direction: statistics.median(costs) for direction, costs in host.items()},
+    )
+
+
+def _operations(scorer: Scorer, inputs: _Inputs) -> int:
+    return operations(forward_alone(scorer, inputs.query, inputs.candidates))
 
 
 class _Inputs:

@@ -52,6 +52,11 @@ def bench() -> None:
 
 @bench.command()
 @click.option("--model", help="A transformers model (name or folder) instead of one with random weights.")
+@click.option(
+    "--size",
+    type=click.Choice(["2b", "7b", "8b"]),
+    help="Random weights in bfloat16, made on the device: Qwen3-VL-2B, Qwen2.5-VL-7B or Qwen3-VL-8B.",
+)
 @click.option("--width", type=click.IntRange(min=128), default=512, show_default=True, help="Width of the decoder.")
 @click.option("--layers", type=click.IntRange(min=4), default=12, show_default=True, help="Layers of the decoder.")
 @click.option(
@@ -71,6 +76,7 @@ def bench() -> None:
 @json_option
 def fine(
     model: str | None,
+    size: str | None,
     width: int,
     layers: int,
     picture: int,
@@ -89,29 +95,44 @@ def fine(
     """
     if width % 64:
         raise InvalidInput(f"--width must be a multiple of 64, not {width}.", field="width")
-    size = _tool("random_model").Size(width, layers, picture=picture)
+    if size and (model or concurrent):
+        raise InvalidInput("--size makes a model for this process alone: omit --model and --concurrent.", field="size")
+    small = _tool("random_model").Size(width, layers, picture=picture)
     injection = _injection(trigger, scope)
     if concurrent:
-        together = _measured_together(model, size, k, concurrent, device, injection)
+        together = _measured_together(model, small, k, concurrent, device, injection)
         _print_concurrent(together, as_json=as_json)
         return
-    result = _measured(model, size, k, rounds, device, injection)
+    result = _measured(model, size or small, k, rounds, device, injection, picture)
     if as_json:
         show.as_json(result)
         return
     click.echo(
-        f"{result['parameters'] / 1e6:.0f} M parameters on {result['device']}, k = {k}, "
-        f"{result['tokens_per_pair']} tokens a pair, medians of {rounds} interleaved rounds"
+        f"{result['parameters'] / 1e6:.0f} M parameters on {result['device']}, k = {k}, medians of {rounds} "
+        f"interleaved rounds; the device multiplies large matrices with {result['matrix_flops'] / 1e12:.2f} TFLOPS"
     )
     for direction, title in (("t2i", "text to image"), ("i2t", "image to text")):
-        speeds = result[direction]
-        bases = [one for one in _BASES if one in speeds]
-        rows = [
-            (name, *(f"{number:.2f}" for number in (speeds[way], *(speeds[way] / speeds[one] for one in bases))))
-            for way, name in _NAMES.items()
-            if way in speeds
-        ]
-        show.table((title, "pairs/s", *(f"x {_BASES[one]}" for one in bases)), rows)
+        _print_direction(result, direction, title)
+
+
+def _print_direction(result: dict[str, Any], direction: str, title: str) -> None:
+    speeds, shares = result[direction], result["share_of_matrix_speed"][direction]
+    tokens = result["tokens_per_pair"][direction]
+    bases = [one for one in _BASES if one in speeds]
+    rows = [
+        (
+            name,
+            f"{speeds[way]:.2f}",
+            *(f"{speeds[way] / speeds[one]:.2f}" for one in bases),
+            f"{speeds[way] * tokens:,.0f}",
+            f"{shares[way]:.0%}",
+        )
+        for way, name in _NAMES.items()
+        if way in speeds
+    ]
+    headings = (title, "pairs/s", *(f"x {_BASES[one]}" for one in bases), "tokens/s", "of matrix speed")
+    cost = result["host_ms_per_pair"][direction]
+    show.table(headings, rows, f"{tokens} tokens a pair; preparing one takes {cost:.1f} ms of one core")
 
 
 def _tool(name: str) -> Any:
@@ -132,17 +153,23 @@ def _injection(trigger: str, scope: str | None) -> Injection:
     return Injection.from_json({"trigger": trigger, **({"scope": scope} if scope else {})})
 
 
-def _measured(model: str | None, size: Any, k: int, rounds: int, device: str, injection: Injection) -> dict[str, Any]:
+def _measured(
+    model: str | None, size: Any, k: int, rounds: int, device: str, injection: Injection, picture: int
+) -> dict[str, Any]:
     from retllm.bench.fine import captions, measure_fine
     from retllm.bench.rivals import CrossEncoder
     from retllm.fine import load_scorer
 
     with tempfile.TemporaryDirectory() as folder:
-        if model is None:
-            _tool("random_model").save_random_model(Path(folder), size, captions(40, 0))
-        scorer = load_scorer(model or folder, device=device)
+        if isinstance(size, str):
+            make = _tool("published_sizes").scorer_of_size
+            scorer = make(Path(folder), size, device, picture, captions(40, 0))
+        else:
+            if model is None:
+                _tool("random_model").save_random_model(Path(folder), size, captions(40, 0))
+            scorer = load_scorer(model or folder, device=device)
         rival = CrossEncoder(scorer) if importlib.util.find_spec("sentence_transformers") else None
-        speed = measure_fine(scorer, k, size.picture, rounds, injection, rival)
+        speed = measure_fine(scorer, k, picture, rounds, injection, rival)
         parameters = sum(parameter.numel() for parameter in scorer.loaded.module.parameters())
     return speed.as_json(parameters)
 

@@ -102,16 +102,38 @@ def load_model(
     if source.folder is None:
         options["revision"] = revision or "main"
     processor, module = _load(model, name, options, dtype)
+    found = source.revision or getattr(module.config, "_commit_hash", None) or revision or "unknown"
+    return ready_model(processor, module, source, str(found), device, picture_tokens, prompts, profile)
+
+
+def ready_model(
+    processor: Any,
+    module: Any,
+    source: ModelSource,
+    revision: str,
+    device: torch.device,
+    picture_tokens: int,
+    prompts: Prompts,
+    profile: str | None,
+) -> LoadedModel:
+    """Move a model to its device and find the parts that scoring needs; otherwise like :func:`load_model`.
+
+    Args:
+        processor, module: of transformers.
+        source: where they are from.
+        revision: their commit, or the hash of their folder.
+        device, picture_tokens, prompts, profile: see :func:`load_model`.
+    """
+    model = source.model
     try:
         module.to(device).eval()
     except torch.OutOfMemoryError as error:
         raise ModelUnavailable(
             f"{model} does not fit into the memory of {device}. Choose a smaller model or a larger device.", model=model
         ) from error
-    module.config.get_text_config().use_cache = False
-    found = source.revision or getattr(module.config, "_commit_hash", None) or revision or "unknown"
-    log.info("model_loaded", model=model, revision=found, device=str(device), dtype=str(dtype))
     text_config = module.config.get_text_config()
+    text_config.use_cache = False
+    log.info("model_loaded", model=model, revision=revision, device=str(device), dtype=str(module.dtype))
     prompts = with_profile(prompts, _profile(profile, model, module.config, processor))
     limit = getattr(text_config, "max_position_embeddings", None)
     preparer = Preparer(model, processor, limit, prompts.system, prompts.template_arguments)
@@ -125,7 +147,7 @@ def load_model(
         decoder=_decoder(model, module),
         image_token=image_token,
         source=source,
-        revision=str(found),
+        revision=revision,
         prompts=prompts,
     )
 

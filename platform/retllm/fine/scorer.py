@@ -352,9 +352,28 @@ def load_scorer(
     chosen = pick_device(device)
     precision = pick_dtype(dtype, chosen)
     loaded = load_model(model, revision, chosen, precision, picture_tokens, load_prompts(), profile)
+    return scorer_of(loaded, token_budget, picture_tokens, prefix_bytes, visual_bytes, picture_source)
+
+
+def scorer_of(
+    loaded: LoadedModel,
+    token_budget: int = default_of("token_budget"),
+    picture_tokens: int = default_of("picture_tokens"),
+    prefix_bytes: int | None = default_of("prefix_cache_bytes"),
+    visual_bytes: int = default_of("visual_cache_bytes"),
+    picture_source: str = "original",
+) -> Scorer:
+    """Return a scorer with a loaded model; for the arguments see :func:`load_scorer`."""
     if prefix_bytes is None:
         prefix_bytes = fitting_prefix_bytes(loaded.module, token_budget, visual_bytes)
     log.info("scorer_caches", prefix_bytes=prefix_bytes, visual_bytes=visual_bytes, token_budget=token_budget)
     return Scorer(
-        model, loaded, loaded.prompts, token_budget, picture_tokens, prefix_bytes, visual_bytes, picture_source
+        loaded.source.model,
+        loaded,
+        loaded.prompts,
+        token_budget,
+        picture_tokens,
+        prefix_bytes,
+        visual_bytes,
+        picture_source,
     )
