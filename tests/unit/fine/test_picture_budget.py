@@ -21,7 +21,11 @@ from retllm.fine.model import _image_token
 from retllm.fine.prepare import Preparer
 from retllm.settings import Settings
 
-SIZES = (*scaled(((2000, 1500), (1500, 2000)), ((4000, 3000), (3000, 4000))), (3000, 100), (3, 4))
+#: photographs, panoramas, and what is left of a picture; the first one has more tokens than any budget below
+SIZES = (
+    *scaled(((2000, 1500), (1500, 2000)), ((4000, 3000), (12_000, 9000), (3000, 4000))),
+    *((2000, 100), (100, 2000), (3000, 100), (3, 4), (1, 1)),
+)
 
 #: for each family a budget below what its small model uses for a photograph, if the number is variable
 BUDGETS = {
@@ -67,6 +71,16 @@ def test_a_picture_of_any_size_stays_within_the_budget(family: str) -> None:
     # small models use only a few tiles; without a budget, the photograph has more tokens
     unlimited, token, _ = make_preparer(family, None)
     assert (tokens_of(unlimited, token, SIZES[0]) > BUDGETS[family]) is (family not in FIXED)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_pictures_in_one_question_have_their_budget_each(family: str) -> None:
+    """LLaVA-OneVision has fewer for both: it has no tiles of one picture beside another."""
+    preparer, token, model = make_preparer(family, BUDGETS[family])
+    pair = preparer.pair(0, [Picture(Image.new("RGB", size)) for size in ((640, 480), (2000, 100))])
+    assert 1 < int((pair.tokens["input_ids"] == token).sum()) <= 2 * BUDGETS[family]
+    with torch.inference_mode():
+        assert model(**pair.tokens, **pair.vision).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("family", sorted({"qwen2_5_vl", "glm4v", "internvl", "idefics3", "mistral3", "llava_next"}))
