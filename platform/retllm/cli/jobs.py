@@ -13,11 +13,11 @@ import click
 from retllm.cli import show
 from retllm.cli.client import Api, Json, connect, json_option
 from retllm.db.enums import FileStatus, JobKind, JobState
-from retllm.db.state_words import again_words
+from retllm.db.state_words import FILE_STATUSES, PROBLEMS, again_words, outcome_counts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SHOWN_FILES = 20
-"""Rejected files of an upload that are listed."""
+"""Files of an upload that are listed because they were rejected or not sent."""
 
 
 def _filters(command: Command) -> Command:
@@ -88,7 +88,7 @@ def _print_job(job: Json, as_json: bool) -> None:
 @click.argument("job_id", type=click.UUID)
 @json_option
 def show_job(job_id: UUID, as_json: bool) -> None:
-    """Show a job with what it has: the candidates of a search, the rejected files of an upload."""
+    """Show a job with what it has: the candidates of a search, the rejected and missing files of an upload."""
     api = connect()
     job = api.get(f"/jobs/{job_id}")
     if job["kind"] == JobKind.SEARCH:
@@ -100,8 +100,11 @@ def show_job(job_id: UUID, as_json: bool) -> None:
     files: Json = {}
     if job["kind"] == JobKind.UPLOAD:
         counts = api.get(f"/uploads/{job_id}")["counts"]
-        some = api.get(f"/uploads/{job_id}/files", status="rejected", limit=SHOWN_FILES)["files"]
-        files = {"counts": counts, "rejected": some}
+        some = {
+            str(status): api.get(f"/uploads/{job_id}/files", status=status, limit=SHOWN_FILES)["files"]
+            for status in PROBLEMS
+        }
+        files = {"counts": counts, **some}
     _print_job(job | files, as_json)
     if not as_json:
         show.errors(job)
@@ -110,14 +113,14 @@ def show_job(job_id: UUID, as_json: bool) -> None:
 
 
 def _print_files(files: Json, page: str) -> None:
-    """Print how many files of an upload have which outcome, and the first rejected ones with the reasons."""
-    counts, some = files["counts"], files["rejected"]
-    told = [f"{counts[status]:,} {status}" for status in FileStatus if counts.get(status)]
-    click.echo(", ".join(told) or "No files arrived.")
-    for file in some:
-        click.echo(f"  {show.place(file)}: {file['error']['message']}")
-    if (more := counts.get("rejected", 0) - sum(file["count"] for file in some)) > 0:
-        click.echo(f"  and {more:,} more rejected; {page} lists all.")
+    """Print how often an upload has which outcome, and the first rejected and missing files with the reasons."""
+    counts = files["counts"]
+    click.echo(outcome_counts(counts) or "No files arrived.")
+    for status in PROBLEMS:
+        for file in files[status]:
+            click.echo(f"  {show.place(file)}: {file['error']['message']}")
+        if (more := counts.get(status, 0) - sum(file["count"] for file in files[status])) > 0:
+            click.echo(f"  and {more:,} more {FILE_STATUSES[status]}; {page} lists all.")
 
 
 @jobs.command("files")
@@ -145,7 +148,7 @@ def list_files(job_id: UUID, status: tuple[str, ...], as_csv: bool, output: Bina
         output.write(json.dumps({"files": list(files)}, ensure_ascii=False).encode() + b"\n")
         return
     for file in files:
-        output.write(f"{file['status']:<9}  {show.outcome(file)}\n".encode())
+        output.write(f"{FILE_STATUSES.get(file['status'], file['status']):<9}  {show.outcome(file)}\n".encode())
 
 
 @jobs.command()

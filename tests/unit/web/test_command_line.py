@@ -61,12 +61,12 @@ def test_an_upload_that_is_stopped_lists_what_was_not_sent_and_counts_what_arriv
     assert f"Stopped: 4 of 6 files arrived; they stay, and job {job} goes on with them. Run the same" in done.stderr
     assert files(ada, job) == [
         *((f"{number}.png", "added", None) for number in range(4)),
-        *((f"{number}.png", "rejected", STOPPED) for number in (4, 5)),
+        *((f"{number}.png", "not_sent", STOPPED) for number in (4, 5)),
     ]
     state = ada.get(f"/uploads/{job}").json
     assert (state["arrived"], state["processed"]) == (4, True)
     shown = run(jobs.jobs, "show", job)
-    assert "4 added, 2 rejected" in shown.stdout
+    assert "4 added, 2 not sent" in shown.stdout
     assert f"  4.png: {STOPPED}" in shown.stdout
 
 
@@ -88,7 +88,7 @@ def test_an_upload_that_is_stopped_before_its_first_file_says_so(
     done = run(upload.upload, collection, folder)
     job = the_job(ada, collection)
     assert f"Stopped: nothing was sent, as job {job} lists." in done.stderr
-    assert files(ada, job) == [(f"{number}.png", "rejected", STOPPED) for number in range(6)]
+    assert files(ada, job) == [(f"{number}.png", "not_sent", STOPPED) for number in range(6)]
 
 
 def test_a_server_that_does_not_answer_keeps_nobody_who_stops(
@@ -165,7 +165,7 @@ def test_jobs_show_lists_the_first_rejected_files_and_counts_the_others(
     shown = run(jobs.jobs, "show", job)
     assert lines(shown.stdout) == [
         f"upload {job}: succeeded, 5 rejected, 100%",
-        "1 added, 1 read, 5 rejected",
+        "1 added, 5 rejected",
         "  0.png in all.zip: The file is empty.",
         "  1.png in all.zip: The file is empty.",
         f"  and 3 more rejected; http://retllm.test/jobs/{job} lists all.",
@@ -184,7 +184,7 @@ def test_jobs_retry_tries_the_rejected_files_again_that_are_kept(
     served.settings.max_text_chars = 100
     job = the_job(ada, collection)
     done = run(jobs.jobs, "retry", job)
-    assert (done.exit_code, lines(done.stdout)[1:]) == (0, ["Trying again: 1 file, 1 unit."])
+    assert (done.exit_code, lines(done.stdout)[1:]) == (0, ["Trying again: 1 rejected file, 1 unit."])
     assert files(ada, job) == [("long.txt", "added", None)]
 
 
@@ -224,7 +224,7 @@ def test_counts_are_those_of_files_and_rows_also_where_they_are_listed_together(
     rows = ada.get(f"/uploads/{job}/files").json["files"]
     assert {row["name"]: row["count"] for row in rows if row["count"] > 1} == {"@eaDir": 30, "captions.csv": 980}
     shown = lines(run(jobs.jobs, "show", job).stdout)
-    assert shown[1] == "1 read, 30 ignored, 1,000 rejected"
+    assert shown[1] == "30 ignored, 1,000 rejected"
     assert shown[-1] == f"  and 980 more rejected; http://retllm.test/jobs/{job} lists all."
     # a form and an archive count alike
     clutter = {f"@eaDir/{number}.jpg": b"x" for number in range(30)}
