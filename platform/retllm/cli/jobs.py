@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, BinaryIO, TypeVar
 from uuid import UUID
@@ -131,7 +132,7 @@ def _print_files(files: Json, page: str) -> None:
     type=click.Choice([status.value for status in FileStatus]),
     help="Only files with this outcome; repeatable.",
 )
-@click.option("--csv", "as_csv", is_flag=True, help="Write CSV.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV with a byte order mark, for Excel.")
 @click.option("--output", type=click.File("wb", lazy=True), default="-", help="Output file; - is standard output.")
 @json_option
 def list_files(job_id: UUID, status: tuple[str, ...], as_csv: bool, output: BinaryIO, as_json: bool) -> None:
@@ -140,8 +141,7 @@ def list_files(job_id: UUID, status: tuple[str, ...], as_csv: bool, output: Bina
         raise click.UsageError("Choose one of --csv and --json.")
     api, address = connect(), f"/uploads/{job_id}/files"
     if as_csv:
-        for chunk in api.download(f"{address}.csv", status=list(status)):
-            output.write(chunk)
+        _write_csv(output, api.download(f"{address}.csv", status=list(status)))
         return
     files = api.pages(address, "files", status=list(status))
     if as_json:
@@ -201,7 +201,7 @@ def delete(job_id: UUID, as_json: bool) -> None:
 @jobs.command()
 @_filters
 @click.option("--results", is_flag=True, help="One row for each result of a search instead of each job.")
-@click.option("--csv", "as_csv", is_flag=True, help="Write CSV instead of JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV with a byte order mark, for Excel, instead of JSON.")
 @click.option("--output", type=click.File("wb", lazy=True), default="-", help="Output file; - is standard output.")
 @json_option
 def export(results: bool, as_csv: bool, output: BinaryIO, as_json: bool, **filters: Any) -> None:
@@ -210,5 +210,14 @@ def export(results: bool, as_csv: bool, output: BinaryIO, as_json: bool, **filte
         raise click.UsageError("Choose one of --csv and --json.")
     api = connect()
     rows, format = "results" if results else "jobs", "csv" if as_csv else "json"
-    for chunk in api.download("/jobs/export", rows=rows, format=format, **_query(api, **filters)):
-        output.write(chunk)
+    chunks = api.download("/jobs/export", rows=rows, format=format, **_query(api, **filters))
+    if as_csv:
+        _write_csv(output, chunks)
+    else:
+        output.writelines(chunks)
+
+
+def _write_csv(output: BinaryIO, chunks: Iterable[bytes]) -> None:
+    """Write CSV as the pages export it, with the mark by which Excel knows UTF-8."""
+    for number, chunk in enumerate(chunks):
+        output.write(chunk if number else codecs.BOM_UTF8 + chunk)

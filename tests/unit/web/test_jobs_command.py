@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
@@ -68,12 +69,22 @@ def test_jobs_files_lists_the_outcome_of_every_file(run: Run, ada: Caller, mixed
     assert (told[0]["item_id"], told[0]["item_name"]) == (red["item_id"], "red.png")
 
 
-def test_jobs_files_writes_csv(run: Run, mixed: str, tmp_path: Path) -> None:
+def test_jobs_files_writes_csv_for_excel(run: Run, ada: Caller, mixed: str, tmp_path: Path) -> None:
     target = tmp_path / "files.csv"
     assert run(jobs.jobs, "files", mixed, "--csv", "--status", "duplicate", "--output", target).exit_code == 0
-    (row,) = csv.DictReader(target.read_text().splitlines())
+    # the bytes that the page has
+    assert target.read_bytes() == codecs.BOM_UTF8 + ada.get(f"/uploads/{mixed}/files.csv?status=duplicate").data
+    (row,) = csv.DictReader(target.read_text("utf-8-sig").splitlines())
     assert (row["name"], row["status"], row["item_name"]) == ("copy.png", "duplicate", "red.png")
     assert run(jobs.jobs, "files", mixed, "--csv", "--json").exit_code == 2
+
+
+def test_the_export_of_jobs_is_for_excel_as_csv_only(run: Run, ada: Caller, mixed: str, tmp_path: Path) -> None:
+    target = tmp_path / "jobs"
+    for format, mark in (("csv", codecs.BOM_UTF8), ("json", b"")):
+        options = ["--csv"] if format == "csv" else []
+        assert run(jobs.jobs, "export", *options, "--output", target).exit_code == 0
+        assert target.read_bytes() == mark + ada.get(f"/jobs/export?format={format}").data
 
 
 def test_jobs_files_of_another_job_says_that_it_is_no_upload(run: Run, ada: Caller, collection: str) -> None:
