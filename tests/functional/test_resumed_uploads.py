@@ -127,11 +127,11 @@ def statuses(done: Result) -> dict[str, str]:
 
 
 EXPECTED = {
-    **{f"{number}.png": "added" for number in range(8)},
-    "large.png": "added",
-    "captions.csv": "read",
-    "captions.csv, row 2": "updated",
-    "captions.csv, row 3": "updated",
+    **{f"folder/{number}.png": "added" for number in range(8)},
+    "folder/large.png": "added",
+    "folder/captions.csv": "read",
+    "folder/captions.csv, row 2": "updated",
+    "folder/captions.csv, row 3": "updated",
 }
 
 
@@ -163,7 +163,7 @@ def test_files_of_a_request_that_broke_are_sent_once_more_and_taken_once(
     proxy.cut_after = 3000
     done = upload(monkeypatch, server, proxy, key, folder)
     assert proxy.cut_after is None
-    assert statuses(done) == {f"{number}.png": "added" for number in range(8)}
+    assert statuses(done) == {f"folder/{number}.png": "added" for number in range(8)}
 
 
 def test_the_same_command_again_sends_no_bytes_of_what_arrived(
@@ -192,7 +192,7 @@ def test_a_server_that_stays_away_ends_the_command_and_the_next_run_goes_on(
     close(server, job["id"])
     proxy.sent = 0
     again = upload(monkeypatch, server, proxy, key, folder)
-    assert statuses(again)["large.png"] == "added"
+    assert statuses(again)["folder/large.png"] == "added"
     assert again.exit_code == 0
     assert proxy.sent_before_following < (folder / "large.png").stat().st_size - 2 * PART + (64 << 10)
 
@@ -217,7 +217,7 @@ def test_an_upload_that_was_closed_meanwhile_goes_on_as_another_one_and_both_cou
 
     monkeypatch.setattr(show, "watch", watched)
     done = upload(monkeypatch, server, proxy, key, folder)
-    assert (done.exit_code, statuses(done)) == (status, EXPECTED | {".nomedia": "ignored"})
+    assert (done.exit_code, statuses(done)) == (status, EXPECTED | {"folder/.nomedia": "ignored"})
     answer = json.loads(done.stdout)
     assert [job["state"] for job in answer["jobs"]] == [first, "succeeded"]
     assert answer["job"] == answer["jobs"][1]
@@ -225,7 +225,7 @@ def test_an_upload_that_was_closed_meanwhile_goes_on_as_another_one_and_both_cou
         # each upload has the fate of all its files
         for job in answer["jobs"]:
             files = client.get(f"/uploads/{job['id']}/files?status=ignored").json()["files"]
-            assert [file["name"] for file in files] == [".nomedia"]
+            assert [file["name"] for file in files] == ["folder/.nomedia"]
 
 
 def test_an_upload_whose_job_is_cancelled_ends_and_its_job_lists_the_rest(
@@ -245,10 +245,10 @@ def test_an_upload_whose_job_is_cancelled_ends_and_its_job_lists_the_rest(
         files = client.get(f"/uploads/{job['id']}/files").json()["files"]
     assert job["state"] in ("running", "cancelled")
     assert {file["name"] for file in files if file["within"] is None} == {
-        *EXPECTED.keys() - {"captions.csv, row 2", "captions.csv, row 3"}
+        *EXPECTED.keys() - {"folder/captions.csv, row 2", "folder/captions.csv, row 3"}
     }
-    (large,) = (file for file in files if file["name"] == "large.png")
-    assert large["status"] == "rejected"
+    (large,) = (file for file in files if file["name"] == "folder/large.png")
+    assert large["status"] == "not_sent"
 
 
 def test_stopping_says_what_arrived_and_indexes_it(
@@ -266,10 +266,9 @@ def test_stopping_says_what_arrived_and_indexes_it(
     with server.client() as client:
         (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
         assert client.get(f"/uploads/{job['id']}").json()["closed_at"] is not None
-        rejected = client.get(f"/uploads/{job['id']}/files", params={"status": "rejected"}).json()["files"]
-    # one entry for the large file, of which nothing came; a row of the sheet names it too
-    files = [(file["name"], file["error"]["code"]) for file in rejected if file["within"] is None]
-    assert files == [("large.png", "not_sent")]
+        missing = client.get(f"/uploads/{job['id']}/files", params={"status": "not_sent"}).json()["files"]
+    # one entry for the large file, of which nothing came
+    assert [(file["name"], file["error"]["code"]) for file in missing] == [("folder/large.png", "not_sent")]
 
 
 def test_what_a_killed_command_did_not_send_is_listed_when_its_upload_is_closed(
@@ -289,10 +288,8 @@ def test_what_a_killed_command_did_not_send_is_listed_when_its_upload_is_closed(
     with server.client() as client:
         (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
         close(server, job["id"])
-        rejected = client.get(f"/uploads/{job['id']}/files", params={"status": "rejected"}).json()["files"]
-    assert {file["name"]: file["error"]["code"] for file in rejected} == dict.fromkeys(
-        ["captions.csv", "large.png", *(f"{number}.png" for number in range(8))], "not_sent"
-    )
+        missing = client.get(f"/uploads/{job['id']}/files", params={"status": "not_sent"}).json()["files"]
+    assert {file["name"] for file in missing} == {name for name in EXPECTED if ", row" not in name}
 
 
 def test_names_arrive_as_they_are(
@@ -303,7 +300,9 @@ def test_names_arrive_as_they_are(
         (tmp_path / name).write_bytes(picture(f"rgb(9, {number * 20}, 9)"))
     key = server.collection("Names")
     for status in ("added", "duplicate"):
-        assert statuses(upload(monkeypatch, server, proxy, key, tmp_path)) == dict.fromkeys(names, status)
+        assert statuses(upload(monkeypatch, server, proxy, key, tmp_path)) == {
+            f"{tmp_path.name}/{name}": status for name in names
+        }
 
 
 def test_an_independent_client_of_the_protocol_sends_a_file(server: Server, folder: Path) -> None:

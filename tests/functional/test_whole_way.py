@@ -60,7 +60,7 @@ def scenes(retllm: Retllm, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
     assert answer["job"]["state"] == "succeeded"
     by_status = {status: [f for f in answer["files"] if f["status"] == status] for status in ("added", "rejected")}
     assert len(by_status["added"]) == len(queries)
-    assert [file["name"] for file in by_status["rejected"]] == ["broken.png"]
+    assert [file["name"] for file in by_status["rejected"]] == [f"{folder.name}/broken.png"]
     return answer["collection"], queries, folder
 
 
@@ -83,7 +83,7 @@ def test_the_fine_stage_ranks_the_right_picture_first_more_often_than_the_coarse
         job = api.submit(f"/collections/{collection}/searches", json={"text": query.query})
         assert api.watch(job["id"], lambda _: None)["state"] == "succeeded"
         for row in api.get(f"/searches/{job['id']}")["candidates"]:
-            if row["name"] == query.file:
+            if row["name"].endswith(f"/{query.file}"):
                 firsts["coarse"] += row["coarse_rank"] == 1
                 firsts["fine"] += row["final_rank"] == 1
     assert firsts["fine"] > firsts["coarse"]
@@ -148,7 +148,7 @@ def test_a_picture_can_be_a_query_with_or_without_text(retllm: Retllm, scenes, w
     picture = str(folder / queries[0].file)
     result = retllm("search", collection, *text, "--picture", picture, "-k", "5", "--watch")
     assert result["kind"] == ("image+text" if with_text else "image")
-    (itself,) = [row for row in result["candidates"] if row["name"] == queries[0].file]
+    (itself,) = [row for row in result["candidates"] if row["name"].endswith(f"/{queries[0].file}")]
     if not with_text:
         assert itself["coarse_rank"] == 1
         assert itself["similarity"] == pytest.approx(1, abs=1e-3)
@@ -186,7 +186,7 @@ def test_photographs_can_be_uploaded_and_searched(retllm: Retllm, tmp_path: Path
     by_text = retllm("search", answer["collection"], "a cat", "--watch")
     assert len(by_text["candidates"]) == len(names)
     by_picture = retllm("search", answer["collection"], "--picture", query, "--watch")
-    (itself,) = [row for row in by_picture["candidates"] if row["name"] == "chelsea.jpg"]
+    (itself,) = [row for row in by_picture["candidates"] if row["name"] == f"{tmp_path.name}/chelsea.jpg"]
     assert itself["coarse_rank"] == 1
 
 

@@ -1,9 +1,9 @@
 """Find the files of an upload: files and folders that the caller names, and everything below them.
 
-Every file is found once, is counted as clutter, or gets an outcome that says why it can't be sent. Its name has the
-folders below the one that was named; and that one too where another one has a file of the same name. Linked folders are
-followed after all others, so that a file has the name of the place where it lies; a link to a folder that contains
-itself is not followed.
+Every file is found once, is counted as clutter, or gets an outcome that says why it can't be sent. Its name begins with
+what the caller named, as in a browser to which a folder is dropped: the file, or the folder with those below it; and
+with the folders above where several have a file of the same name. Linked folders are followed after all others, so that
+a file has the name of the place where it lies; a link to a folder that contains itself is not followed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Found:
 
     path: Path
     name: str
-    """Its name in the collection: readable, with the folders below the one that was named."""
+    """Its name in the collection: readable, with the folder that was named and those below it."""
     size: int
 
     @property
@@ -133,12 +133,12 @@ def walk(paths: Iterable[Path]) -> Iterator[Found | FileOutcome]:
 
 @dataclass(slots=True)
 class _Entry:
-    """A file, or a problem, at a place below a path that was named."""
+    """A file, or a problem, at a path that was named or below it."""
 
     path: Path
     parts: tuple[str, ...]
     root: Path
-    """The folder that was named, or that of a file that was."""
+    """The folder in which its parts begin."""
     size: int = 0
     problem: str | None = None
     remark: str | None = None
@@ -164,12 +164,11 @@ class _Walk:
             self.found.append(_Entry(path, (path.name,), path.parent, problem=_unreadable(error).message))
             return
         before = len(self.found)
-        self._root = path
+        self._root, parts = _begin(path)
         if self._enter(facts):
-            self._tree(path, ())
+            self._tree(path, parts)
             if len(self.found) == before:
-                name = path.resolve().name or str(path)
-                self._add(path, (name,), problem="The folder contains no files.")
+                self._add(path, parts or (path.resolve().name or str(path),), problem="The folder contains no files.")
 
     def _single(self, path: Path, facts: os.stat_result) -> None:
         folder = _id((path.parent).stat())
@@ -270,8 +269,18 @@ class _Walk:
         yield from clutter.outcomes()
 
 
+def _begin(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """Return where the names in a folder that was named begin: with its own name, unless files below it are clutter."""
+    # a link keeps its own name, which `resolve` would not
+    whole = Path(os.path.abspath(path))  # noqa: PTH100
+    if not whole.name or clutter_of(f"{whole.name}/a"):
+        # it was named on purpose, whatever it is called
+        return path, ()
+    return whole.parent, (whole.name,)
+
+
 def _tell_apart(entries: Sequence[_Entry]) -> None:
-    """Put the names of their folders before the names of files, where several folders have files of the same names."""
+    """Put the names of folders above before the names of files, where several would be the same."""
     roots: dict[tuple[str, ...], set[Path]] = {}
     for entry in entries:
         if not clutter_of("/".join(entry.parts)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, BinaryIO, TypeVar
 from uuid import UUID
@@ -13,11 +14,11 @@ import click
 from retllm.cli import show
 from retllm.cli.client import Api, Json, connect, json_option
 from retllm.db.enums import FileStatus, JobKind, JobState
-from retllm.db.state_words import again_words
+from retllm.db.state_words import FILE_STATUSES, PROBLEMS, again_words, outcome_counts
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SHOWN_FILES = 20
-"""Rejected files of an upload that are listed."""
+"""Files of an upload that are listed because they were rejected or not sent."""
 
 
 def _filters(command: Command) -> Command:
@@ -88,7 +89,7 @@ def _print_job(job: Json, as_json: bool) -> None:
 @click.argument("job_id", type=click.UUID)
 @json_option
 def show_job(job_id: UUID, as_json: bool) -> None:
-    """Show a job with what it has: the candidates of a search, the rejected files of an upload."""
+    """Show a job with what it has: the candidates of a search, the rejected and missing files of an upload."""
     api = connect()
     job = api.get(f"/jobs/{job_id}")
     if job["kind"] == JobKind.SEARCH:
@@ -100,8 +101,11 @@ def show_job(job_id: UUID, as_json: bool) -> None:
     files: Json = {}
     if job["kind"] == JobKind.UPLOAD:
         counts = api.get(f"/uploads/{job_id}")["counts"]
-        some = api.get(f"/uploads/{job_id}/files", status="rejected", limit=SHOWN_FILES)["files"]
-        files = {"counts": counts, "rejected": some}
+        some = {
+            str(status): api.get(f"/uploads/{job_id}/files", status=status, limit=SHOWN_FILES)["files"]
+            for status in PROBLEMS
+        }
+        files = {"counts": counts, **some}
     _print_job(job | files, as_json)
     if not as_json:
         show.errors(job)
@@ -110,14 +114,14 @@ def show_job(job_id: UUID, as_json: bool) -> None:
 
 
 def _print_files(files: Json, page: str) -> None:
-    """Print how many files of an upload have which outcome, and the first rejected ones with the reasons."""
-    counts, some = files["counts"], files["rejected"]
-    told = [f"{counts[status]:,} {status}" for status in FileStatus if counts.get(status)]
-    click.echo(", ".join(told) or "No files arrived.")
-    for file in some:
-        click.echo(f"  {show.place(file)}: {file['error']['message']}")
-    if (more := counts.get("rejected", 0) - sum(file["count"] for file in some)) > 0:
-        click.echo(f"  and {more:,} more rejected; {page} lists all.")
+    """Print how often an upload has which outcome, and the first rejected and missing files with the reasons."""
+    counts = files["counts"]
+    click.echo(outcome_counts(counts) or "No files arrived.")
+    for status in PROBLEMS:
+        for file in files[status]:
+            click.echo(f"  {show.place(file)}: {file['error']['message']}")
+        if (more := counts.get(status, 0) - sum(file["count"] for file in files[status])) > 0:
+            click.echo(f"  and {more:,} more {FILE_STATUSES[status]}; {page} lists all.")
 
 
 @jobs.command("files")
@@ -128,7 +132,7 @@ def _print_files(files: Json, page: str) -> None:
     type=click.Choice([status.value for status in FileStatus]),
     help="Only files with this outcome; repeatable.",
 )
-@click.option("--csv", "as_csv", is_flag=True, help="Write CSV.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV with a byte order mark, for Excel.")
 @click.option("--output", type=click.File("wb", lazy=True), default="-", help="Output file; - is standard output.")
 @json_option
 def list_files(job_id: UUID, status: tuple[str, ...], as_csv: bool, output: BinaryIO, as_json: bool) -> None:
@@ -137,15 +141,14 @@ def list_files(job_id: UUID, status: tuple[str, ...], as_csv: bool, output: Bina
         raise click.UsageError("Choose one of --csv and --json.")
     api, address = connect(), f"/uploads/{job_id}/files"
     if as_csv:
-        for chunk in api.download(f"{address}.csv", status=list(status)):
-            output.write(chunk)
+        _write_csv(output, api.download(f"{address}.csv", status=list(status)))
         return
     files = api.pages(address, "files", status=list(status))
     if as_json:
         output.write(json.dumps({"files": list(files)}, ensure_ascii=False).encode() + b"\n")
         return
     for file in files:
-        output.write(f"{file['status']:<9}  {show.outcome(file)}\n".encode())
+        output.write(f"{FILE_STATUSES.get(file['status'], file['status']):<9}  {show.outcome(file)}\n".encode())
 
 
 @jobs.command()
@@ -198,7 +201,7 @@ def delete(job_id: UUID, as_json: bool) -> None:
 @jobs.command()
 @_filters
 @click.option("--results", is_flag=True, help="One row for each result of a search instead of each job.")
-@click.option("--csv", "as_csv", is_flag=True, help="Write CSV instead of JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write CSV with a byte order mark, for Excel, instead of JSON.")
 @click.option("--output", type=click.File("wb", lazy=True), default="-", help="Output file; - is standard output.")
 @json_option
 def export(results: bool, as_csv: bool, output: BinaryIO, as_json: bool, **filters: Any) -> None:
@@ -207,5 +210,14 @@ def export(results: bool, as_csv: bool, output: BinaryIO, as_json: bool, **filte
         raise click.UsageError("Choose one of --csv and --json.")
     api = connect()
     rows, format = "results" if results else "jobs", "csv" if as_csv else "json"
-    for chunk in api.download("/jobs/export", rows=rows, format=format, **_query(api, **filters)):
-        output.write(chunk)
+    chunks = api.download("/jobs/export", rows=rows, format=format, **_query(api, **filters))
+    if as_csv:
+        _write_csv(output, chunks)
+    else:
+        output.writelines(chunks)
+
+
+def _write_csv(output: BinaryIO, chunks: Iterable[bytes]) -> None:
+    """Write CSV as the pages export it, with the mark by which Excel knows UTF-8."""
+    for number, chunk in enumerate(chunks):
+        output.write(chunk if number else codecs.BOM_UTF8 + chunk)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from retllm.cli.client import Api, Json
 from retllm.db.enums import JobKind, JobState
-from retllm.db.state_words import JOB_STATES, rejected_words
+from retllm.db.state_words import JOB_STATES, PROBLEMS, outcome_counts
 from retllm.media import outcomes
 
 # avoids line breaks at 80 columns in files and pipes
@@ -58,10 +58,9 @@ def job_state(job: Json) -> str:
 
 
 def job_result(job: Json) -> str:
-    """Return the word for the state of ``job`` with the number of its files that were rejected."""
-    files = job.get("files") or {"counts": {}, "not_sent": 0}
-    rejected = rejected_words(files["counts"].get("rejected", 0), files["not_sent"])
-    return ", ".join(filter(None, [job_state(job), rejected]))
+    """Return the word for the state of ``job`` with how often an upload has "rejected" and "not sent" as outcome."""
+    files = job.get("files") or {"counts": {}}
+    return ", ".join(filter(None, [job_state(job), outcome_counts(files["counts"], PROBLEMS)]))
 
 
 def _progress(job: Json) -> tuple[str, int, int | None]:

@@ -13,6 +13,7 @@ from retllm.cli import search, show, upload
 from retllm.cli.client import Api, Json
 from retllm.demo.world import DemoQuery, write_collection
 from retllm.errors import Conflict
+from retllm.media.names import base_name
 
 COLLECTION = "demo scenes"
 FAMILIES = 16
@@ -92,7 +93,7 @@ def _ask(api: Api, collection_id: str, demo_query: DemoQuery) -> CompletedSearch
     if job["state"] != "succeeded":
         raise Conflict(f"Search {show.job_state(job)}: {job['error']}")
     result = api.get(f"/searches/{job['id']}")
-    right = next((row for row in result["candidates"] if row["name"] == demo_query.file), None)
+    right = next((row for row in result["candidates"] if base_name(row["name"]) == demo_query.file), None)
     return CompletedSearch(
         demo_query.query,
         job,

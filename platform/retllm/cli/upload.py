@@ -18,6 +18,8 @@ from retllm.cli.entry import INTERRUPTED
 from retllm.cli.folders import Found, walk
 from retllm.cli.patience import GaveUp, Patience, PatientApi
 from retllm.cli.sending import Sender
+from retllm.db.enums import FileStatus
+from retllm.db.state_words import FILE_STATUSES, PROBLEMS, outcome_counts
 from retllm.errors import Conflict, InvalidInput, NotFound, RetllmError
 from retllm.media.outcomes import FileOutcome
 
@@ -25,9 +27,9 @@ from retllm.media.outcomes import FileOutcome
 _PRINTED = 100
 # outcomes that a message names if there is nothing to send
 _REASONS = 3
-TAKEN = ("added", "updated", "duplicate")
+TAKEN = (FileStatus.ADDED, FileStatus.UPDATED, FileStatus.DUPLICATE)
 """Outcomes of what is in the collection afterwards."""
-_SHOWN = (*TAKEN, "ignored", "rejected", "read")
+_SHOWN = (*TAKEN, "ignored", *PROBLEMS, "read")
 PATIENCE = 600.0
 """Seconds to wait for a server that is away."""
 _AGAIN = "Run the same command again to send the rest."
@@ -89,8 +91,8 @@ def upload(
     put into folders, such as @eaDir and Thumbs.db, are ignored.
 
     If the network is lost, the command waits and goes on. Run it again after it was stopped: it sends only what the
-    server does not have. What arrived stays and is indexed. The exit status is 1 if a file was rejected or the job did
-    not succeed, and 2 if there is nothing to upload.
+    server does not have. What arrived stays and is indexed. The exit status is 1 if a file was rejected or not sent, or
+    the job did not succeed, and 2 if there is nothing to upload.
     """
     api = connect()
     try:
@@ -103,7 +105,7 @@ def upload(
         if as_json:
             show.as_json(stopped.as_json())
         ctx.exit(INTERRUPTED)
-    refused = any(outcome["status"] == "rejected" for outcome in done.outcomes)
+    refused = any(outcome["status"] in PROBLEMS for outcome in done.outcomes)
     if as_json:
         answer = {"collection": target["id"], "files": done.outcomes, "job": done.jobs[-1], "jobs": done.jobs}
         show.as_json(answer | {"notice": target.get("notice")})
@@ -214,7 +216,7 @@ def _merge(rows: dict[tuple[str | None, str], list[Json]], found: Iterable[Json]
     for row in found:
         new.setdefault((row["within"], row["name"]), []).append(row)
     for place, some in new.items():
-        if all(row["status"] == "rejected" for row in rows.get(place, [])):
+        if all(row["status"] in PROBLEMS for row in rows.get(place, [])):
             rows[place] = some
 
 
@@ -290,14 +292,17 @@ def _follow(api: PatientApi, upload_id: str, bar: Progress) -> Json:
 
 
 def _print_outcomes(outcomes: Sequence[Json], name: str) -> None:
-    counts: Counter[str] = Counter()
+    counts: Counter[FileStatus] = Counter()
     for outcome in outcomes:
         counts[outcome["status"]] += outcome["count"]
-    summary = ", ".join(f"{counts[status]:,} {status}" for status in (*TAKEN, "ignored") if counts[status])
-    click.echo(f"{name}: {summary or 'nothing new'}, {counts['rejected']:,} rejected.")
+    summary = outcome_counts(counts, (*TAKEN, FileStatus.IGNORED)) or "nothing new"
+    missing = outcome_counts(counts, [FileStatus.NOT_SENT])
+    told = filter(None, [summary, f"{counts[FileStatus.REJECTED]:,} rejected", missing])
+    click.echo(f"{name}: {', '.join(told)}.")
     remarked = [outcome for outcome in outcomes if outcome["remark"] and outcome["status"] != "ignored"]
-    _print_some("rejected", [outcome for outcome in outcomes if outcome["status"] == "rejected"])
-    _print_some("with a remark", [outcome for outcome in remarked if outcome["status"] != "rejected"])
+    for status in PROBLEMS:
+        _print_some(FILE_STATUSES[status], [outcome for outcome in outcomes if outcome["status"] == status])
+    _print_some("with a remark", [outcome for outcome in remarked if outcome["status"] not in PROBLEMS])
     _print_some("ignored", [outcome for outcome in outcomes if outcome["status"] == "ignored"])
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from retllm.db.enums import AttemptOutcome, JobState, UnitState
+from collections.abc import Iterable, Mapping
+
+from retllm.db.enums import AttemptOutcome, FileStatus, JobState, UnitState
 
 JOB_STATES = {
     JobState.QUEUED: "queued",
@@ -28,20 +30,41 @@ ATTEMPT_OUTCOMES = {
     AttemptOutcome.CANCELLED: "cancelled",
 }
 
+FILE_STATUSES = {
+    FileStatus.ADDED: "added",
+    FileStatus.UPDATED: "updated",
+    FileStatus.DUPLICATE: "duplicate",
+    FileStatus.READ: "read",
+    FileStatus.IGNORED: "ignored",
+    FileStatus.WAITING: "waiting",
+    FileStatus.REJECTED: "rejected",
+    FileStatus.NOT_SENT: "not sent",
+}
+"""In the order in which they are counted."""
+PROBLEMS = (FileStatus.REJECTED, FileStatus.NOT_SENT)
+"""Outcomes of what is not in the collection, although somebody wanted it there."""
+_COUNTED = tuple(status for status in FILE_STATUSES if status is not FileStatus.READ)
 
-def again_words(units: int, files: int) -> str:
-    """Return what a retry does again, such as "Trying again: 1 file, 2 units."."""
-    told = [
-        f"{number:,} {word}{'' if number == 1 else 's'}"
-        for number, word in ((files, "file"), (units, "unit"))
-        if number
-    ]
-    return f"Trying again: {', '.join(told)}."
+
+def outcome_counts(counts: Mapping[FileStatus, int], statuses: Iterable[FileStatus] = _COUNTED) -> str:
+    """Return how often an upload has which outcome, such as "3 added, 1 not sent"; nothing if it has none.
+
+    A sheet or an archive that was read is not counted beside its rows or entries.
+    """
+    return ", ".join(f"{counts[status]:,} {FILE_STATUSES[status]}" for status in statuses if counts.get(status))
 
 
-def rejected_words(rejected: int, not_sent: int) -> str:
-    """Return what the state of an upload does not say: how many files were rejected, such as "3 rejected"."""
-    if not rejected:
-        return ""
-    part = "" if not not_sent else " (not sent)" if not_sent == rejected else f" ({not_sent:,} not sent)"
-    return f"{rejected:,} rejected{part}"
+def again_words(units: int, files: int, read_again: int) -> str:
+    """Return what a retry does again, such as "Trying again: 1 rejected file, 2 units."."""
+    parts = (
+        (files, "rejected file"),
+        (read_again, "sheet or document with rejected rows or pages|sheets or documents with rejected rows or pages"),
+        (units, "unit"),
+    )
+    told = [f"{number:,} {_plural(words, number)}" for number, words in parts if number]
+    return f"Trying again: {', '.join(told)}." if told else "Nothing was left to try again."
+
+
+def _plural(words: str, number: int) -> str:
+    one, _, several = words.partition("|")
+    return one if number == 1 else several or f"{one}s"

@@ -11,43 +11,39 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus
 from retllm.db.uploads import Upload, UploadFile
-from retllm.errors import NotSent
+
+OUTCOMES_COUNTED = (
+    "number of outcomes by status: of files, entries of archives, pages and rows, "
+    "also of those that are listed together"
+)
 
 
 class FileCounts(BaseModel):
-    """The number of files, entries and rows of an upload, also of those that are listed together."""
+    """How often an upload has which outcome, and how many of its files are still to come."""
 
     model_config = ConfigDict(frozen=True)
 
-    counts: Mapping[FileStatus, int] = Field(description="number of files, entries and rows by status")
-    not_sent: int = Field(description="how many of the rejected ones never came")
+    counts: Mapping[FileStatus, int] = Field(description=OUTCOMES_COUNTED)
     to_come: int = Field(default=0, description="how many files an open upload still expects, if its client said so")
 
 
-NO_FILES = FileCounts(counts={}, not_sent=0)
+NO_FILES = FileCounts(counts={})
 """The counts of an upload to which nothing came and which expects nothing."""
 
 
 def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCounts]:
     """Return the counts of those jobs that have files or expect some, with two queries."""
-    never_came = sa.func.coalesce(UploadFile.error_code, "") == NotSent.code
     query = (
-        sa.select(UploadFile.job_id, UploadFile.status, never_came, sa.func.sum(UploadFile.count))
+        sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count))
         .where(UploadFile.job_id.in_(job_ids))
-        .group_by(UploadFile.job_id, UploadFile.status, never_came)
+        .group_by(UploadFile.job_id, UploadFile.status)
     )
     counts: dict[UUID, dict[FileStatus, int]] = {}
-    not_sent: dict[UUID, int] = {}
-    for job_id, status, missing, count in session.execute(query):
-        of_job = counts.setdefault(job_id, {})
-        of_job[status] = of_job.get(status, 0) + count
-        if missing:
-            not_sent[job_id] = count
+    for job_id, status, count in session.execute(query):
+        counts.setdefault(job_id, {})[status] = count
     to_come = _to_come(session, job_ids)
     return {
-        job_id: FileCounts(
-            counts=counts.get(job_id, {}), not_sent=not_sent.get(job_id, 0), to_come=to_come.get(job_id, 0)
-        )
+        job_id: FileCounts(counts=counts.get(job_id, {}), to_come=to_come.get(job_id, 0))
         for job_id in {**counts, **to_come}
     }
 

@@ -71,7 +71,7 @@ class JobView(BaseModel):
     progress: float = Field(description="share of the work that is done, 0 to 1")
     stages: list[StageProgress]
     errors: list[UnitError]
-    files: FileCounts | None = Field(description="the files of an upload; null for other jobs")
+    files: FileCounts | None = Field(description="outcomes and missing files of an upload; null for other jobs")
     params: dict[str, Any]
 
 
@@ -79,7 +79,8 @@ class Again(BaseModel):
     """What a retry does again."""
 
     units: int = Field(description="units that were dead or cancelled, and new ones for files")
-    files: int = Field(description="files of an upload that wait again")
+    files: int = Field(description="rejected files and entries of an upload that wait again")
+    read_again: int = Field(description="sheets and documents that are read again for their rejected rows or pages")
 
 
 class RetriedJobView(JobView):
@@ -112,7 +113,12 @@ def retried_view(session: Session, job: Job, before: JobView) -> RetriedJobView:
         NotFound: it was deleted meanwhile.
     """
     now = job_view(session, job)
-    again = Again(units=_open_units(now) - _open_units(before), files=_waiting_files(now) - _waiting_files(before))
+    read_again = _files(before, FileStatus.READ) - _files(now, FileStatus.READ)
+    again = Again(
+        units=_open_units(now) - _open_units(before),
+        files=_files(now, FileStatus.WAITING) - _files(before, FileStatus.WAITING) - read_again,
+        read_again=read_again,
+    )
     return RetriedJobView(**dict(now), again=again)
 
 
@@ -120,8 +126,8 @@ def _open_units(job: JobView) -> int:
     return sum(stage.units.get(state, 0) for stage in job.stages for state in OPEN_UNITS)
 
 
-def _waiting_files(job: JobView) -> int:
-    return job.files.counts.get(FileStatus.WAITING, 0) if job.files else 0
+def _files(job: JobView, status: FileStatus) -> int:
+    return job.files.counts.get(status, 0) if job.files else 0
 
 
 def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:

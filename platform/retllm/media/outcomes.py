@@ -32,10 +32,11 @@ class FileError(BaseModel):
 class FileOutcome(BaseModel):
     """The outcome of one file or one row of captions.
 
-    ``added``: a new item. ``duplicate``: the collection already has it, nothing changed. ``updated``: an item has
-    a new caption. ``rejected``: not added, for the reason in ``error``. ``ignored``: nothing that anybody means to
-    upload, such as previews and indexes that programs put into folders; ``remark`` says what. ``read``: a sheet, an
-    archive or a file of several pictures; its rows, entries or parts have outcomes of their own.
+    ``added``: a new item. ``duplicate``: the collection already has it, nothing changed. ``updated``: an item has a
+    new caption. ``rejected``: not added, for the reason in ``error``. ``not_sent``: announced, and did not come, or
+    not whole. ``ignored``: nothing that anybody means to upload, such as previews and indexes that programs put into
+    folders; ``remark`` says what. ``read``: a sheet, an archive or a file of several pictures; its rows, entries or
+    parts have outcomes of their own.
 
     Attributes:
         item_name: the name of the item, as far as it is known; a duplicate has that of the item that it is the same as.
@@ -47,7 +48,7 @@ class FileOutcome(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    status: Literal["added", "duplicate", "updated", "rejected", "ignored", "read"]
+    status: Literal["added", "duplicate", "updated", "rejected", "not_sent", "ignored", "read"]
     item_id: UUID | None = None
     item_name: str | None = None
     kind: ItemKind | None = None
@@ -71,6 +72,11 @@ def rejected(name: str, error: RetllmError, count: int = 1) -> FileOutcome:
     """Return the outcome of ``count`` files or rows that were rejected with ``error``."""
     found = FileError(code=error.code, message=error.message)
     return FileOutcome(name=name, status="rejected", error=found, count=count)
+
+
+def not_sent(name: str, error: RetllmError, count: int = 1) -> FileOutcome:
+    """Return the outcome of ``count`` files that were announced and did not come whole."""
+    return rejected(name, error, count).model_copy(update={"status": "not_sent"})
 
 
 def ignored(name: str, remark: str, count: int = 1) -> FileOutcome:

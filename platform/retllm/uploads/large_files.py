@@ -23,11 +23,11 @@ from retllm.errors import Conflict, Incomplete, MediaRejected, NotFound, NotSent
 from retllm.media import streams
 from retllm.media.clutter import ClutterCount
 from retllm.media.names import clean_name
-from retllm.media.outcomes import IncomingFile, rejected
+from retllm.media.outcomes import IncomingFile, not_sent
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 from retllm.uploads import unsent
-from retllm.uploads.receive import ReceivedFile, receive, rejection
+from retllm.uploads.receive import ReceivedFile, missing, receive
 
 KEPT = timedelta(days=1)
 """The parts of a file that did not arrive whole are kept for so long after the last one, for the next try."""
@@ -287,14 +287,14 @@ def reject_incomplete(session: Session, job_id: UUID) -> None:
         offset, whole = _arrived(session, large).offset, streams.mebibytes(large.size_bytes)
         if not offset:
             told = NotSent(f"Not sent: nothing of its {whole} arrived. Send the file again.")
-            unsent.note(session, job_id, [rejected(large.name, told)])
+            unsent.note(session, job_id, [not_sent(large.name, told)])
             continue
         error = Incomplete(
-            f"Only {streams.mebibytes(offset)} of {whole} arrived: send the file again within a day, and only the rest "
-            "is sent."
+            f"Not sent whole: only {streams.mebibytes(offset)} of {whole} arrived, so the file was not taken. Send it "
+            "again within a day, and only the rest is sent."
         )
         unsent.forget(session, job_id, [large.name])
-        columns = {"size_bytes": large.size_bytes, "sha256": large.sha256, **rejection(error)}
+        columns = {"size_bytes": large.size_bytes, "sha256": large.sha256, **missing(error)}
         session.add(UploadFile(id=new_id(), job_id=job_id, name=large.name, **columns))
     session.flush()
 

@@ -59,6 +59,11 @@ def rejection(error: RetllmError) -> dict[str, Any]:
     return {"status": FileStatus.REJECTED, "error_code": error.code, "error": one_line(error.message)}
 
 
+def missing(error: RetllmError) -> dict[str, Any]:
+    """Return the columns of a file that did not come, or not whole."""
+    return {**rejection(error), "status": FileStatus.NOT_SENT}
+
+
 def receive(storage: Storage, job_id: UUID, file: IncomingFile, settings: Settings) -> ReceivedFile:
     """Store a file of an upload under a key of its own.
 

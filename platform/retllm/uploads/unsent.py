@@ -18,7 +18,7 @@ from retllm.media.file_table import clutter_of
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome
 from retllm.uploads.captions import columns_of
-from retllm.uploads.receive import rejection
+from retllm.uploads.receive import missing
 
 LEFT = "Not sent: the upload ended before this file came. Upload the same files again to send the rest."
 """Why an expected file is missing, if its client said nothing."""
@@ -40,16 +40,24 @@ def note_missing(session: Session, upload: Upload, reason: str) -> None:
 
     Clutter is not missed.
     """
-    names = [name for name in session.scalars(_missing(upload.id)) if clutter_of(name) is None]
-    named = sa.select(sa.func.coalesce(sa.func.sum(sa.func.cardinality(ExpectedFiles.names)), 0))
-    unnamed = upload.expected - session.scalars(named.where(ExpectedFiles.job_id == upload.id)).one()
-    rows = [{"name": name, "count": 1} for name in names]
+    missing_names = session.scalars(_missing(upload.id)).all()
+    unnamed = _unnamed(session, upload, len(missing_names))
+    rows = [{"name": name, "count": 1} for name in missing_names if clutter_of(name) is None]
     if unnamed > 0:
         rows.append({"name": "1 more file" if unnamed == 1 else f"{unnamed:,} more files", "count": unnamed})
-    told = {"job_id": upload.id, **rejection(NotSent(reason))}
+    told = {"job_id": upload.id, **missing(NotSent(reason))}
     if rows:
         session.execute(insert_many(UploadFile, [{"id": new_id(), **told, **row} for row in rows]))
     session.execute(sa.delete(ExpectedFiles).where(ExpectedFiles.job_id == upload.id))
+
+
+def _unnamed(session: Session, upload: Upload, missing: int) -> int:
+    """Return how many expected files are missing besides ``missing`` ones, whose names are known."""
+    named = sa.select(sa.func.coalesce(sa.func.sum(sa.func.cardinality(ExpectedFiles.names)), 0))
+    come = sa.select(sa.func.coalesce(sa.func.sum(UploadFile.count), 0)).where(UploadFile.parent_id.is_(None))
+    never_named: int = upload.expected - session.scalars(named.where(ExpectedFiles.job_id == upload.id)).one()
+    came: int = session.scalars(come.where(UploadFile.job_id == upload.id)).one()
+    return min(never_named, upload.expected - came - missing)
 
 
 def _missing(job_id: UUID) -> sa.Select[str]:

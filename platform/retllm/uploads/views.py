@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, FileStatus, ItemKind, Stage
+from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Item, Unit
 from retllm.db.uploads import Upload, UploadFile
-from retllm.history.file_counts import file_counts
+from retllm.history.file_counts import OUTCOMES_COUNTED, file_counts
 from retllm.media.outcomes import FileError, FileOutcome, place
 from retllm.uploads.handler import CANCELLED, FAILED
 from retllm.uploads.kept import to_try_again
@@ -37,7 +38,7 @@ class FileView(BaseModel):
     item_id: UUID | None
     item_name: str | None = Field(description="the name of that item, such as the one that a duplicate is the same as")
     kind: ItemKind | None
-    error: FileError | None = Field(description="why it was rejected")
+    error: FileError | None = Field(description="why it was rejected or not sent")
     remark: str | None = Field(description="what else there is to know about it")
     count: int = Field(
         description="how many files or rows it stands for: clutter of one folder, or further refused rows of a sheet"
@@ -56,9 +57,7 @@ class UploadState(BaseModel):
 
     closed_at: datetime | None = Field(description="when it stopped to take files; null while it is open")
     processed: bool = Field(description="whether every file has its outcome")
-    counts: Mapping[FileStatus, int] = Field(
-        description="number of files, entries and rows by status, also of those that are listed together"
-    )
+    counts: Mapping[FileStatus, int] = Field(description=OUTCOMES_COUNTED)
 
 
 def upload_state(session: Session, job_id: UUID) -> UploadState | None:
@@ -83,7 +82,7 @@ def outcomes_of(session: Session, job_id: UUID) -> list[FileOutcome]:
     return [outcome_of(file) for file in upload_files(session, job_id, statuses=OUTCOMES)]
 
 
-def files_with_rejected_first(
+def files_with_problems_first(
     session: Session,
     job_id: UUID,
     *,
@@ -91,19 +90,21 @@ def files_with_rejected_first(
     after: UUID | None = None,
     limit: int,
 ) -> list[FileView]:
-    """Return files of an upload, the rejected ones first, otherwise like :func:`upload_files`.
+    """Return files of an upload, first the rejected ones, then those not sent, otherwise like :func:`upload_files`.
 
     Args:
         after: the last file of the previous page; its status decides where the page begins.
     """
-    rejected = FileStatus.REJECTED
-    others = [status for status in statuses if status is not rejected]
+    groups = [[status] for status in PROBLEMS]
+    groups.append([status for status in statuses if status not in PROBLEMS])
     last = session.get(UploadFile, after) if after is not None else None
-    if last is not None and last.status is not rejected:
-        return upload_files(session, job_id, statuses=others, after=last.id, limit=limit)
-    first = upload_files(session, job_id, statuses=[rejected], after=after, limit=limit)
-    rest = limit - len(first)
-    return first + upload_files(session, job_id, statuses=others, limit=rest)
+    if last is not None:
+        groups = groups[next(n for n, group in enumerate(groups) if last.status in group or group is groups[-1]) :]
+    found: list[FileView] = []
+    for group in groups:
+        here = after if group is groups[0] else None
+        found += upload_files(session, job_id, statuses=group, after=here, limit=limit - len(found))
+    return found
 
 
 def has_kept_rejected(session: Session, job_id: UUID) -> bool:

@@ -27,44 +27,56 @@ def _names(*paths: Path) -> list[str]:
 
 
 def _others(*paths: Path) -> dict[str, tuple[str, str]]:
-    """Name -> status and reason of what is not sent."""
+    """Name below the folder that was named -> status and reason of what is not sent."""
     found = [entry for entry in walk(paths) if isinstance(entry, FileOutcome)]
     reasons = [entry.error.message if entry.error else entry.remark for entry in found]
-    return {entry.name: (entry.status, str(reason)) for entry, reason in zip(found, reasons, strict=True)}
+    names = [entry.name.removeprefix(f"{paths[0].name}/") for entry in found]
+    return {name: (entry.status, str(reason)) for name, entry, reason in zip(names, found, reasons, strict=True)}
 
 
-def test_files_have_the_names_below_the_folder_that_was_named(tmp_path: Path) -> None:
-    _make(tmp_path, "b.png", "2023/a.png", "2023/more/c.txt", "2024/a.png")
-    assert _names(tmp_path) == ["b.png", "2023/a.png", "2023/more/c.txt", "2024/a.png"]
-    assert _names(tmp_path / "2023" / "a.png", tmp_path / "b.png") == ["a.png", "b.png"]
+def _below(folder: Path, *paths: Path) -> list[str]:
+    """Return the names without that of the folder that was named."""
+    names = _names(*paths or (folder,))
+    assert all(name.startswith(f"{folder.name}/") for name in names)
+    return [name.removeprefix(f"{folder.name}/") for name in names]
 
 
-def test_folders_with_files_of_the_same_names_get_their_own_names_in_front(tmp_path: Path) -> None:
-    _make(tmp_path, "2023/1.png", "2023/captions.csv", "2024/1.png", "2024/more/2.png", "other/3.png")
-    assert _names(tmp_path / "2023", tmp_path / "2024", tmp_path / "other") == [
-        "2023/1.png",
-        "2023/captions.csv",
-        "2024/1.png",
-        "2024/more/2.png",
-        "3.png",
+def test_the_name_of_a_file_begins_with_the_folder_or_file_that_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = _make(tmp_path / "photos", "b.png", "2023/a.png", "2023/more/c.txt", "2024/a.png")
+    names = ["photos/b.png", "photos/2023/a.png", "photos/2023/more/c.txt", "photos/2024/a.png"]
+    assert _names(photos) == names
+    assert _names(photos / "2023" / "a.png", photos / "b.png") == ["a.png", "b.png"]
+    monkeypatch.chdir(photos)
+    assert _names(Path()) == _names(Path("..") / "photos") == _names(Path("2023") / "..") == names
+    assert _names(Path("2023"), Path("2024"), Path("b.png")) == [
+        name.removeprefix("photos/") for name in [*names[1:], names[0]]
     ]
+
+
+def test_files_of_the_same_name_are_told_apart_by_the_folders_above(tmp_path: Path) -> None:
+    _make(tmp_path, "2023/1.png", "2024/1.png", "a/photos/1.png", "b/photos/1.png", "b/other/2.png")
     assert _names(tmp_path / "2023" / "1.png", tmp_path / "2024" / "1.png") == ["2023/1.png", "2024/1.png"]
-
-
-def test_folders_of_the_same_name_are_told_apart_by_those_above(tmp_path: Path) -> None:
-    _make(tmp_path, "a/photos/1.png", "b/photos/1.png", "b/.cache/1.png")
     assert _names(tmp_path / "a" / "photos", tmp_path / "b" / "photos") == ["a/photos/1.png", "b/photos/1.png"]
-    assert _names(tmp_path / "a" / "photos", tmp_path / "b" / ".cache") == ["photos/1.png", "cache/1.png"]
+    assert _names(tmp_path / "a" / "photos", tmp_path / "b" / "other") == ["photos/1.png", "other/2.png"]
 
 
-def test_clutter_of_the_same_name_tells_no_folders_apart(tmp_path: Path) -> None:
-    _make(tmp_path, "a/1.png", "a/Thumbs.db", "b/2.png", "b/Thumbs.db")
-    assert _names(tmp_path / "a", tmp_path / "b") == ["1.png", "2.png"]
+def test_a_folder_that_is_named_on_purpose_is_no_clutter_whatever_it_is_called(tmp_path: Path) -> None:
+    _make(tmp_path, ".cache/1.png", "lost+found/2.png", "a/.cache/3.png")
+    assert _names(tmp_path / ".cache", tmp_path / "lost+found") == ["1.png", "2.png"]
+    assert _names(tmp_path / "a") == []
+
+
+def test_clutter_of_the_same_name_tells_no_files_apart(tmp_path: Path) -> None:
+    _make(tmp_path, "a/1.png", "a/Thumbs.db", "b/2.png", "b/Thumbs.db", "c/Thumbs.db")
+    paths = [tmp_path / "a" / "1.png", tmp_path / "a" / "Thumbs.db", tmp_path / "c" / "Thumbs.db"]
+    assert _names(*paths) == ["1.png"]
 
 
 def test_sheets_and_sidecars_can_be_told_from_pictures(tmp_path: Path) -> None:
     _make(tmp_path, "a.png", "a.txt", "a.xmp", "captions.TSV", "metadata.json", "more.zip", "x.unknown")
-    found = {entry.name: entry for entry in walk([tmp_path]) if isinstance(entry, Found)}
+    found = {entry.path.name: entry for entry in walk([tmp_path]) if isinstance(entry, Found)}
     assert {name for name, entry in found.items() if entry.describes} == {
         "a.txt",
         "a.xmp",
@@ -79,20 +91,20 @@ def test_paths_that_are_given_twice_are_found_once(tmp_path: Path) -> None:
     _make(tmp_path, "2023/a.png", "b.png")
     file, inner = tmp_path / "b.png", tmp_path / "2023"
     assert _names(file, file, tmp_path / "2023" / ".." / "b.png") == ["b.png"]
-    assert _names(tmp_path, tmp_path) == ["b.png", "2023/a.png"]
-    assert _names(file, tmp_path, inner) == ["b.png", "2023/a.png"]
-    assert _names(inner, tmp_path) == ["a.png", "b.png"]
+    assert _below(tmp_path, tmp_path, tmp_path) == ["b.png", "2023/a.png"]
+    assert _below(tmp_path, file, tmp_path, inner) == ["b.png", "2023/a.png"]
+    assert _names(inner, tmp_path) == ["2023/a.png", f"{tmp_path.name}/b.png"]
 
 
 def test_hard_links_are_files_of_their_own(tmp_path: Path) -> None:
     _make(tmp_path, "2023/a.png", "2024/.keep")
     os.link(tmp_path / "2023" / "a.png", tmp_path / "2024" / "a.png")
-    assert _names(tmp_path) == ["2023/a.png", "2024/a.png"]
+    assert _below(tmp_path) == ["2023/a.png", "2024/a.png"]
 
 
 def test_clutter_is_counted_by_folder(tmp_path: Path) -> None:
     _make(tmp_path, "a.png", "Thumbs.db", *(f"x/@eaDir/{n}/SYNOPHOTO_THUMB_M.jpg" for n in range(5)), "#recycle/b.png")
-    assert _names(tmp_path) == ["a.png"]
+    assert _below(tmp_path) == ["a.png"]
     assert _others(tmp_path) == {
         "Thumbs.db": ("ignored", "Left out: previews and settings of Windows."),
         "x/@eaDir": ("ignored", "Left out: index and previews of a Synology, 5 files."),
@@ -115,9 +127,9 @@ def test_linked_folders_and_files_are_followed(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     (photos / "2023").symlink_to(tmp_path / "library" / "2023")
     (photos / "c.png").symlink_to(photos / "b.png")
-    assert _names(photos) == ["b.png", "c.png", "2023/a.png"]
+    assert _below(photos) == ["b.png", "c.png", "2023/a.png"]
     (tmp_path / "link").symlink_to(photos)
-    assert _names(tmp_path / "link") == ["b.png", "c.png", "2023/a.png"]
+    assert _below(tmp_path / "link") == ["b.png", "c.png", "2023/a.png"]
 
 
 def test_a_file_has_the_name_of_the_place_where_it_lies(tmp_path: Path) -> None:
@@ -125,7 +137,7 @@ def test_a_file_has_the_name_of_the_place_where_it_lies(tmp_path: Path) -> None:
     _make(tmp_path, "z/2023/a.png", "z/2023/deep/b.png")
     (tmp_path / "albums").mkdir()
     (tmp_path / "albums" / "summer").symlink_to(tmp_path / "z" / "2023")
-    assert _names(tmp_path) == ["z/2023/a.png", "z/2023/deep/b.png"]
+    assert _below(tmp_path) == ["z/2023/a.png", "z/2023/deep/b.png"]
     assert _others(tmp_path) == {
         "albums/summer": ("ignored", "A link to a folder that is uploaded already is not followed.")
     }
@@ -141,7 +153,7 @@ def test_cycles_end(tmp_path: Path) -> None:
     (photos / "other").symlink_to(tmp_path / "other")
     (tmp_path / "other" / "back").symlink_to(photos)
     (tmp_path / "other" / "up").symlink_to(tmp_path)
-    assert _names(photos) == ["x/a.png", "other/o.png"]
+    assert _below(photos) == ["x/a.png", "other/o.png"]
     others = _others(photos)
     assert set(others) == {"x/self", "x/root", "x/parent", "x/all", "other/back", "other/up"}
     assert {status for status, _ in others.values()} == {"ignored"}
@@ -158,14 +170,14 @@ def test_links_in_a_pattern_that_doubles_with_every_folder_are_followed_once(tmp
 def test_a_link_with_a_hidden_name_is_not_followed(tmp_path: Path) -> None:
     _make(tmp_path, "big/a.png", "photos/b.png")
     (tmp_path / "photos" / ".cache").symlink_to(tmp_path / "big")
-    assert _names(tmp_path / "photos") == ["b.png"]
+    assert _below(tmp_path / "photos") == ["b.png"]
 
 
 def test_broken_links_are_rejected_one_by_one(tmp_path: Path) -> None:
     _make(tmp_path, "a.png")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
-    assert _names(tmp_path) == ["a.png"]
+    assert _below(tmp_path) == ["a.png"]
     others = _others(tmp_path)
     assert others["gone.png"] == ("rejected", special_files.LINK_TO_NOTHING)
     assert others["loop.png"] == ("rejected", special_files.LINK_ROUND)
@@ -180,7 +192,7 @@ def test_pipes_and_sockets_are_rejected_one_by_one(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)  # a socket's address is short
     with socket.socket(socket.AF_UNIX) as made:
         made.bind("socket.png")
-        assert _names(tmp_path) == ["a.png"]
+        assert _below(tmp_path) == ["a.png"]
         assert {name: status for name, (status, _) in _others(tmp_path, Path("/dev/null")).items()} == {
             "pipe.png": "rejected",
             "socket.png": "rejected",
@@ -199,7 +211,7 @@ def test_a_folder_that_cannot_be_read_is_rejected_alone(tmp_path: Path, monkeypa
         return scandir(str(folder))
 
     monkeypatch.setattr(os, "scandir", guarded)
-    assert _names(tmp_path) == ["open/b.png"]
+    assert _below(tmp_path) == ["open/b.png"]
     assert _others(tmp_path) == {
         "closed": ("rejected", "The folder can't be read (Permission denied): correct that and send it again."),
         "lost+found": ("ignored", "Left out: remains of a file system check."),
@@ -208,7 +220,7 @@ def test_a_folder_that_cannot_be_read_is_rejected_alone(tmp_path: Path, monkeypa
 
 def test_a_file_that_vanishes_or_changes_is_unreadable(tmp_path: Path) -> None:
     _make(tmp_path, "gone.png", "longer.png", "pipe.png", "shorter.png")
-    found = {entry.name: entry for entry in walk([tmp_path]) if isinstance(entry, Found)}
+    found = {entry.path.name: entry for entry in walk([tmp_path]) if isinstance(entry, Found)}
     (tmp_path / "gone.png").unlink()
     (tmp_path / "pipe.png").unlink()
     os.mkfifo(tmp_path / "pipe.png")
@@ -259,7 +271,7 @@ def test_names_that_are_not_utf_8_become_readable(tmp_path: Path) -> None:
     raw = [b"caf\xe9.png", "Größe.png".encode(), b"d\xe9j\xe0 vu.png"]
     for name in raw:
         (tmp_path / os.fsdecode(name)).write_bytes(b"x")
-    assert sorted(_names(tmp_path)) == ["Größe.png", "café.png", "déjà vu.png"]
+    assert sorted(_below(tmp_path)) == ["Größe.png", "café.png", "déjà vu.png"]
     for entry in walk([tmp_path]):
         entry.name.encode()
 
@@ -268,8 +280,8 @@ def test_a_folder_whose_name_is_not_utf_8_is_walked(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode("写真と猫".encode("cp932"))
     folder.mkdir()
     (folder / os.fsdecode("表示.png".encode("cp932"))).write_bytes(b"x")
-    assert _names(tmp_path) == ["写真と猫/表示.png"]
-    assert _names(folder) == ["表示.png"]
+    assert _below(tmp_path) == ["写真と猫/表示.png"]
+    assert _names(folder) == ["写真と猫/表示.png"]
 
 
 def test_names_are_safe_to_show(tmp_path: Path) -> None:

@@ -120,6 +120,38 @@ def test_collections_from_before_languages_stay_english_with_their_words(own_dat
     engine.dispose()
 
 
+_FILES = """
+    INSERT INTO jobs (id, kind, state, user_id, collection_id, params, cancel_requested, finished_at)
+        VALUES (:id, 'upload', 'succeeded', :id, :id, '{}', false, now());
+    INSERT INTO uploads (id) VALUES (:id);
+    INSERT INTO upload_files (id, job_id, name, status, error_code, error)
+        SELECT gen_random_uuid(), CAST(:id AS uuid), name, 'rejected', code, error FROM (VALUES
+            ('late.png', 'not_sent', 'Not sent: stopped.'),
+            ('half.zip', 'incomplete', 'Only a part arrived.'),
+            ('secret.png', 'not_sent', 'It can not be read.'),
+            ('broken.png', 'media_rejected', 'Not sent by a camera.')) AS made(name, code, error);
+"""
+
+
+def test_files_that_did_not_come_have_an_outcome_of_their_own_and_were_rejected_ones_before(own_database: str) -> None:
+    command.downgrade(config(own_database), "0014")
+    engine = make_engine(own_database)
+    user, collection, *_ = filter(str.strip, _ROWS_WITHOUT_TOKENS.split(";"))
+    with engine.begin() as connection:
+        for statement in (user, collection, *filter(str.strip, _FILES.split(";"))):
+            connection.execute(sa.text(statement), {"id": "00000000-0000-7000-8000-000000000001"})
+    upgrade(own_database)
+    read = sa.text("SELECT name, status FROM upload_files")
+    with engine.connect() as connection:
+        missing = {"late.png": "not_sent", "half.zip": "not_sent"}
+        assert dict(connection.execute(read).all()) == missing | {"secret.png": "rejected", "broken.png": "rejected"}
+    command.downgrade(config(own_database), "0014")
+    with engine.connect() as connection:
+        assert {status for _, status in connection.execute(read)} == {"rejected"}
+    upgrade(own_database)
+    engine.dispose()
+
+
 def test_there_is_exactly_one_head_revision() -> None:
     assert len(ScriptDirectory.from_config(config("postgresql://x/y")).get_heads()) == 1
 

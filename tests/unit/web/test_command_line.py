@@ -60,14 +60,14 @@ def test_an_upload_that_is_stopped_lists_what_was_not_sent_and_counts_what_arriv
     # the answer to the second request was lost, and its files arrived
     assert f"Stopped: 4 of 6 files arrived; they stay, and job {job} goes on with them. Run the same" in done.stderr
     assert files(ada, job) == [
-        *((f"{number}.png", "added", None) for number in range(4)),
-        *((f"{number}.png", "rejected", STOPPED) for number in (4, 5)),
+        *((f"folder/{number}.png", "added", None) for number in range(4)),
+        *((f"folder/{number}.png", "not_sent", STOPPED) for number in (4, 5)),
     ]
     state = ada.get(f"/uploads/{job}").json
     assert (state["arrived"], state["processed"]) == (4, True)
     shown = run(jobs.jobs, "show", job)
-    assert "4 added, 2 rejected" in shown.stdout
-    assert f"  4.png: {STOPPED}" in shown.stdout
+    assert "4 added, 2 not sent" in shown.stdout
+    assert f"  folder/4.png: {STOPPED}" in shown.stdout
 
 
 def test_an_upload_that_is_stopped_before_its_first_file_says_so(
@@ -88,7 +88,7 @@ def test_an_upload_that_is_stopped_before_its_first_file_says_so(
     done = run(upload.upload, collection, folder)
     job = the_job(ada, collection)
     assert f"Stopped: nothing was sent, as job {job} lists." in done.stderr
-    assert files(ada, job) == [(f"{number}.png", "rejected", STOPPED) for number in range(6)]
+    assert files(ada, job) == [(f"folder/{number}.png", "not_sent", STOPPED) for number in range(6)]
 
 
 def test_a_server_that_does_not_answer_keeps_nobody_who_stops(
@@ -145,8 +145,11 @@ def test_files_that_were_not_sent_when_patience_ends_are_listed(
     monkeypatch.setattr(show, "say", told.append)
     with pytest.raises(GaveUp, match=r"At least 4 of 6 files arrived") as gave_up:
         run(upload.upload, collection, "--no-index", "--patience", "0", folder)
-    assert gave_up.value.as_json()["error"]["detail"] == {"not_sent": ["4.png", "5.png"]}
-    assert told[-2:] == ["  4.png: not sent, or its arrival was not confirmed", "  and 1 more; --json lists all."]
+    assert gave_up.value.as_json()["error"]["detail"] == {"not_sent": ["folder/4.png", "folder/5.png"]}
+    assert told[-2:] == [
+        "  folder/4.png: not sent, or its arrival was not confirmed",
+        "  and 1 more; --json lists all.",
+    ]
 
 
 def test_the_command_names_the_job_and_its_page(run: Run, ada: Caller, collection: str, folder: Path) -> None:
@@ -165,9 +168,9 @@ def test_jobs_show_lists_the_first_rejected_files_and_counts_the_others(
     shown = run(jobs.jobs, "show", job)
     assert lines(shown.stdout) == [
         f"upload {job}: succeeded, 5 rejected, 100%",
-        "1 added, 1 read, 5 rejected",
-        "  0.png in all.zip: The file is empty.",
-        "  1.png in all.zip: The file is empty.",
+        "1 added, 5 rejected",
+        "  0.png in folder/all.zip: The file is empty.",
+        "  1.png in folder/all.zip: The file is empty.",
         f"  and 3 more rejected; http://retllm.test/jobs/{job} lists all.",
     ]
     answer = json.loads(lines(run(jobs.jobs, "show", job, "--json").stdout)[0])
@@ -184,8 +187,8 @@ def test_jobs_retry_tries_the_rejected_files_again_that_are_kept(
     served.settings.max_text_chars = 100
     job = the_job(ada, collection)
     done = run(jobs.jobs, "retry", job)
-    assert (done.exit_code, lines(done.stdout)[1:]) == (0, ["Trying again: 1 file, 1 unit."])
-    assert files(ada, job) == [("long.txt", "added", None)]
+    assert (done.exit_code, lines(done.stdout)[1:]) == (0, ["Trying again: 1 rejected file, 1 unit."])
+    assert files(ada, job) == [("folder/long.txt", "added", None)]
 
 
 def test_every_file_has_one_entry_also_those_that_hold_others(
@@ -198,13 +201,13 @@ def test_every_file_has_one_entry_also_those_that_hold_others(
     done = run(upload.upload, collection, "--no-index", "--json", folder)
     told = json.loads(lines(done.stdout)[0])["files"]
     assert {(file["within"], file["name"]): file["status"] for file in told} == {
-        **{(None, f"{number}.png"): "added" for number in range(6)},
-        (None, "all.zip"): "read",
-        (None, "captions.csv"): "read",
-        ("captions.csv", "captions.csv, row 2"): "updated",
-        ("all.zip", "0.png"): "added",
-        ("all.zip", "captions.csv"): "read",
-        ("all.zip/captions.csv", "captions.csv, row 2"): "updated",
+        **{(None, f"folder/{number}.png"): "added" for number in range(6)},
+        (None, "folder/all.zip"): "read",
+        (None, "folder/captions.csv"): "read",
+        ("folder/captions.csv", "folder/captions.csv, row 2"): "updated",
+        ("folder/all.zip", "0.png"): "added",
+        ("folder/all.zip", "captions.csv"): "read",
+        ("folder/all.zip/captions.csv", "captions.csv, row 2"): "updated",
     }
     assert len(told) == 12
 
@@ -222,9 +225,12 @@ def test_counts_are_those_of_files_and_rows_also_where_they_are_listed_together(
     counts = {"ignored": 30, "read": 1, "rejected": 1000}
     assert ada.get(f"/uploads/{job}").json["counts"] == counts
     rows = ada.get(f"/uploads/{job}/files").json["files"]
-    assert {row["name"]: row["count"] for row in rows if row["count"] > 1} == {"@eaDir": 30, "captions.csv": 980}
+    assert {row["name"]: row["count"] for row in rows if row["count"] > 1} == {
+        "folder/@eaDir": 30,
+        "folder/captions.csv": 980,
+    }
     shown = lines(run(jobs.jobs, "show", job).stdout)
-    assert shown[1] == "1 read, 30 ignored, 1,000 rejected"
+    assert shown[1] == "30 ignored, 1,000 rejected"
     assert shown[-1] == f"  and 980 more rejected; http://retllm.test/jobs/{job} lists all."
     # a form and an archive count alike
     clutter = {f"@eaDir/{number}.jpg": b"x" for number in range(30)}
@@ -238,11 +244,11 @@ def test_counts_are_those_of_files_and_rows_also_where_they_are_listed_together(
 
 
 def _zip_of(folder: Path) -> bytes:
-    """Pack a folder as `zip -r --symlinks` does."""
+    """Pack a folder with its name as `zip -r --symlinks` does."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         for path in sorted(folder.rglob("*")):
-            info = zipfile.ZipInfo(str(path.relative_to(folder)))
+            info = zipfile.ZipInfo(str(path.relative_to(folder.parent)))
             info.create_system = 3
             if path.is_symlink():
                 info.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -253,11 +259,11 @@ def _zip_of(folder: Path) -> bytes:
 
 
 def _tar_of(folder: Path) -> bytes:
-    """Pack a folder as `tar -c` does."""
+    """Pack a folder with its name as `tar -c` does."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as archive:
         for path in sorted(folder.rglob("*")):
-            archive.add(path, str(path.relative_to(folder)), recursive=False)
+            archive.add(path, str(path.relative_to(folder.parent)), recursive=False)
     return target.getvalue()
 
 
@@ -300,7 +306,10 @@ def test_links_and_documents_have_the_same_fate_in_an_archive_and_in_a_folder(
         reasons = {one["name"]: one["remark"] or (one["error"] or {}).get("message") for one in told}
         # that of two equal files which is read first is added
         return {
-            one["name"]: ("taken" if one["status"] in ("added", "duplicate") else one["status"], reasons[one["name"]])
+            one["name"].removeprefix("odd/"): (
+                "taken" if one["status"] in ("added", "duplicate") else one["status"],
+                reasons[one["name"]],
+            )
             for one in told
         }
 
@@ -313,6 +322,7 @@ def test_links_and_documents_have_the_same_fate_in_an_archive_and_in_a_folder(
     )
     in_archive = fates(answer.json["outcomes"])
     assert in_archive.pop("all.bin") == ("read", None)
+    assert all(one["name"].startswith("odd/") for one in answer.json["outcomes"][1:])
     assert in_archive == in_folder
     taken = {"a.txt", "b.txt", "x/up.txt", "x/hard.txt", "x/y/c.txt"}
     assert {name for name, (status, _) in in_folder.items() if status == "taken"} == taken

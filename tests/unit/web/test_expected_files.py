@@ -33,7 +33,7 @@ def expect(caller: Caller, upload: str, first: int, *names: str) -> None:
 
 def unsent(caller: Caller, upload: str) -> list[tuple[str, int, str]]:
     """Return name, number and reason of what was not sent, in order."""
-    rows: list[Any] = caller.get(f"/uploads/{upload}/files?status=rejected").json["files"]
+    rows: list[Any] = caller.get(f"/uploads/{upload}/files?status=rejected&status=not_sent").json["files"]
     assert {row["error"]["code"] for row in rows} <= {"not_sent"}
     return [(row["name"], row["count"], row["error"]["message"]) for row in rows]
 
@@ -72,7 +72,15 @@ def test_files_whose_names_did_not_come_are_counted(ada: Caller, collection: str
     expect(ada, upload, 0, "a.png")
     ada.post(f"/uploads/{upload}/close")
     assert unsent(ada, upload) == [("a.png", 1, LEFT), (name, count, LEFT)]
-    assert ada.get(f"/uploads/{upload}").json["counts"] == {"rejected": count + 1}
+    assert ada.get(f"/uploads/{upload}").json["counts"] == {"not_sent": count + 1}
+
+
+def test_files_that_came_without_their_names_are_not_missed(ada: Caller, collection: str) -> None:
+    upload = begin(ada, collection, files=3)
+    expect(ada, upload, 0, "a.png")
+    send(ada, upload, red_png=RED)
+    ada.post(f"/uploads/{upload}/close")
+    assert unsent(ada, upload) == [("a.png", 1, LEFT), ("1 more file", 1, LEFT)]
 
 
 def test_an_upload_that_is_left_behind_lists_what_is_missing(ada: Caller, collection: str, served: Services) -> None:
@@ -89,7 +97,7 @@ def test_a_cancelled_upload_lists_what_is_missing_once(ada: Caller, collection: 
     upload = begin(ada, collection)
     expect(ada, upload, 0, "a.png")
     ada.post(f"/jobs/{upload}/cancel")
-    note = {"name": "a.png", "status": "rejected", "reason": "Not sent: cancelled."}
+    note = {"name": "a.png", "status": "not_sent", "reason": "Not sent: cancelled."}
     assert ada.post(f"/uploads/{upload}/unsent", json={"files": [note]}).status_code == 204
     ((name, count, reason),) = unsent(ada, upload)
     assert (name, count) == ("a.png", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
@@ -30,23 +31,28 @@ def mixed(ada: Caller, collection: str) -> str:
     job = begin(ada, collection)
     send(ada, job, red_png=RED)
     send(ada, job, copy_png=RED, broken_png=RED[:40])
-    ada.post(f"/uploads/{job}/unsent", json={"files": [{"name": "lost.png", "status": "rejected", "reason": NOT_SENT}]})
+    ada.post(f"/uploads/{job}/unsent", json={"files": [{"name": "lost.png", "status": "not_sent", "reason": NOT_SENT}]})
     ada.post(f"/uploads/{job}/close")
     return job
 
 
 def test_a_list_of_jobs_says_how_many_files_were_rejected_and_not_sent(run: Run, mixed: str) -> None:
     (line,) = [line for line in lines(run(jobs.jobs).stdout) if mixed in line]
-    assert re.search(r"upload +succeeded, 2 rejected \(1 not sent\) +100%", line)
-    assert lines(run(jobs.jobs, "show", mixed).stdout)[0] == f"upload {mixed}: succeeded, 2 rejected (1 not sent), 100%"
+    assert re.search(r"upload +succeeded, 1 rejected, 1 not sent +100%", line)
+    shown = lines(run(jobs.jobs, "show", mixed).stdout)
+    assert shown[:2] == [
+        f"upload {mixed}: succeeded, 1 rejected, 1 not sent, 100%",
+        "1 added, 1 duplicate, 1 rejected, 1 not sent",
+    ]
+    assert shown[-1] == f"  lost.png: {NOT_SENT}"
     (job,) = json.loads(lines(run(jobs.jobs, "--json").stdout)[0])["jobs"]
-    assert job["files"] == {"counts": {"added": 1, "duplicate": 1, "rejected": 2}, "not_sent": 1, "to_come": 0}
+    assert job["files"] == {"counts": {"added": 1, "duplicate": 1, "rejected": 1, "not_sent": 1}, "to_come": 0}
 
 
 def test_an_upload_without_rejected_files_has_only_its_state(run: Run, ada: Caller, collection: str) -> None:
     job = begin(ada, collection)
     ada.post(f"/uploads/{job}/close")
-    assert ada.get(f"/jobs/{job}").json["files"] == {"counts": {}, "not_sent": 0, "to_come": 0}
+    assert ada.get(f"/jobs/{job}").json["files"] == {"counts": {}, "to_come": 0}
     assert lines(run(jobs.jobs, "watch", job).stdout) == [f"upload {job}: succeeded, 100%"]
 
 
@@ -55,20 +61,30 @@ def test_jobs_files_lists_the_outcome_of_every_file(run: Run, ada: Caller, mixed
     listed = lines(run(jobs.jobs, "files", mixed).stdout)
     assert listed[:2] == ["added      red.png", "duplicate  copy.png: the same as red.png"]
     assert listed[2].startswith("rejected   broken.png: ")
-    assert listed[3] == f"rejected   lost.png: {NOT_SENT}"
-    assert lines(run(jobs.jobs, "files", mixed, "--status", "rejected").stdout) == listed[2:]
+    assert listed[3] == f"not sent   lost.png: {NOT_SENT}"
+    assert lines(run(jobs.jobs, "files", mixed, "--status", "not_sent").stdout) == listed[3:]
     several = run(jobs.jobs, "files", mixed, "--json", "--status", "rejected", "--status", "duplicate")
     told = json.loads(lines(several.stdout)[0])["files"]
-    assert [file["name"] for file in told] == ["copy.png", "broken.png", "lost.png"]
+    assert [file["name"] for file in told] == ["copy.png", "broken.png"]
     assert (told[0]["item_id"], told[0]["item_name"]) == (red["item_id"], "red.png")
 
 
-def test_jobs_files_writes_csv(run: Run, mixed: str, tmp_path: Path) -> None:
+def test_jobs_files_writes_csv_for_excel(run: Run, ada: Caller, mixed: str, tmp_path: Path) -> None:
     target = tmp_path / "files.csv"
     assert run(jobs.jobs, "files", mixed, "--csv", "--status", "duplicate", "--output", target).exit_code == 0
-    (row,) = csv.DictReader(target.read_text().splitlines())
+    # the bytes that the page has
+    assert target.read_bytes() == codecs.BOM_UTF8 + ada.get(f"/uploads/{mixed}/files.csv?status=duplicate").data
+    (row,) = csv.DictReader(target.read_text("utf-8-sig").splitlines())
     assert (row["name"], row["status"], row["item_name"]) == ("copy.png", "duplicate", "red.png")
     assert run(jobs.jobs, "files", mixed, "--csv", "--json").exit_code == 2
+
+
+def test_the_export_of_jobs_is_for_excel_as_csv_only(run: Run, ada: Caller, mixed: str, tmp_path: Path) -> None:
+    target = tmp_path / "jobs"
+    for format, mark in (("csv", codecs.BOM_UTF8), ("json", b"")):
+        options = ["--csv"] if format == "csv" else []
+        assert run(jobs.jobs, "export", *options, "--output", target).exit_code == 0
+        assert target.read_bytes() == mark + ada.get(f"/jobs/export?format={format}").data
 
 
 def test_jobs_files_of_another_job_says_that_it_is_no_upload(run: Run, ada: Caller, collection: str) -> None:
@@ -85,4 +101,4 @@ def test_a_retry_says_what_it_tries_again(run: Run, ada: Caller, collection: str
     assert lines(run(jobs.jobs, "retry", job).stdout) == [f"index {job}: queued, 0%", "Trying again: 1 unit."]
     run(jobs.jobs, "cancel", job)
     answer = json.loads(lines(run(jobs.jobs, "retry", job, "--json").stdout)[0])
-    assert answer["again"] == {"units": 1, "files": 0}
+    assert answer["again"] == {"units": 1, "files": 0, "read_again": 0}

@@ -106,7 +106,7 @@ def test_an_upload_goes_on_with_the_parts_of_an_earlier_one(ada: Caller, collect
     assert announce(ada, begin(ada, collection), "red.png", RED) != announce(ada, first, "red.png", RED)
     ada.post(f"/uploads/{first}/close")
     (file,) = ada.get(f"/uploads/{first}/files").json["files"]
-    assert file["error"]["message"].startswith(f"Only 50 bytes of {len(RED)} bytes arrived")
+    assert file["error"]["message"].startswith(f"Not sent whole: only 50 bytes of {len(RED)} bytes arrived")
     second = begin(ada, collection)
     address = announce(ada, second, "other/red.png", RED)
     assert offset(ada, address) == 50
@@ -203,12 +203,13 @@ def test_a_file_of_which_nothing_arrived_is_not_sent(ada: Caller, collection: st
     announce(ada, upload, "told", b"\0" * (3 << 20), hashed=False)
     patch(ada, announce(ada, upload, "half", b"\1" * (3 << 20)), 0, b"\1" * (1 << 20))
     ada.post(f"/uploads/{upload}/close")
-    rows = ada.get(f"/uploads/{upload}/files").json["files"]
+    rows = ada.get(f"/uploads/{upload}/files?status=not_sent").json["files"]
     assert {row["name"]: (row["error"]["code"], row["error"]["message"]) for row in rows} == {
         "told": ("not_sent", LEFT),
         "none": ("not_sent", "Not sent: nothing of its 3.0 MiB arrived. Send the file again."),
         "half": (
             "incomplete",
-            "Only 1.0 MiB of 3.0 MiB arrived: send the file again within a day, and only the rest is sent.",
+            "Not sent whole: only 1.0 MiB of 3.0 MiB arrived, so the file was not taken. Send it again within a day, "
+            "and only the rest is sent.",
         ),
     }

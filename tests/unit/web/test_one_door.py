@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,17 +20,13 @@ from tests.unit.media.handmade_tars import tarred
 from tests.unit.media.samples import zipped
 from tests.unit.web.conftest import Caller
 
-from retllm.cli import sending
 from retllm.cli import upload as command
 from retllm.cli.client import Api
-from retllm.cli.folders import OpenedFile
-from retllm.errors import InvalidInput
 from retllm.media import special_files
 from retllm.media.clutter import MAX_PLACES
-from retllm_web.http.services import Services
 from retllm_web.render import file_script
 
-FILES = {
+_FILES = {
     "a.txt": b"a robin",
     "2023/b c.txt": b"a wren",
     "2023/Gr\u00f6\u00dfe.txt": b"a heron",
@@ -58,13 +53,14 @@ FILES = {
     # more places than are listed one by one
     **{f"~~{n:03}/.nomedia": b"x" for n in range(MAX_PLACES)},
 }
+FILES = {f"folder/{name}": content for name, content in _FILES.items()}
 TAKEN = {
-    "a.txt",
-    "2023/b c.txt",
-    "2023/Gr\u00f6\u00dfe.txt",
-    "2024/b c.txt",
-    "captions.csv, row 2",
-    "My.photoslibrary/originals/d.txt",
+    "folder/a.txt",
+    "folder/2023/b c.txt",
+    "folder/2023/Gr\u00f6\u00dfe.txt",
+    "folder/2024/b c.txt",
+    "folder/captions.csv, row 2",
+    "folder/My.photoslibrary/originals/d.txt",
 }
 Outcomes = dict[str, tuple[str, str | None]]
 
@@ -79,7 +75,7 @@ def collection(ada: Caller) -> str:
 def folder(tmp_path: Path) -> Path:
     """The folder."""
     for name, content in FILES.items():
-        file = tmp_path / "folder" / name
+        file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     return tmp_path / "folder"
@@ -151,10 +147,10 @@ def expected(ada: Caller, collection: str) -> Outcomes:
 def test_the_api_takes_what_people_mean_and_lists_the_rest_by_folder(expected: Outcomes) -> None:
     assert {name for name, (status, _) in expected.items() if status == "added"} == TAKEN
     ignored = _ignored(expected)
-    assert expected["captions.csv"] == ("read", None)
+    assert expected["folder/captions.csv"] == ("read", None)
     assert len(expected) == len(TAKEN) + len(ignored) + 1
-    assert ignored["2023/@eaDir"] == "Left out: index and previews of a Synology, 2 files."
-    assert ignored["~$captions.xlsx"] == "Left out: lock file of an office program."
+    assert ignored["folder/2023/@eaDir"] == "Left out: index and previews of a Synology, 2 files."
+    assert ignored["folder/~$captions.xlsx"] == "Left out: lock file of an office program."
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred], ids=["ZIP", "tar"])
@@ -186,9 +182,9 @@ def test_the_job_of_the_command_line_has_the_fate_of_every_file(
     rows = list(csv.DictReader(io.StringIO(exported)))
     told = {(row["name"], row["status"], row["remark"] or None) for row in rows}
     assert told == {(name, status, remark) for name, (status, remark) in _answer(done).items()}
-    assert {("gone.txt", "rejected", None), ("empty", "rejected", None), ("a.txt", "added", None)} <= told
+    assert {("folder/gone.txt", "rejected", None), ("empty", "rejected", None), ("folder/a.txt", "added", None)} <= told
     errors = {row["name"]: row["error"] for row in rows}
-    assert errors["gone.txt"] == special_files.LINK_TO_NOTHING
+    assert errors["folder/gone.txt"] == special_files.LINK_TO_NOTHING
     assert errors["empty"] == "The folder contains no files."
 
 
@@ -229,7 +225,7 @@ def test_the_script_of_the_pages_gives_the_outcomes_of_the_api(scripts: Page, ex
         }""",
         sorted(FILES),
     )
-    assert set(found["files"]) == (TAKEN - {"captions.csv, row 2"}) | {"captions.csv"}
+    assert set(found["files"]) == (TAKEN - {"folder/captions.csv, row 2"}) | {"folder/captions.csv"}
     assert {one["status"] for one in found["unsent"]} == {"ignored"}
     assert {one["name"]: one["reason"] for one in found["unsent"]} == _ignored(expected)
 
@@ -316,94 +312,6 @@ def test_the_fate_of_every_file_is_printed(upload: Upload, folder: Path) -> None
     assert done.exit_code == 1
     assert _lines(done.stdout) == ["One door: 6 added, 17 ignored, 1 rejected."]
     lines = _lines(done.stderr)
-    assert f"  gone.txt: {special_files.LINK_TO_NOTHING}" in lines
-    assert "  2023/._*: Left out: metadata of macOS, 2 files." in lines
+    assert f"  folder/gone.txt: {special_files.LINK_TO_NOTHING}" in lines
+    assert "  folder/2023/._*: Left out: metadata of macOS, 2 files." in lines
     assert len(lines) == 15
-
-
-def test_without_a_file_there_is_nothing_to_upload_and_no_job(upload: Upload, empty: Path, ada: Caller) -> None:
-    before = ada.get("/jobs").json
-    with pytest.raises(InvalidInput, match=r"^There is nothing to upload\. empty: The folder contains no files\.$"):
-        upload(empty)
-    for number in range(5):
-        (empty / f"~$a{number}.xlsx").touch()
-    (empty / ".hidden").touch()
-    with pytest.raises(
-        InvalidInput, match=r"nothing to upload\. \.hidden: Left out.*office program, 5 files\.$"
-    ) as refused:
-        upload(empty)
-    assert [file["count"] for file in refused.value.detail["files"]] == [1, 5]
-    assert ada.get("/jobs").json == before
-
-
-def test_files_with_names_that_are_not_utf_8_go_in(upload: Upload, empty: Path) -> None:
-    (empty / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"a robin")
-    (empty / "b.txt").write_bytes(b"a wren")
-    done = upload("--json", empty)
-    assert done.exit_code == 0
-    assert _answer(done) == {"b.txt": ("added", None), "café.txt": ("added", None)}
-
-
-@pytest.mark.parametrize("change", ["removed", "changed before", "changed while hashed", "changed while sent"])
-def test_a_file_that_changes_during_the_upload_is_rejected_alone(
-    upload: Upload, empty: Path, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
-    for name in ("a", "b", "c"):
-        (empty / f"{name}.txt").write_text(name * 1_000)
-    walk, read = command.walk, OpenedFile.read
-    reads = 0
-
-    def walked(paths: list[Path]) -> Iterator[Any]:
-        found = list(walk(paths))
-        if change == "removed":
-            (empty / "b.txt").unlink()
-        elif change == "changed before":
-            (empty / "b.txt").write_text("")
-        yield from found
-
-    def reading(file: OpenedFile, count: int = -1) -> bytes:
-        nonlocal reads
-        reads += 1
-        # two reads hash each of the three files
-        if change == "changed while hashed" or (change == "changed while sent" and reads > 6):
-            (empty / "b.txt").write_text("longer" * 1_000)
-        return read(file, count)
-
-    monkeypatch.setattr(command, "walk", walked)
-    monkeypatch.setattr(OpenedFile, "read", reading)
-    done = upload("--json", empty)
-    assert done.exit_code == 1
-    statuses = {name: status for name, (status, _) in _answer(done).items()}
-    assert statuses == {"a.txt": "added", "c.txt": "added", "b.txt": "rejected"}
-
-
-def test_a_file_that_the_server_finds_too_large_is_rejected_alone(
-    upload: Upload, empty: Path, served: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sending, "LARGE", 1000)
-    monkeypatch.setattr(served.settings, "max_request_bytes", 2000)
-    (empty / "a.txt").write_text("a" * 2001)
-    (empty / "b.txt").write_text("a wren")
-    done = upload("--json", empty)
-    assert done.exit_code == 1
-    assert {name: status for name, (status, _) in _answer(done).items()} == {"a.txt": "rejected", "b.txt": "added"}
-
-
-def test_rows_without_a_picture_are_texts_if_asked_for(upload: Upload, empty: Path) -> None:
-    (empty / "captions.csv").write_text("file,caption\n,a robin\n")
-    assert _answer(upload("--json", empty))["captions.csv, row 2"] == ("rejected", None)
-    assert _answer(upload("--json", "--texts", empty))["captions.csv, row 2"] == ("added", None)
-
-
-# names in forms
-
-
-@pytest.mark.parametrize(
-    ("raw", "name"),
-    [(b"caf\xe9.txt", "café.txt"), ("写真.txt".encode("cp932"), "写真.txt"), ("猫.txt".encode(), "猫.txt")],
-)
-def test_a_name_that_is_not_utf_8_in_a_form_is_read(ada: Caller, collection: str, raw: bytes, name: str) -> None:
-    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="' + raw + b'"\r\n\r\na robin\r\n--x--\r\n'
-    answer = ada.post(f"/collections/{collection}/items", data=body, content_type="multipart/form-data; boundary=x")
-    assert answer.status_code == 200
-    assert _read(answer.json["outcomes"]) == {name: ("added", None)}

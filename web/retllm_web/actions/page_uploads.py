@@ -13,7 +13,7 @@ from retllm.db.enums import OVER_JOBS, JobKind, JobState
 from retllm.db.tables import Job
 from retllm.identity.access import collection_for
 from retllm.identity.actor import Actor
-from retllm.uploads.views import OUTCOMES, FileView, UploadState, files_with_rejected_first, upload_state
+from retllm.uploads.views import OUTCOMES, FileView, UploadState, files_with_problems_first, upload_state
 
 SHOWN_FILES = 20
 """Files of the last upload on the page of its collection."""
@@ -21,7 +21,7 @@ SHOWN_FILES = 20
 
 @dataclass(frozen=True)
 class LastUpload:
-    """The newest upload of an account to a collection: its state, and some files, the rejected ones first."""
+    """The newest upload of an account to a collection: its state, and some files, those with problems first."""
 
     job_id: UUID
     job_state: JobState
@@ -48,5 +48,5 @@ def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUplo
     state = upload_state(session, job.id) if job is not None else None
     if job is None or state is None:
         return None
-    files = files_with_rejected_first(session, job.id, statuses=OUTCOMES, limit=SHOWN_FILES)
+    files = files_with_problems_first(session, job.id, statuses=OUTCOMES, limit=SHOWN_FILES)
     return LastUpload(job.id, job.state, state, files)

@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import FileStatus
 from retllm.errors import InvalidInput, NotSent
+from retllm.history.file_counts import OUTCOMES_COUNTED
 from retllm.history.job_views import RetriedJobView
 from retllm.media.names import clean_name
-from retllm.media.outcomes import FileOutcome, IncomingFile, ignored, rejected
+from retllm.media.outcomes import FileOutcome, IncomingFile, ignored, not_sent, rejected
 from retllm.uploads.offers import MAX_NAME, Offer
 from retllm.uploads.receive import ReceivedFile
 from retllm.uploads.views import FileView
@@ -68,8 +69,8 @@ class OpenUploadView(BaseModel):
     texts: bool
     closed_at: datetime | None = Field(description="when it stopped to take files; null while it is open")
     processed: bool = Field(description="whether every file has its outcome")
-    arrived: int = Field(description="number of files that came, without clutter, entries and rows")
-    counts: Mapping[FileStatus, int] = Field(description="number of files, entries and rows by status")
+    arrived: int = Field(description="number of files that came, without clutter; not of their entries, pages and rows")
+    counts: Mapping[FileStatus, int] = Field(description=OUTCOMES_COUNTED)
 
 
 class SendQuery(BaseModel):
@@ -152,7 +153,9 @@ class UnsentFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
-    status: Literal["ignored", "rejected"] = Field(description="whether nobody misses it, or it could not be sent")
+    status: Literal["ignored", "rejected", "not_sent"] = Field(
+        description="whether nobody misses it, it could not be read, or it was left out for another reason"
+    )
     reason: Reason = Field(description="why, and what to do about it")
     count: int = Field(default=1, ge=1, le=1 << 30, description="how many files, if they are left out together")
 
@@ -161,7 +164,8 @@ class UnsentFile(BaseModel):
         name = clean_name(self.name)
         if self.status == "ignored":
             return ignored(name, self.reason, self.count)
-        return rejected(name, NotSent(self.reason), self.count)
+        refused = rejected if self.status == "rejected" else not_sent
+        return refused(name, NotSent(self.reason), self.count)
 
 
 class UnsentFiles(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import IO, BinaryIO, Protocol, cast
 from urllib.parse import unquote
 
@@ -35,20 +36,30 @@ def sent_files(*, quoted: bool = False) -> list[IncomingFile]:
     """Return the files of the form of this request.
 
     Args:
-        quoted: whether their names are percent-encoded; otherwise ``%22`` in a name is taken for a quotation mark.
+        quoted: whether their names are percent-encoded; otherwise ``%22``, ``%0D`` and ``%0A`` in a name are taken for
+            the characters that browsers write so.
     """
-    name_of = unquote if quoted else str
+    name_of = unquote if quoted else _name_of_form
     # a browser sends an empty file field as a part without name and content
     parts = [part for part in flask.request.files.getlist("file") if part.filename]
     return [IncomingFile(name_of(part.filename or ""), cast("BinaryIO", part.stream)) for part in parts]
 
 
+def _name_of_form(name: str) -> str:
+    # the parser has decoded quotation marks
+    return name.replace("%0D", "\r").replace("%0A", "\n")
+
+
+# browsers write backslashes as they are, and quotation marks as %22; other programs write \" for these
+_PLAIN_BACKSLASH = re.compile(r"\\(?!\"(?!\s*(?:;|$)))", re.MULTILINE)
+
+
 class _Decoder(MultipartDecoder):
-    """Reads parts of a form whose headers are not UTF-8, as programs write them that send file names as they are."""
+    """Reads headers of parts as browsers write them, also those that are not UTF-8, as some programs send names."""
 
     def _parse_headers(self, data: bytes | bytearray) -> Headers:
         (text,) = decoded([bytes(data)])
-        return super()._parse_headers(text.encode())
+        return super()._parse_headers(_PLAIN_BACKSLASH.sub(r"\\\\", text).encode())
 
 
 # the parser of forms has no other place for it; it would drop the whole form

@@ -21,8 +21,8 @@ from retllm.db.enums import (
     Stage,
     UnitState,
 )
-from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES, rejected_words
-from retllm.history.file_counts import FileCounts
+from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, PROBLEMS, UNIT_STATES, outcome_counts
+from retllm.db.state_words import FILE_STATUSES as FILE_WORDS
 from retllm.history.job_views import JobView, UnitError
 from retllm.media.file_table import accepted
 from retllm.media.sniffing import ACCEPTED_SENTENCE
@@ -70,17 +70,19 @@ OUTCOMES = {
         (AttemptOutcome.CANCELLED, "slash-circle"),
     )
 }
-# icon, Bootstrap's colour
 FILE_STATUSES = {
-    FileStatus.ADDED: ("plus-circle", "success"),
-    FileStatus.UPDATED: ("pencil", "primary"),
-    FileStatus.DUPLICATE: ("files", "secondary"),
-    FileStatus.READ: ("journal-text", "secondary"),
-    FileStatus.IGNORED: ("eye-slash", "secondary"),
-    FileStatus.WAITING: ("hourglass", "secondary"),
-    FileStatus.REJECTED: ("x-circle", "danger"),
+    status: (FILE_WORDS[status], icon, colour)
+    for status, icon, colour in (
+        (FileStatus.ADDED, "plus-circle", "success"),
+        (FileStatus.UPDATED, "pencil", "primary"),
+        (FileStatus.DUPLICATE, "files", "secondary"),
+        (FileStatus.READ, "journal-text", "secondary"),
+        (FileStatus.IGNORED, "eye-slash", "secondary"),
+        (FileStatus.WAITING, "hourglass", "secondary"),
+        (FileStatus.REJECTED, "x-circle", "danger"),
+        (FileStatus.NOT_SENT, "cloud-slash", "danger"),
+    )
 }
-_UNTOLD = (FileStatus.READ,)
 _DASH = "–"
 NOTHING = Markup('<span class="nothing">–</span>')
 """A cell of a table without a value, which is left out on a phone."""
@@ -171,21 +173,9 @@ def same_errors(errors: Sequence[UnitError]) -> list[dict[str, Any]]:
 
 
 def file_counts(counts: Mapping[FileStatus, int]) -> str:
-    """Return the number of files for each outcome as text; sheets and archives have rows and entries instead."""
-    told = [f"{counts[status]:,} {status}" for status in FILE_STATUSES if counts.get(status) and status not in _UNTOLD]
-    return ", ".join(told) + "." if told else ""
-
-
-def files_of(files: FileCounts) -> str:
-    """Return the number of files of an upload, and how many of them were rejected."""
-    total = sum(number for status, number in files.counts.items() if status not in _UNTOLD)
-    rejected = rejected_files(files)
-    return f"{total:,} file{'' if total == 1 else 's'}" + (f", {rejected}" if rejected else "")
-
-
-def rejected_files(files: FileCounts) -> str:
-    """Return how many files of an upload were rejected; nothing if none was."""
-    return rejected_words(files.counts.get(FileStatus.REJECTED, 0), files.not_sent)
+    """Return how often an upload has which outcome, as a sentence; nothing if it has none."""
+    told = outcome_counts(counts)
+    return f"{told}." if told else ""
 
 
 def waits_too_long(job: JobView) -> bool:
@@ -228,8 +218,7 @@ def install(app: Flask) -> None:
         waits_too_long=waits_too_long,
         same_errors=same_errors,
         file_counts=file_counts,
-        files_of=files_of,
-        rejected_files=rejected_files,
+        outcome_counts=outcome_counts,
     )
     tables: dict[str, Any] = {
         "STATES": STATES,
@@ -240,6 +229,7 @@ def install(app: Flask) -> None:
         "JOB_TITLES": JOB_TITLES,
         "DECIDED": DECIDED,
         "FILE_STATUSES": FILE_STATUSES,
+        "PROBLEMS": PROBLEMS,
         "ItemKind": ItemKind,
         "JobKind": JobKind,
         "JobState": JobState,

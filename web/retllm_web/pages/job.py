@@ -26,7 +26,7 @@ from retllm.search.views import search_view
 from retllm.uploads.views import (
     FileView,
     UploadState,
-    files_with_rejected_first,
+    files_with_problems_first,
     has_kept_rejected,
     upload_files,
     upload_state,
@@ -71,7 +71,7 @@ def _shown(job_id: UUID) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class UploadPage:
-    """The state of an upload, and a page of its files: of one status, or the rejected ones first."""
+    """The state of an upload, and a page of its files: of one status, or those with problems first."""
 
     state: UploadState
     status: FileStatus | None
@@ -93,7 +93,7 @@ def _upload(session: Session, job: Job) -> UploadPage | None:
     status = next((status for status in FileStatus if status.value == request.args.get("status")), None)
     after = key_or_none(request.args.get("after"), "page")
     if status is None:
-        rows = files_with_rejected_first(session, job.id, after=after, limit=_FILES + 1)
+        rows = files_with_problems_first(session, job.id, after=after, limit=_FILES + 1)
     else:
         rows = upload_files(session, job.id, statuses=[status], after=after, limit=_FILES + 1)
     files, following = cut(rows, _FILES)
@@ -148,5 +148,5 @@ def retry_job(job_id: UUID) -> ResponseReturnValue:
         again = submissions.retry(current_actor(), job_id).again
     except RetllmError as error:
         return refused(error, here)
-    flash(again_words(again.units, again.files), "info")
+    flash(again_words(**again.model_dump()), "info")
     return redirect(here)

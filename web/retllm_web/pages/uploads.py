@@ -126,7 +126,7 @@ def retry_files(upload_id: UUID) -> ResponseReturnValue:
         again = upload_parts.retry_rejected(current_actor(), upload_id).again
     except RetllmError as error:
         return refused(error, here)
-    flash(again_words(again.units, again.files), "info")
+    flash(again_words(**again.model_dump()), "info")
     return redirect(here)
 
 

@@ -16,12 +16,14 @@ from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
 from tests.factories import make_candidate, make_job, make_score, make_search, make_unit, store
 from tests.unit.web.conftest import PASSWORD, Caller, start_session
+from tests.unit.web.pages.upload_script import Outcomes, Script
 from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import DecidedBy, JobState, UnitState
 from retllm.db.searches import Candidate, Search
 from retllm.db.session import transaction
 from retllm.db.tables import EmbeddingModel, Item, Job, Unit
+from retllm.db.uploads import UploadFile
 from retllm.fine.injection import Injection
 from retllm.settings import Settings, public_name
 from retllm_web.http.services import Services
@@ -146,6 +148,24 @@ def texts(ada: Caller) -> str:
     items = {"items": [{"text": "a robin", "name": "robin"}, {"text": "a wren", "name": "wren"}, {"text": "a crow"}]}
     assert ada.post(f"/collections/{key}/items?index=false", json=items).json["added"] == 3
     return key
+
+
+@pytest.fixture
+def script(reader: Visitor, texts: str) -> Script:
+    """The script on the page of a collection."""
+    return Script(reader, texts)
+
+
+@pytest.fixture
+def outcomes(served: Services) -> Outcomes:
+    """Returns name and status of each file of an upload."""
+
+    def read(upload: str) -> list[tuple[str, str]]:
+        query = sa.select(UploadFile.name, UploadFile.status).where(UploadFile.job_id == uuid.UUID(upload))
+        with transaction(served.sessions) as session:
+            return [(name, status.value) for name, status in session.execute(query.order_by(UploadFile.id))]
+
+    return read
 
 
 @pytest.fixture

@@ -1,104 +1,25 @@
-"""Uploads by the script of the pages, and the page of their job."""
+"""Uploads by the script of the pages."""
 
 from __future__ import annotations
 
-import codecs
-import csv
-import hashlib
 import io
-import uuid
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from tests.unit.web.conftest import Caller, RecordingNotifier
-from tests.unit.web.pages.conftest import Page, Visitor
+from tests.unit.web.pages.conftest import Visitor
+from tests.unit.web.pages.upload_script import BLUE, BROKEN, RED, SCRIPT, Outcomes, Script, described
 from tests.unit.web.pictures import picture
 
-from retllm.db.enums import FileStatus, JobState
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job, Unit
-from retllm.db.uploads import UploadFile
-from retllm.queue import lifecycle
+from retllm.db.tables import Item
 from retllm_web.http.services import Services
-from retllm_web.pages import job as job_page
-
-SCRIPT = {"X-Requested-With": "fetch", "Accept": "application/json"}
-RED, BLUE, BROKEN = picture("red"), picture("blue"), b"no picture"
-
-
-def _described(name: str, content: bytes, **more: Any) -> dict[str, Any]:
-    return {"name": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest(), **more}
-
-
-class Script:
-    """Sends the requests of the script that uploads files into one collection."""
-
-    def __init__(self, reader: Visitor, collection: str) -> None:
-        reader.get(f"/collections/{collection}")
-        self.reader, self.collection, self.token = reader, collection, reader.token()
-        self._addresses: dict[str, dict[str, str]] = {}
-
-    def open(self, key: str | None = None) -> str:
-        """Open an upload and return its key."""
-        headers = {**SCRIPT, **({"Idempotency-Key": key} if key else {})}
-        address = f"/collections/{self.collection}/uploads"
-        answer = self.reader.client.post(address, data={"csrf_token": self.token}, headers=headers)
-        assert answer.status_code == 201
-        upload = str(answer.json["files"]).split("/")[2]
-        self._addresses[upload] = answer.json
-        return upload
-
-    def addresses(self, upload: str) -> dict[str, str]:
-        """Return where the requests of an upload go."""
-        return self._addresses[upload]
-
-    def send(self, upload: str, **files: bytes) -> Any:
-        parts = [(io.BytesIO(content), f"{name}.png") for name, content in files.items()]
-        data = {"csrf_token": self.token, "file": parts}
-        return self.reader.client.post(f"/uploads/{upload}/files", data=data, headers=SCRIPT)
-
-    def ask(self, upload: str, what: str, *files: dict[str, Any]) -> Any:
-        headers = {**SCRIPT, "X-CSRFToken": self.token}
-        return self.reader.client.post(self.addresses(upload)[what], json={"files": list(files)}, headers=headers)
-
-    def known(self, upload: str, *files: dict[str, Any]) -> list[bool]:
-        answer = self.ask(upload, "known", *files)
-        assert answer.status_code == 200
-        return [need == "known" for need in answer.json["needs"]]
-
-    def close(self, upload: str, *files: dict[str, Any]) -> list[bool]:
-        answer = self.ask(upload, "close", *files)
-        assert answer.status_code == 200
-        return list(answer.json["known"])
-
-
-@pytest.fixture
-def script(reader: Visitor, texts: str) -> Script:
-    """The script on the page of a collection."""
-    return Script(reader, texts)
-
-
-@pytest.fixture
-def outcomes(served: Services) -> Callable[[str], list[tuple[str, str]]]:
-    """Returns name and status of each file of an upload."""
-
-    def read(upload: str) -> list[tuple[str, str]]:
-        query = sa.select(UploadFile.name, UploadFile.status).where(UploadFile.job_id == uuid.UUID(upload))
-        with transaction(served.sessions) as session:
-            return [(name, status.value) for name, status in session.execute(query.order_by(UploadFile.id))]
-
-    return read
-
-
-Outcomes = Callable[[str], list[tuple[str, str]]]
 
 
 def test_an_upload_takes_files_in_several_requests_and_says_which_it_has(script: Script, outcomes: Outcomes) -> None:
     upload = script.open()
     assert script.send(upload, red=RED).status_code == 204
-    red, blue = _described("red.png", RED), _described("blue.png", BLUE)
+    red, blue = described("red.png", RED), described("blue.png", BLUE)
     assert script.known(upload, red, blue) == [True, False]
     assert script.send(upload, blue=BLUE).status_code == 204
     assert script.close(upload, red, blue) == [True, True]
@@ -135,7 +56,7 @@ def test_what_the_collection_has_is_a_duplicate_without_being_sent(script: Scrip
     script.send(first, red=RED)
     script.ask(first, "close")
     second = script.open()
-    assert script.known(second, _described("again.png", RED), _described("blue.png", BLUE)) == [True, False]
+    assert script.known(second, described("again.png", RED), described("blue.png", BLUE)) == [True, False]
     assert outcomes(second) == [("again.png", "duplicate")]
 
 
@@ -147,13 +68,13 @@ def test_bytes_that_another_upload_has_not_processed_are_not_sent_again(
     script.send(first, red=RED)
     second = script.open()
     notified.context = workers
-    assert script.known(second, _described("red.png", RED)) == [True]
+    assert script.known(second, described("red.png", RED)) == [True]
     assert (outcomes(first), outcomes(second)) == ([("red.png", "waiting")], [("red.png", "added")])
 
 
 def test_a_text_that_the_collection_has_may_be_a_caption_and_is_sent(script: Script) -> None:
     upload = script.open()
-    assert script.known(upload, _described("robin.txt", b"a robin")) == [False]
+    assert script.known(upload, described("robin.txt", b"a robin")) == [False]
 
 
 def test_malformed_offers_are_refused(script: Script) -> None:
@@ -239,169 +160,3 @@ def test_a_form_leads_to_the_job_if_its_files_take_long(
     assert "All files arrived; they are being processed." in page.text
     # cancel says what it does
     assert "Files that were added stay; the others are not processed." in page.text
-
-
-# the page of the job
-
-
-@pytest.fixture
-def mixed(script: Script) -> str:
-    """An upload with two pictures, two broken ones and a duplicate."""
-    upload = script.open()
-    script.send(upload, red=RED, b1=BROKEN, blue=BLUE, again=RED, b2=b"neither a picture")
-    script.ask(upload, "close")
-    return upload
-
-
-def _names(page: Page) -> list[str]:
-    rows = [element for element in page.elements if "data-status" in element.attributes]
-    return [row.text.split()[0] for row in rows]
-
-
-def test_the_job_lists_its_files_with_the_rejected_ones_first(reader: Visitor, mixed: str) -> None:
-    page = reader.get(f"/jobs/{mixed}")
-    assert _names(page) == ["b1.png", "b2.png", "red.png", "blue.png", "again.png"]
-    assert "2 added, 1 duplicate, 2 rejected." in page.text
-    assert "is not such a picture" in page.text
-    assert _names(reader.get(f"/jobs/{mixed}?status=rejected")) == ["b1.png", "b2.png"]
-    assert _names(reader.get(f"/jobs/{mixed}?status=duplicate")) == ["again.png"]
-    assert "No files with this outcome" in reader.get(f"/jobs/{mixed}?status=updated").text
-    assert len(_names(reader.get(f"/jobs/{mixed}?status=unheard-of"))) == 5
-
-
-@pytest.mark.parametrize("status", ["", "rejected"])
-def test_its_files_are_paged_by_key(reader: Visitor, mixed: str, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
-    whole = _names(reader.get(f"/jobs/{mixed}?status={status}"))
-    monkeypatch.setattr(job_page, "_FILES", 1)
-    found: list[str] = []
-    page = reader.get(f"/jobs/{mixed}?status={status}")
-    while True:
-        found += _names(page)
-        following = [link for link in page.all("a") if link.text == "Next page"]
-        if not following:
-            break
-        page = reader.get(str(following[0].attributes["href"]).partition("#")[0])
-    assert whole
-    assert found == whole
-
-
-def test_its_live_part_keeps_the_filter_and_changes_with_the_files(reader: Visitor, script: Script) -> None:
-    upload = script.open()
-    address = str(reader.get(f"/jobs/{upload}?status=rejected").one("div", id="job").attributes["data-live"])
-    first = reader.client.get(address, headers=SCRIPT)
-    again = {**SCRIPT, "If-None-Match": first.headers["ETag"]}
-    assert reader.client.get(address, headers=again).status_code == 304
-    script.send(upload, red=RED, broken=BROKEN)
-    changed = reader.client.get(address, headers=again)
-    assert _names(Page(changed)) == ["broken.png"]
-
-
-def test_its_files_are_exported_as_csv(reader: Visitor, mixed: str) -> None:
-    answer = reader.client.get(f"/uploads/{mixed}/files.csv")
-    assert answer.mimetype == "text/csv"
-    rows = list(csv.DictReader(io.StringIO(answer.get_data().decode("utf-8-sig"))))
-    assert [(row["name"], row["status"]) for row in rows] == [
-        ("red.png", "added"),
-        ("b1.png", "rejected"),
-        ("blue.png", "added"),
-        ("again.png", "duplicate"),
-        ("b2.png", "rejected"),
-    ]
-    assert "is not such a picture" in rows[1]["error"]
-    assert rows[0]["item_id"] == rows[3]["item_id"]
-    assert rows[3]["item_name"] == "red.png"
-    rejected = reader.client.get(f"/uploads/{mixed}/files.csv?status=rejected").get_data(as_text=True)
-    assert (rejected.count("\n"), rejected.count(",rejected,")) == (3, 2)
-
-
-def test_csv_of_pages_is_marked_as_utf_8_and_that_of_the_api_is_not(reader: Visitor, mixed: str, ada: Caller) -> None:
-    paths = (f"/uploads/{mixed}/files.csv", "/jobs/export?format=csv")
-    for path in paths:
-        assert reader.client.get(path).data.startswith(codecs.BOM_UTF8)
-        assert not ada.get(path).data.startswith(codecs.BOM_UTF8)
-    assert not reader.client.get("/jobs/export?format=json").data.startswith(codecs.BOM_UTF8)
-
-
-def test_a_duplicate_names_the_item_that_it_is_the_same_as(reader: Visitor, mixed: str) -> None:
-    page = reader.get(f"/jobs/{mixed}?status=duplicate")
-    (link,) = [a for a in page.all("a") if "data-item" in a.attributes]
-    assert link.text == "red.png"
-    assert reader.get(str(link.attributes["href"])).one("h1").text.strip() == "red.png"
-
-
-def test_a_job_of_another_kind_has_no_files(reader: Visitor, texts: str, notified: RecordingNotifier) -> None:
-    reader.get(f"/collections/{texts}")
-    reader.send(f"/collections/{texts}/index")
-    (link,) = [
-        a for a in reader.page.all("a") if (a.attributes["href"] or "").startswith("/jobs/") and a.text == "Indexing"
-    ]  # type: ignore[union-attr]
-    key = str(link.attributes["href"]).rpartition("/")[2]
-    assert reader.client.get(f"/uploads/{key}/files.csv").status_code == 404
-
-
-def test_rejected_files_are_tried_again_while_their_bytes_are_kept(
-    reader: Visitor, script: Script, served: Services, outcomes: Outcomes
-) -> None:
-    upload = script.open()
-    script.send(upload, red=RED)
-    script.ask(upload, "close")
-    with transaction(served.sessions) as session:
-        key = session.scalar(sa.select(UploadFile.id).where(UploadFile.job_id == uuid.UUID(upload)))
-        served.storage.put(f"uploads/{upload}/{key}", io.BytesIO(BLUE))
-        values = {"status": FileStatus.REJECTED, "error_code": "too_large", "error": "too large", "item_id": None}
-        kept = {"file_key": f"uploads/{upload}/{key}", "sha256": hashlib.sha256(BLUE).hexdigest()}
-        session.execute(sa.update(UploadFile).where(UploadFile.id == key).values(**values, **kept))
-        session.execute(sa.delete(Item).where(Item.id == key))
-        session.execute(
-            sa.update(Job)
-            .where(Job.id == uuid.UUID(upload))
-            .values(state=JobState.SUCCEEDED, finished_at=sa.func.now())
-        )
-    reader.get(f"/jobs/{upload}")
-    page = reader.send(f"/uploads/{upload}/retry")
-    assert outcomes(upload) == [("red.png", "added")]
-    assert "Try rejected files again" not in page.text
-
-
-def test_without_kept_bytes_nothing_can_be_tried_again(reader: Visitor, script: Script) -> None:
-    upload = script.open()
-    script.ask(upload, "unsent", {"name": "secret.png", "status": "rejected", "reason": "It can't be read."})
-    script.ask(upload, "close")
-    assert "Try rejected files again" not in reader.get(f"/jobs/{upload}").text
-    answer = reader.client.post(f"/uploads/{upload}/retry", data={"csrf_token": script.token}, follow_redirects=True)
-    assert "correct the files and send them again" in answer.get_data(as_text=True)
-
-
-def test_the_history_counts_the_files_of_an_upload(reader: Visitor, mixed: str) -> None:
-    assert "5 files, 2 rejected" in reader.get("/jobs").text
-
-
-def test_the_state_of_an_upload_has_the_number_of_its_rejected_files(
-    reader: Visitor, script: Script, mixed: str
-) -> None:
-    (badge,) = [a for a in reader.get(f"/jobs/{mixed}").all("a") if "data-rejected" in a.attributes]
-    assert (badge.text.strip(), badge.attributes["href"]) == (
-        "2 rejected",
-        f"/jobs/{mixed}?status=rejected#files-title",
-    )
-    upload = script.open()
-    script.send(upload, red=RED)
-    script.ask(upload, "unsent", {"name": "secret.png", "status": "rejected", "reason": "It can't be read."})
-    script.ask(upload, "close")
-    assert "1 rejected (not sent)" in reader.get(f"/jobs/{upload}").text
-
-
-def test_the_error_of_a_dead_unit_names_its_file(
-    reader: Visitor, script: Script, served: Services, notified: RecordingNotifier
-) -> None:
-    notified.context = None
-    upload = script.open()
-    script.send(upload, red=RED)
-    with transaction(served.sessions) as session:
-        job = lifecycle.lock_job(session, uuid.UUID(upload))
-        assert job is not None
-        unit = session.scalars(sa.select(Unit).where(Unit.job_id == job.id)).one()
-        lifecycle.mark_dead(session, job, unit, "the decoder died", split=True)
-    page = reader.get(f"/jobs/{upload}")
-    assert "red.png: the decoder died" in page.text
-    assert _names(page) == ["red.png"]

@@ -1,0 +1,200 @@
+"""The page of the job of an upload."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import io
+import uuid
+
+import pytest
+import sqlalchemy as sa
+from tests.unit.web.conftest import Caller, RecordingNotifier
+from tests.unit.web.pages.conftest import Page, Visitor
+from tests.unit.web.pages.upload_script import BLUE, BROKEN, RED, SCRIPT, Outcomes, Script
+
+from retllm.db.enums import FileStatus, JobState
+from retllm.db.session import transaction
+from retllm.db.tables import Item, Job, Unit
+from retllm.db.uploads import UploadFile
+from retllm.queue import lifecycle
+from retllm_web.http.services import Services
+from retllm_web.pages import job as job_page
+
+
+@pytest.fixture
+def mixed(script: Script) -> str:
+    """An upload with two pictures, two broken ones and a duplicate."""
+    upload = script.open()
+    script.send(upload, red=RED, b1=BROKEN, blue=BLUE, again=RED, b2=b"neither a picture")
+    script.ask(upload, "close")
+    return upload
+
+
+def _names(page: Page) -> list[str]:
+    rows = [element for element in page.elements if "data-status" in element.attributes]
+    return [row.text.split()[0] for row in rows]
+
+
+def test_the_job_lists_its_files_with_the_rejected_ones_first(reader: Visitor, mixed: str) -> None:
+    page = reader.get(f"/jobs/{mixed}")
+    assert _names(page) == ["b1.png", "b2.png", "red.png", "blue.png", "again.png"]
+    assert "2 added, 1 duplicate, 2 rejected." in page.text
+    assert "is not such a picture" in page.text
+    assert _names(reader.get(f"/jobs/{mixed}?status=rejected")) == ["b1.png", "b2.png"]
+    assert _names(reader.get(f"/jobs/{mixed}?status=duplicate")) == ["again.png"]
+    assert "No files with this outcome" in reader.get(f"/jobs/{mixed}?status=updated").text
+    assert len(_names(reader.get(f"/jobs/{mixed}?status=unheard-of"))) == 5
+
+
+@pytest.mark.parametrize("status", ["", "rejected"])
+def test_its_files_are_paged_by_key(reader: Visitor, mixed: str, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    whole = _names(reader.get(f"/jobs/{mixed}?status={status}"))
+    monkeypatch.setattr(job_page, "_FILES", 1)
+    found: list[str] = []
+    page = reader.get(f"/jobs/{mixed}?status={status}")
+    while True:
+        found += _names(page)
+        following = [link for link in page.all("a") if link.text == "Next page"]
+        if not following:
+            break
+        page = reader.get(str(following[0].attributes["href"]).partition("#")[0])
+    assert whole
+    assert found == whole
+
+
+def test_its_live_part_keeps_the_filter_and_changes_with_the_files(reader: Visitor, script: Script) -> None:
+    upload = script.open()
+    address = str(reader.get(f"/jobs/{upload}?status=rejected").one("div", id="job").attributes["data-live"])
+    first = reader.client.get(address, headers=SCRIPT)
+    again = {**SCRIPT, "If-None-Match": first.headers["ETag"]}
+    assert reader.client.get(address, headers=again).status_code == 304
+    script.send(upload, red=RED, broken=BROKEN)
+    changed = reader.client.get(address, headers=again)
+    assert _names(Page(changed)) == ["broken.png"]
+
+
+def test_its_files_are_exported_as_csv(reader: Visitor, mixed: str) -> None:
+    answer = reader.client.get(f"/uploads/{mixed}/files.csv")
+    assert answer.mimetype == "text/csv"
+    rows = list(csv.DictReader(io.StringIO(answer.get_data().decode("utf-8-sig"))))
+    assert [(row["name"], row["status"]) for row in rows] == [
+        ("red.png", "added"),
+        ("b1.png", "rejected"),
+        ("blue.png", "added"),
+        ("again.png", "duplicate"),
+        ("b2.png", "rejected"),
+    ]
+    assert "is not such a picture" in rows[1]["error"]
+    assert rows[0]["item_id"] == rows[3]["item_id"]
+    assert rows[3]["item_name"] == "red.png"
+    rejected = reader.client.get(f"/uploads/{mixed}/files.csv?status=rejected").get_data(as_text=True)
+    assert (rejected.count("\n"), rejected.count(",rejected,")) == (3, 2)
+
+
+def test_csv_of_pages_is_marked_as_utf_8_and_that_of_the_api_is_not(reader: Visitor, mixed: str, ada: Caller) -> None:
+    paths = (f"/uploads/{mixed}/files.csv", "/jobs/export?format=csv")
+    for path in paths:
+        assert reader.client.get(path).data == codecs.BOM_UTF8 + ada.get(path).data
+    assert not reader.client.get("/jobs/export?format=json").data.startswith(codecs.BOM_UTF8)
+
+
+def test_a_duplicate_names_the_item_that_it_is_the_same_as(reader: Visitor, mixed: str) -> None:
+    page = reader.get(f"/jobs/{mixed}?status=duplicate")
+    (link,) = [a for a in page.all("a") if "data-item" in a.attributes]
+    assert link.text == "red.png"
+    assert reader.get(str(link.attributes["href"])).one("h1").text.strip() == "red.png"
+
+
+def test_a_job_of_another_kind_has_no_files(reader: Visitor, texts: str, notified: RecordingNotifier) -> None:
+    reader.get(f"/collections/{texts}")
+    reader.send(f"/collections/{texts}/index")
+    (link,) = [
+        a for a in reader.page.all("a") if (a.attributes["href"] or "").startswith("/jobs/") and a.text == "Indexing"
+    ]  # type: ignore[union-attr]
+    key = str(link.attributes["href"]).rpartition("/")[2]
+    assert reader.client.get(f"/uploads/{key}/files.csv").status_code == 404
+
+
+def test_rejected_files_are_tried_again_while_their_bytes_are_kept(
+    reader: Visitor, script: Script, served: Services, outcomes: Outcomes
+) -> None:
+    upload = script.open()
+    script.send(upload, red=RED)
+    script.ask(upload, "close")
+    with transaction(served.sessions) as session:
+        key = session.scalar(sa.select(UploadFile.id).where(UploadFile.job_id == uuid.UUID(upload)))
+        served.storage.put(f"uploads/{upload}/{key}", io.BytesIO(BLUE))
+        values = {"status": FileStatus.REJECTED, "error_code": "too_large", "error": "too large", "item_id": None}
+        kept = {"file_key": f"uploads/{upload}/{key}", "sha256": hashlib.sha256(BLUE).hexdigest()}
+        session.execute(sa.update(UploadFile).where(UploadFile.id == key).values(**values, **kept))
+        session.execute(sa.delete(Item).where(Item.id == key))
+        session.execute(
+            sa.update(Job)
+            .where(Job.id == uuid.UUID(upload))
+            .values(state=JobState.SUCCEEDED, finished_at=sa.func.now())
+        )
+    reader.get(f"/jobs/{upload}")
+    page = reader.send(f"/uploads/{upload}/retry")
+    assert outcomes(upload) == [("red.png", "added")]
+    assert "Try rejected files again" not in page.text
+
+
+def test_without_kept_bytes_nothing_can_be_tried_again(reader: Visitor, script: Script) -> None:
+    upload = script.open()
+    script.ask(upload, "unsent", {"name": "secret.png", "status": "rejected", "reason": "It can't be read."})
+    script.ask(upload, "close")
+    assert "Try rejected files again" not in reader.get(f"/jobs/{upload}").text
+    answer = reader.client.post(f"/uploads/{upload}/retry", data={"csrf_token": script.token}, follow_redirects=True)
+    assert "correct the files and send them again" in answer.get_data(as_text=True)
+
+
+def test_the_history_counts_the_outcomes_of_an_upload(reader: Visitor, mixed: str) -> None:
+    assert "2 added, 1 duplicate, 2 rejected" in reader.get("/jobs").text
+
+
+@pytest.fixture
+def stopped(script: Script) -> str:
+    """An upload of a picture and a broken one, of which 25 other files were not sent."""
+    upload = script.open(files=27)
+    script.send(upload, red=RED, broken=BROKEN)
+    script.ask(upload, "unsent", {"name": "lost.png", "status": "not_sent", "reason": "Not sent: stopped."})
+    script.ask(upload, "close")
+    return upload
+
+
+def test_what_was_not_sent_is_an_outcome_of_its_own(reader: Visitor, stopped: str) -> None:
+    here = f"/jobs/{stopped}"
+    page = reader.get(here)
+    badges = [a for a in page.all("a") if "data-problem" in a.attributes]
+    assert [(badge.text.strip(), badge.attributes["href"]) for badge in badges] == [
+        ("1 rejected", f"{here}?status=rejected#files-title"),
+        ("25 not sent", f"{here}?status=not_sent#files-title"),
+    ]
+    assert "1 added, 1 rejected, 25 not sent." in page.text
+    assert _names(page) == ["broken.png", "lost.png", "24", "red.png"]
+    missing = reader.get(f"{here}?status=not_sent")
+    assert _names(missing) == ["lost.png", "24"]
+    (chosen,) = [
+        a for a in missing.all("a") if "aria-current" in a.attributes and "status=" in str(a.attributes["href"])
+    ]
+    assert chosen.text.strip() == "not sent 25"
+    exported = reader.client.get(f"/uploads/{stopped}/files.csv?status=not_sent").get_data(as_text=True)
+    assert exported.count(",not_sent,") == 4
+
+
+def test_the_error_of_a_dead_unit_names_its_file(
+    reader: Visitor, script: Script, served: Services, notified: RecordingNotifier
+) -> None:
+    notified.context = None
+    upload = script.open()
+    script.send(upload, red=RED)
+    with transaction(served.sessions) as session:
+        job = lifecycle.lock_job(session, uuid.UUID(upload))
+        assert job is not None
+        unit = session.scalars(sa.select(Unit).where(Unit.job_id == job.id)).one()
+        lifecycle.mark_dead(session, job, unit, "the decoder died", split=True)
+    page = reader.get(f"/jobs/{upload}")
+    assert "red.png: the decoder died" in page.text
+    assert _names(page) == ["red.png"]

@@ -1,0 +1,55 @@
+"""Names of files in the headers of forms, as browsers and other programs write them."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.web.conftest import Caller
+
+
+@pytest.fixture
+def collection(ada: Caller) -> str:
+    """An empty collection of ada's."""
+    return str(ada.post("/collections", json={"name": "Forms"}).json["id"])
+
+
+def name_of(caller: Caller, collection: str, raw: bytes) -> str:
+    """Return the name of a text that was sent as a form with these bytes between the quotation marks."""
+    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="' + raw + b'"\r\n\r\na robin\r\n--x--\r\n'
+    answer = caller.post(f"/collections/{collection}/items", data=body, content_type="multipart/form-data; boundary=x")
+    assert answer.status_code == 200
+    (outcome,) = answer.json["outcomes"]
+    return str(outcome["name"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [(b"caf\xe9.txt", "café.txt"), ("写真.txt".encode("cp932"), "写真.txt"), ("猫.txt".encode(), "猫.txt")],
+)
+def test_a_name_that_is_not_utf_8_is_read(ada: Caller, collection: str, raw: bytes, name: str) -> None:
+    assert name_of(ada, collection, raw) == name
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        (rb"5%22 disk.txt", '5" disk.txt'),
+        (rb"two%0D%0Alines.txt", "two lines.txt"),
+        (rb"100%.txt", "100%.txt"),
+        (rb"a%20b%2F%0d.txt", "a%20b%2F%0d.txt"),
+        # a backslash is one between folders, as everywhere
+        (rb"back\slash.txt", "back/slash.txt"),
+        (b"end.txt\\", "end.txt"),
+        (rb"quoted \%22x\%22.txt", 'quoted/"x/".txt'),
+    ],
+)
+def test_a_name_is_read_as_browsers_write_it(ada: Caller, collection: str, raw: bytes, name: str) -> None:
+    """A browser writes `"`, CR and LF as %22, %0D and %0A, and everything else as it is."""
+    assert name_of(ada, collection, raw) == name
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [(rb"5\" disk.txt", '5" disk.txt'), (rb"a\"", 'a"'), (rb"back\\slash.txt", "back/slash.txt")],
+)
+def test_a_name_is_read_as_other_programs_escape_it(ada: Caller, collection: str, raw: bytes, name: str) -> None:
+    assert name_of(ada, collection, raw) == name
