@@ -314,6 +314,12 @@ def test_a_jpeg_of_a_kind_that_is_not_read_is_called_by_its_name(
         inspect_picture(io.BytesIO(data), settings)
 
 
+def test_a_png_in_the_form_of_apples_apps_is_called_by_its_name(settings: Settings) -> None:
+    data = png(PIXELS)
+    with pytest.raises(MediaRejected, match=r"a PNG in a form of Apple's own \(CgBI\), .*: export it as JPEG or PNG"):
+        inspect_picture(io.BytesIO(data[:8] + chunk(b"CgBI", b"P\0 \2") + data[8:]), settings)
+
+
 def test_padding_and_further_pictures_after_a_jpeg_need_no_remark(settings: Settings) -> None:
     data = encoded(PICTURE, "JPEG")
     several = encoded(PICTURE, "MPO", save_all=True, append_images=[noise(2, (160, 120))])

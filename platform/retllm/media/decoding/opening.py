@@ -156,7 +156,7 @@ def _pillow(data: bytes, max_pixels: int) -> Source:
 
 
 def _opened_by_pillow(mended: Mended) -> ImageFile.ImageFile:
-    if kind := blemishes.unread_jpeg(mended.data):
+    if kind := blemishes.unread_kind(mended.data):
         raise Refused("unsupported", reason=kind)
     try:
         picture = Image.open(io.BytesIO(mended.data), formats=FORMATS)
