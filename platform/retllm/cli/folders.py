@@ -21,7 +21,7 @@ from retllm.media import special_files
 from retllm.media.clutter import ClutterCount
 from retllm.media.file_table import DESCRIBING, FileRole, clutter_of, role_of
 from retllm.media.name_encodings import decoded
-from retllm.media.names import clean_name
+from retllm.media.names import clean_names
 from retllm.media.outcomes import FileOutcome, ignored, rejected
 
 _Id = tuple[int, int]
@@ -257,15 +257,16 @@ class _Walk:
         """Yield what was found, under readable names."""
         _tell_apart(self.found)
         clutter = ClutterCount()
-        for entry, name in zip(self.found, _names(self.found), strict=True):
+        names = _names(self.found)
+        for entry, name, clean in zip(self.found, names, clean_names(names), strict=True):
             if clutter.take(name):
                 continue
             if entry.problem is not None:
-                yield rejected(clean_name(name), MediaRejected(entry.problem))
+                yield rejected(clean, MediaRejected(entry.problem))
             elif entry.remark is not None:
-                yield ignored(clean_name(name), entry.remark)
+                yield ignored(clean, entry.remark)
             else:
-                yield Found(entry.path, clean_name(name), entry.size)
+                yield Found(entry.path, clean, entry.size)
         yield from clutter.outcomes()
 
 

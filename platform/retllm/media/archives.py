@@ -12,7 +12,7 @@ from retllm.errors import MediaRejected, TooLarge
 from retllm.media import streams, tars, zips
 from retllm.media.clutter import ClutterCount
 from retllm.media.file_table import FileRole, role_of
-from retllm.media.names import clean_name
+from retllm.media.names import clean_names
 from retllm.media.outcomes import FileOutcome, ignored
 from retllm.media.sniffing import FileKind, limit_of
 from retllm.media.special_files import Links
@@ -134,6 +134,7 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _ne
         entries: list[Entry] = []
         unfollowed: list[FileOutcome] = []
         links = Links([name for name, _ in reader.files], reader.links)
+        names = clean_names([name for name, _ in reader.files])
         for place, (name, _) in enumerate(reader.files):
             check()
             if clutter.take(name):
@@ -141,12 +142,12 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _ne
             try:
                 end = links.follow(place)
             except MediaRejected as error:
-                entries.append(Entry(place, place, clean_name(name), 0, error.message))
+                entries.append(Entry(place, place, names[place], 0, error.message))
                 continue
             if isinstance(end, str):
-                unfollowed.append(ignored(clean_name(name), end))
+                unfollowed.append(ignored(names[place], end))
             else:
-                entries.append(Entry(place, end, clean_name(name), reader.files[end][1]))
+                entries.append(Entry(place, end, names[place], reader.files[end][1]))
         _check_limits(entries, len(unfollowed), settings)
         yield Archive(entries, unfollowed + clutter.outcomes(), reader.remark, reader.rewritten, reader, settings)
 

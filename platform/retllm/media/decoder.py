@@ -87,6 +87,7 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int, copy_side:
             # decoding a JPEG to 1/2, 1/4 or 1/8 is much faster and still reads every byte
             picture.draft(None, wanted or (2 * side, 2 * side))
         load_source(source)
+        picture = source.picture
         transposition = _transposition(picture)
         small, copy = to_rgb(source), b""
         if wanted is not None:
@@ -142,6 +143,7 @@ def load(data: bytes, max_pixels: int, min_side: int = 0) -> Image.Image:
         if min_side and picture.format in ("JPEG", "MPO"):
             picture.draft(None, (min_side, min_side))
         load_source(source)
+        picture = source.picture
         transposition = _transposition(picture)
         rgb = to_rgb(source)
         rgb = rgb.copy() if rgb is picture else rgb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 from retllm.media.normalization import composed
@@ -42,6 +42,42 @@ def clean_name(name: str, default: str = "unnamed") -> str:
     return before + _cut(last.removesuffix(suffix), MAX_NAME - len(before) - _MAX_SUFFIX_LENGTH) + suffix
 
 
+def clean_names(names: Sequence[str]) -> list[str]:
+    """Return the clean names of files that come together, different where the last parts of their raw names differ.
+
+    Of several files with one clean name the one whose raw name is clean keeps it, or else the first one; the others are
+    :func:`coded`, and so are their sidecars, whose names are theirs but for the suffix.
+    """
+    cleaned = [clean_name(name) for name in names]
+    splits = list(map(_split, names, cleaned))
+    keepers: dict[str, str] = {}
+    for clean, (bare, raw, _) in zip(cleaned, splits, strict=True):
+        if clean not in keepers or raw == base_name(bare):
+            keepers[clean] = raw
+    others = {(bare, raw) for clean, (bare, raw, _) in zip(cleaned, splits, strict=True) if keepers[clean] != raw}
+    return [
+        coded(name) if (bare, raw) in others else clean
+        for name, clean, (bare, raw, _) in zip(names, cleaned, splits, strict=True)
+    ]
+
+
+def coded(name: str) -> str:
+    """Return the clean name with a code of the last part of the raw one, which a sidecar shares with its picture."""
+    bare, raw, suffix = _split(name, clean_name(name))
+    return f"{bare[: MAX_NAME - _MAX_SUFFIX_LENGTH - _HASH_LENGTH - 1]}~{_hash(raw)}{suffix}"
+
+
+def _split(name: str, clean: str) -> tuple[str, str, str]:
+    """Return a clean name without its suffix, the last part of the raw name without it, and the suffix."""
+    last = base_name(clean)[-_MAX_SUFFIX_LENGTH:]
+    suffix = last[last.rindex(".") :] if "." in last else ""
+    return clean.removesuffix(suffix), base_name(name.replace("\\", "/")).removesuffix(suffix), suffix
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()[:_HASH_LENGTH]
+
+
 def joined_folders(folders: Iterable[str]) -> str:
     """Return clean folders as they are in a clean name: joined by ``/``, with 200 characters at most.
 
@@ -57,7 +93,7 @@ def _cut(text: str, room: int) -> str:
     """Return ``text`` in ``room`` characters; a hash of all of it stands for what is lost."""
     if len(text) <= room:
         return text
-    return f"{text[: room - _HASH_LENGTH - 1]}~{sha256(text.encode()).hexdigest()[:_HASH_LENGTH]}"
+    return f"{text[: room - _HASH_LENGTH - 1]}~{_hash(text)}"
 
 
 def one_line(text: str) -> str:

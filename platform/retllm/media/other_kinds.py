@@ -28,7 +28,38 @@ _DOCUMENTS = {
     ".pages": f"a document of Pages: {_TEXT_DOCUMENT}",
     ".numbers": "a workbook of Numbers: save each sheet as CSV",
     ".epub": "a document in EPUB: save it as PDF",
+    ".key": "a document of Keynote: save it as PDF",
+    ".kra": f"a drawing of Krita: {_SAVE}",
+    ".ora": f"an OpenRaster drawing: {_SAVE}",
+    ".procreate": f"a drawing of Procreate: {_SAVE}",
+    ".sketch": f"a drawing of Sketch: {_SAVE}",
+    ".cdr": f"a CorelDRAW drawing: {_SAVE}",
+    ".svgz": f"a packed SVG drawing: {_SAVE}",
+    ".fpx": f"a FlashPix picture: {_SAVE}",
 }
+# of formats without first bytes of their own, or with those of many files
+_PICTURES = (
+    ("TGA", ".tga .targa .icb .vda .vst"),
+    ("PCX", ".pcx"),
+    ("Photo CD", ".pcd"),
+    ("WBMP", ".wbmp"),
+    ("Macintosh (PICT)", ".pct .pict"),
+    ("Palm", ".palm"),
+    ("X window (XWD)", ".xwd"),
+    ("X bitmap (XBM)", ".xbm"),
+    ("X pixmap (XPM)", ".xpm"),
+    ("Netpbm", ".pbm .pgm .ppm .pnm .pam .pfm"),
+    ("SPIDER", ".spi .spider"),
+    ("PaintTool SAI", ".sai .sai2"),
+    ("AutoCAD (DXF)", ".dxf"),
+    ("CGM", ".cgm"),
+    ("Leica (LIF)", ".lif"),
+    ("ECW", ".ecw"),
+    ("DICOM", ".dcm .dicom"),
+    ("Windows metafile", ".wmf .emf"),
+    ("Radiance", ".hdr"),
+)
+_BY_NAME = {suffix: f"a picture by its name ({kind}): {_SAVE}" for kind, all_ in _PICTURES for suffix in all_.split()}
 # offset, first bytes, what it is
 _BINARY: tuple[tuple[int, bytes, str], ...] = (
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: send a ZIP"),
@@ -60,9 +91,44 @@ _BINARY: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x8bJNG\r\n\x1a\n", f"a JNG picture: {_SAVE}"),
     (0, b"icns", f"an icon: {_SAVE}"),
     *((0, b"\0\0%c\0\0\0\0\0" % kind, f"a TGA picture: {_SAVE}") for kind in b"\2\x0a"),
+    *((0, b"\x0a%c\1%c" % (v, bits), f"a PCX picture: {_SAVE}") for v in b"\0\2\3\4\5" for bits in b"\1\2\4\x08"),
+    (0, b"\xb1\x68\xde\x3a", f"a fax of several pages (DCX): {_SAVE}"),
+    *((0, magic, f"a texture (BLP): {_SAVE}") for magic in (b"BLP1", b"BLP2")),
+    (0, b"FTEX", f"a texture (FTEX): {_SAVE}"),
+    (0, b"VTF\0", f"a texture (VTF): {_SAVE}"),
+    (0, b"PVR\3", f"a texture (PVR): {_SAVE}"),
+    (0, b"\x13\xab\xa1\x5c", f"a texture (ASTC): {_SAVE}"),
+    *((4, magic, f"an animation (FLI): {_SAVE}") for magic in (b"\x11\xaf", b"\x12\xaf")),
+    (20, b"GIMP", f"a brush of GIMP: {_SAVE}"),
+    (0, b"GRIB", "weather data (GRIB)"),
+    (0, b"BUFR", "weather data (BUFR)"),
+    (0, b"\0\0\0\0\0\0\0\4", f"a McIDAS picture: {_SAVE}"),
+    (2048, b"PCD_", f"a Photo CD picture: {_SAVE}"),
+    (0, b"\x80\xe8\0\0", f"a picture of Pixar: {_SAVE}"),
+    (0, b"\x59\xa6\x6a\x95", f"a Sun raster picture: {_SAVE}"),
+    *((0, magic, f"a picture of Microsoft Paint (MSP): {_SAVE}") for magic in (b"DanM", b"LinS")),
+    (0, b"\x28\0\0\0", f"a bitmap without the header of its file (DIB): {_SAVE}"),
+    *((8, magic, f"a picture of the Amiga (IFF): {_SAVE}") for magic in (b"ILBM", b"PBM ")),
+    *((0, magic, f"a Cineon picture: {_SAVE}") for magic in (b"\x80\x2a\x5f\xd7", b"\xd7\x5f\x2a\x80")),
+    (0, b"\0\xffKA", f"a document of Affinity: {_SAVE}"),
+    (0, b"CSFCHUNK", f"a drawing of Clip Studio: {_SAVE}"),
+    (0, b"PDN3", f"a drawing of Paint.NET: {_SAVE}"),
+    (0, b"\x97JB2\r\n\x1a\n", f"a JBIG2 picture: {_SAVE}"),
+    (0, b"farbfeld", f"a farbfeld picture: {_SAVE}"),
+    (0, b"msid", f"a MrSID picture: {_SAVE}"),
+    (0, b"ZISRAWFILE", f"a picture of a microscope (CZI): {_SAVE}"),
+    (0, b"\xda\xce\xbe\x0a", f"a picture of a microscope (ND2): {_SAVE}"),
+    (208, b"MAP ", f"a picture of an electron microscope (MRC): {_SAVE}"),
+    *((344, magic, f"a medical volume (NIfTI): {_SAVE}") for magic in (b"n+1\0", b"ni1\0")),
+    (0, b"\x1c\3\0", f"a picture in IPTC's form: {_SAVE}"),
+    (0, b"MATLAB 5.0", "data of MATLAB: save its pictures as files"),
+    *((0, b"AC10%d" % number, f"an AutoCAD drawing (DWG): {_SAVE}") for number in range(10, 40)),
+    (0, b"AGD", f"a FreeHand drawing: {_SAVE}"),
+    (0, b"\xff\xfe\xff\x0e", f"a model of SketchUp: {_SAVE}"),
+    (0, b"\1\0\x09\0\0\3", f"a Windows metafile: {_SAVE}"),
     (0, b"\xd7\xcd\xc6\x9a", f"a Windows metafile: {_SAVE}"),
     (40, b" EMF", f"a Windows metafile: {_SAVE}"),
-    (8, b"CDR", f"a CorelDRAW drawing: {_SAVE}"),
+    *((8, magic, f"a CorelDRAW drawing: {_SAVE}") for magic in (b"CDR", b"cdr")),
     (0, b"\x06\x06\xed\xf5\xd8\x1d\x46\xe5", "an InDesign document: save it as PDF"),
     (0, b"BLENDER", f"a Blender scene: {_SAVE}"),
     (0, b"\xd0\xcf\x11\xe0", "a document of Microsoft Office"),
@@ -111,7 +177,14 @@ _TEXTUAL = (
     (b"<html", "an HTML page"),
     (b"%!ps", f"a PostScript drawing: {_SAVE}"),
     (b"gimp xcf", "a GIMP drawing: export it as PNG"),
-    (b"#?radiance", f"a Radiance picture: {_SAVE}"),
+    *((opening, f"a Radiance picture: {_SAVE}") for opening in (b"#?radiance", b"#?rgbe")),
+    (b"/* xpm */", f"an X pixmap (XPM): {_SAVE}"),
+    (b"paint shop pro image file", f"a picture of Paint Shop Pro: {_SAVE}"),
+    (b"id=imagemagick", f"a MIFF picture: {_SAVE}"),
+    (b"nrrd000", f"a medical volume (NRRD): {_SAVE}"),
+    (b"p7 332", f"a thumbnail of xv: {_SAVE}"),
+    (b"image type: ", f"a picture of IFUNC (IM): {_SAVE}"),
+    *((opening, f"a Netpbm picture: {_SAVE}") for opening in (b"p7\n", b"pf\n")),
     (b"simple  =", f"a FITS picture: {_SAVE}"),
     (b"at&tform", "a DjVu document: save its pages as PNG"),
     *((b"p%d\n" % kind, f"a Netpbm picture: {_SAVE}") for kind in range(1, 7)),
@@ -137,6 +210,11 @@ def document_of(name: str) -> str | None:
     Its bytes do not matter: a part of one, or one with a password, is no other file than the whole one.
     """
     return _DOCUMENTS.get(suffix_of(name))
+
+
+def by_suffix(name: str) -> str | None:
+    """Return what a file that begins like nothing known here is by its name, and what to do with it."""
+    return _BY_NAME.get(suffix_of(name))
 
 
 def name_of(head: bytes, *, textual: bool = True) -> str | None:

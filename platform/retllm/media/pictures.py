@@ -73,7 +73,7 @@ def _inspected(request: DecodeRequest, response: DecodeResponse) -> Inspected:
     media_type = MEDIA_TYPES.get(str(response.facts.get("format")))
     if media_type is None:
         raise unreadable("its format is not accepted")
-    thumbnail, copy, *texts = pieces_of(response.facts, response.payload, 5)
+    thumbnail, copy, *texts = pieces_of(response.facts, response.payload, 6)
     return Inspected(media_type, width, height, thumbnail, copy, remark_of(response.facts), Texts(*texts))
 
 
@@ -85,7 +85,7 @@ def make_copy(stream: BinaryIO, max_pixels: int, settings: Settings) -> bytes:
     """
     request = DecodeRequest(max_pixels, copy_side=settings.copy_side)
     response = _decode(request, stream, streams.length(stream), settings)
-    return pieces_of(response.facts, response.payload, 5)[1]
+    return pieces_of(response.facts, response.payload, 6)[1]
 
 
 def load_picture(stream: BinaryIO, settings: Settings, min_side: int = 0) -> Image.Image:
@@ -162,7 +162,7 @@ def render_picture(stream: BinaryIO, side: int, settings: Settings) -> bytes:
     """
     request = DecodeRequest(max(settings.max_pixels, Image.MAX_IMAGE_PIXELS or 0), side, quality=85)
     response = _decode(request, stream, streams.length(stream), settings)
-    return pieces_of(response.facts, response.payload, 5)[0]
+    return pieces_of(response.facts, response.payload, 6)[0]
 
 
 def _checked_length(stream: BinaryIO, settings: Settings) -> int:

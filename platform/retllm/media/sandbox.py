@@ -248,7 +248,7 @@ def _payload_length(facts: dict[str, Any], request: DecodeRequest | SplitRequest
         maximum = 4 * (2 * request.side**2 + request.small_side**2) + CHUNK
     elif request.side or request.copy_side:
         # the same; a copy has no more pixels than its original
-        maximum = 4 * (request.side**2 + (request.max_pixels if request.copy_side else 0)) + CHUNK + 3 * MAX_TEXT
+        maximum = 4 * (request.side**2 + (request.max_pixels if request.copy_side else 0)) + CHUNK + 4 * MAX_TEXT
     else:
         maximum = request.max_pixels * 3
     if not isinstance(length, int) or not 0 <= length <= maximum:

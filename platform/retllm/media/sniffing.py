@@ -193,4 +193,6 @@ def _misnamed(name: str, head: bytes = b"") -> MediaRejected:
         return MediaRejected(f"The file is named {suffix} but is not such an archive: pack it again.")
     if role is FileRole.FILM:
         return MediaRejected(f"The file is named {suffix} but is not such a film: export it again as MP4.")
+    if (what := other_kinds.by_suffix(name)) is not None:
+        return MediaRejected(f"The file is {what}. {ACCEPTED_SENTENCE}")
     return MediaRejected(f"The kind of the file is unknown. {ACCEPTED_SENTENCE}")

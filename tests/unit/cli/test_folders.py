@@ -11,6 +11,7 @@ import pytest
 from retllm.cli.folders import Found, Unreadable, walk
 from retllm.media import special_files
 from retllm.media.file_table import FileRole
+from retllm.media.names import coded
 from retllm.media.outcomes import FileOutcome
 
 
@@ -289,3 +290,10 @@ def test_names_are_safe_to_show(tmp_path: Path) -> None:
     names = _names(tmp_path)
     assert len(names) == 4
     assert all(name.isprintable() for name in names)
+
+
+def test_files_whose_raw_names_differ_keep_different_names(tmp_path: Path) -> None:
+    for number, name in enumerate(("caf\u00e9.png", "cafe\u0301.png")):
+        (tmp_path / name).write_bytes(bytes([number]))
+    found = {entry.name: entry.path.read_bytes() for entry in walk([tmp_path]) if isinstance(entry, Found)}
+    assert found == {"caf\u00e9.png": b"\0", coded("cafe\u0301.png"): b"\1"}

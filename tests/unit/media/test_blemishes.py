@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from tests.unit.media.samples import encoded, noise
 
 from retllm.errors import MediaRejected
 from retllm.media.decoder import load
+from retllm.media.decoding import png_stream
 from retllm.media.decoding.facts import Refused
 from retllm.media.ingest import Ingest
 from retllm.media.pictures import check_picture, inspect_picture, load_picture
@@ -190,6 +192,47 @@ def test_a_png_of_which_rows_are_missing_is_refused(interlaced: int) -> None:
         assert refused.value.facts == {"refused": "damaged", "reason": "the file is cut short"}
 
 
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_rows_are_unpacked_once_and_missing_ones_are_seen_in_every_mode(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = PICTURE.crop((0, 0, 60, 50))
+    stored = small.convert("L").convert(mode) if mode == "I;16" else small.convert(mode)
+    data = encoded(stored, "PNG")
+    at = data.index(b"IDAT")
+    rows = zlib.decompress(data[at + 4 : at + 4 + int.from_bytes(data[at - 4 : at])])
+    cut = data[: at - 4] + chunk(b"IDAT", zlib.compress(rows[: -len(rows) // 50])) + data[-12:]
+    with pytest.raises(Refused) as refused:
+        load(cut, 10**6)
+    assert refused.value.facts == {"refused": "damaged", "reason": "the file is cut short"}
+    monkeypatch.setattr(png_stream, "checked", lambda _: pytest.fail("unpacked twice"))
+    assert load(data, 10**6).size == small.size
+
+
+@pytest.mark.usefixtures("decoding_here")
+def test_colours_of_16_bits_are_exact_also_under_a_wrong_checksum() -> None:
+    values = np.arange(40 * 30 * 3, dtype=np.uint16).reshape(40, 30, 3)  # of 12 bits
+    data = png(values)
+    at = data.index(b"IDAT")
+    wrongly = data[: at - 4] + chunk(b"IDAT", data[at + 4 : -20] + b"\1\2\3\4") + data[-12:]
+    np.testing.assert_array_equal(np.asarray(load(wrongly, 10**6)), np.asarray(load(data, 10**6)))
+
+
+@pytest.mark.usefixtures("decoding_here")
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"], ids=["cut", "ended"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_progressive_jpeg_that_lacks_scans_is_refused(mode: str, end: bytes) -> None:
+    data = encoded(PICTURE.convert(mode), "JPEG", quality=90, progressive=True)
+    scans = [found.start() for found in re.finditer(rb"\xff\xda", data)]
+    assert len(scans) > 5
+    for start in scans[1:]:
+        with pytest.raises(Refused) as refused:
+            load(data[:start] + end, 10**6)
+        assert refused.value.facts == {"refused": "damaged", "reason": "the file is cut short"}
+    assert load(data, 10**6).size == PICTURE.size
+
+
 def test_a_png_without_its_end_marker_is_taken_and_one_without_pixels_is_not(settings: Settings) -> None:
     data = png(PIXELS)
     after = data[:-12] + chunk(b"tEXt", b"a\0" + bytes(50))
@@ -269,6 +312,12 @@ def test_a_jpeg_of_a_kind_that_is_not_read_is_called_by_its_name(
     data[at + 1], data[at + 4] = frame, precision
     with pytest.raises(MediaRejected, match=message):
         inspect_picture(io.BytesIO(data), settings)
+
+
+def test_a_png_in_the_form_of_apples_apps_is_called_by_its_name(settings: Settings) -> None:
+    data = png(PIXELS)
+    with pytest.raises(MediaRejected, match=r"a PNG in a form of Apple's own \(CgBI\), .*: export it as JPEG or PNG"):
+        inspect_picture(io.BytesIO(data[:8] + chunk(b"CgBI", b"P\0 \2") + data[8:]), settings)
 
 
 def test_padding_and_further_pictures_after_a_jpeg_need_no_remark(settings: Settings) -> None:

@@ -55,6 +55,13 @@ def with_exif(words: str, form: str = "JPEG") -> bytes:
     return encoded(noise(2), form, exif=exif)
 
 
+def with_comment(form: str) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + WORDS.encode("utf-16-le")
+    return encoded(noise(2), form, exif=exif)
+
+
 def tiff() -> bytes:
     info = TiffImagePlugin.ImageFileDirectory_v2()
     info[33723], info.tagtype[33723] = IPTC, 7
@@ -69,7 +76,12 @@ def png(*, late: bool = False, **texts: str) -> bytes:
     data = encoded(noise(4), "PNG", pnginfo=info)
     if not late:
         return data
-    chunks, pixels = data.index(b"iTXt") - 4, data.index(b"IDAT") - 4
+    return moved_to_its_end(b"iTXt", data)
+
+
+def moved_to_its_end(name: bytes, data: bytes) -> bytes:
+    """A PNG whose chunks from the first one with this name to the pixels stand behind these."""
+    chunks, pixels = data.index(name) - 4, data.index(b"IDAT") - 4
     return data[:chunks] + data[pixels:-12] + data[chunks:pixels] + data[-12:]
 
 
@@ -93,6 +105,10 @@ CAPTIONED = {
     "XMP in a WebP": encoded(noise(6), "WEBP", xmp=XMP),
     "XMP in an AVIF": encoded(noise(7), "AVIF", xmp=XMP, speed=10),
     "EXIF": with_exif(WORDS),
+    "comment in EXIF of a JPEG": with_comment("JPEG"),
+    "comment in EXIF of a WebP": with_comment("WEBP"),
+    "comment in EXIF of a PNG": with_comment("PNG"),
+    "comment in EXIF after the pixels of a PNG": moved_to_its_end(b"eXIf", with_comment("PNG")),
     "IPTC in a TIFF": tiff(),
 }
 

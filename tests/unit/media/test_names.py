@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retllm.media.names import MAX_NAME, base_name, clean_name, joined_folders, one_line, suffix_of
+from retllm.media.names import MAX_NAME, base_name, clean_name, clean_names, coded, joined_folders, one_line, suffix_of
 
 ANY = st.text(st.characters(), max_size=600)
 
@@ -21,6 +21,31 @@ def test_any_name_is_cleaned_to_a_safe_name(name: str) -> None:
     assert not {"", ".", ".."} & set(clean.split("/"))
     assert "\\" not in clean
     assert clean.encode("utf-8")
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+def test_files_whose_raw_names_differ_keep_different_names() -> None:
+    names = [f"x/{NFD}.png", f"x/{NFD}.txt", f"x/{NFC}.png", f"{NFD}.png", "b.png ", "b.png", "b.txt", "b\u200e.png"]
+    made = clean_names(names)
+    code = made[0].removeprefix(f"x/{NFC}~").removesuffix(".png")
+    assert len(code) == 12
+    assert made[:4] == [f"x/{NFC}~{code}.png", f"x/{NFC}~{code}.txt", f"x/{NFC}.png", f"{NFC}.png"]
+    assert made[5:7] == ["b.png", "b.txt"]
+    assert len(set(made)) == len(names)
+    assert made[0] == f"x/{coded(f'{NFD}.png')}"
+    assert clean_names(["a.png", "x/../a.png"]) == ["a.png", "x/a.png"]
+    assert clean_names(["a.png", "a.png"]) == ["a.png", "a.png"]
+
+
+@given(st.lists(st.text(st.sampled_from("ae\u0301\u00e9\u200e ./"), max_size=6), max_size=6))
+def test_names_that_come_together_are_clean_and_stay_as_they_are_if_they_were(names: list[str]) -> None:
+    made = clean_names(names)
+    assert [clean_name(name) for name in made] == made
+    assert clean_names(made) == made
+    clean = list(dict.fromkeys(map(clean_name, names)))
+    assert clean_names(clean) == clean
 
 
 @given(ANY)

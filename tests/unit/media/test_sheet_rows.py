@@ -12,12 +12,13 @@ from threading import Barrier
 import pytest
 import sqlalchemy as sa
 from tests.unit.media.outcomes import Items, add_file, reason, statuses
-from tests.unit.media.samples import packed, picture
+from tests.unit.media.samples import packed, picture, zipped
 from tests.unit.uploading import add_files
 
 from retllm.db.session import Sessions
 from retllm.media.captioning import Captioner, Document, Located, NamesSeen
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest
+from retllm.media.names import coded
 from retllm.media.sniffing import FileKind
 
 
@@ -348,3 +349,38 @@ def test_the_reading_of_a_long_sheet_can_be_ended_at_any_time(kind: FileKind, da
     document = Document(Located("captions"), kind, lambda: io.BytesIO(data))
     with pytest.raises(Ended):
         list(Captioner(ingest, NamesSeen(), check=check).read([document]))
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["with the pictures", "later"])
+def test_a_row_finds_the_picture_of_its_raw_name_among_those_of_one_clean_name(
+    late: bool, ingest: Ingest, items: Items
+) -> None:
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    pictures = {f"{name}.png": picture(number) for number, name in enumerate((nfd, nfc, "b\u200e", "b"))}
+    sheet = f"file,caption\n{nfc}.png,composed\n{nfd}.png,decomposed\nb\u200e.png,marked\nb.png,plain\n".encode()
+    if late:
+        add_all(ingest, {"a.zip": zipped(pictures)})
+        outcomes = add_all(ingest, {"a.csv": sheet})
+    else:
+        outcomes = add_all(ingest, {"a.zip": zipped(pictures | {"a.csv": sheet})})
+    assert [outcome for outcome in outcomes if outcome.status == "rejected"] == []
+    expected = {
+        coded(f"{nfd}.png"): "decomposed",
+        f"{nfc}.png": "composed",
+        coded("b\u200e.png"): "marked",
+        "b.png": "plain",
+    }
+    assert captions(items) == expected
+
+
+def test_a_sidecar_belongs_to_the_picture_of_its_raw_name(ingest: Ingest, items: Items) -> None:
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    files = {f"{name}.png": picture(number) for number, name in enumerate((nfc, nfd))}
+    add_all(ingest, {"a.zip": zipped(files | {f"{nfd}.txt": b"decomposed"})})
+    assert captions(items) == {f"{nfc}.png": None, coded(f"{nfd}.png"): "decomposed"}
+
+
+def test_a_row_of_another_form_finds_the_only_picture_of_its_name(ingest: Ingest, items: Items) -> None:
+    files = {"caf\u00e9.png": picture(1), "a.csv": "file,caption\ncafe\u0301.png,found\n".encode()}
+    add_all(ingest, {"a.zip": zipped(files)})
+    assert captions(items) == {"caf\u00e9.png": "found"}

@@ -121,6 +121,67 @@ def test_other_files_are_refused_with_their_type(data: bytes, name: str, message
 
 
 @pytest.mark.parametrize(
+    ("kind", "mode", "name", "said"),
+    [
+        ("BLP", "P", "a.blp", r"a texture \(BLP\)"),
+        ("DDS", "RGB", "a.dds", "a texture"),
+        ("DIB", "RGB", "a.dib", r"a bitmap without the header of its file \(DIB\)"),
+        ("EPS", "RGB", "a.eps", "a PostScript drawing"),
+        ("ICNS", "RGB", "a.icns", "an icon"),
+        ("ICO", "RGB", "a.ico", "an icon"),
+        ("IM", "RGB", "a.im", "a picture of IFUNC"),
+        ("JPEG2000", "RGB", "a.jp2", "a JPEG 2000 picture"),
+        ("MSP", "1", "a.msp", "a picture of Microsoft Paint"),
+        ("PALM", "1", "a.palm", r"a picture by its name \(Palm\)"),
+        *(("PCX", mode, "a", "a PCX picture") for mode in ("1", "L", "P", "RGB")),
+        *(("PPM", mode, "a.ppm", "a .*Netpbm") for mode in ("1", "L", "RGB", "RGBA", "F")),
+        ("SGI", "L", "a.bw", "a picture of Silicon Graphics"),
+        ("SPIDER", "F", "a.spi", r"a picture by its name \(SPIDER\)"),
+        *(("TGA", mode, "a.tga", "a .*TGA") for mode in ("1", "L", "P", "RGB", "RGBA")),
+        ("XBM", "1", "a.xbm", r"a picture by its name \(X bitmap \(XBM\)\)"),
+    ],
+)
+def test_pictures_of_formats_that_are_not_taken_are_called_by_their_names(
+    kind: str, mode: str, name: str, said: str
+) -> None:
+    target = io.BytesIO()
+    Image.new(mode, (40, 40)).save(target, kind)
+    with pytest.raises(MediaRejected, match=rf"The file is {said}.*: save it as (PNG|JPEG)\. Accepted: pictures"):
+        sniff(target.getvalue()[:4096], name)
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (b"RIFF\0\1\0\0cdrAvrsn", "a CorelDRAW drawing"),
+        (b"#?RGBE\nFORMAT=32-bit_rle_rgbe", "a Radiance picture"),
+        (b"FORM\0\0\1\0ILBMBMHD", "a picture of the Amiga"),
+        (b"/* XPM */\nstatic char *a[] = {", "an X pixmap"),
+        (b"\1\0\x09\0\0\3", "a Windows metafile"),
+        (b"\0\xffKA\1\0", "a document of Affinity"),
+        (b"AC1032\0\0", r"an AutoCAD drawing \(DWG\)"),
+        (bytes(2048) + b"PCD_IPI", "a Photo CD picture"),
+        (b"\x28\0\0\0\1\2\3\0", "a bitmap without"),
+        (b"\0\x10\0\0\x12\xaf\5\0", r"an animation \(FLI\)"),
+        (b"\x59\xa6\x6a\x95\0\0", "a Sun raster picture"),
+        (bytes(208) + b"MAP \x44\x44", "a picture of an electron microscope"),
+        (b"GRIB\0\0\0\2", "weather data"),
+        (b"\xff\xfe\xff\x0eS\0k\0", "a model of SketchUp"),
+    ],
+)
+def test_files_of_other_programs_are_called_by_their_names(head: bytes, said: str) -> None:
+    for name in ("a", "a.jpg", "a.bin"):
+        with pytest.raises(MediaRejected, match=f"The file is {said}"):
+            sniff(head, name)
+
+
+@pytest.mark.parametrize("suffix", ["kra", "ora", "sketch", "cdr", "key"])
+def test_a_drawing_that_is_packed_as_a_zip_is_no_archive(suffix: str) -> None:
+    with pytest.raises(MediaRejected, match=r"The file is an? .*: save it as P"):
+        sniff(b"PK\3\4\x14\0", f"a.{suffix}")
+
+
+@pytest.mark.parametrize(
     ("data", "what"),
     [
         (b"\0\0\0\x18ftypisom\0\0\2\0isommp41", "MP4"),

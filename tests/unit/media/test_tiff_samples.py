@@ -290,3 +290,18 @@ def test_a_palette_of_eight_bits_is_no_black_picture() -> None:
     tags = {256: 256, 257: 1, 258: [8], 259: 1, 262: 3, 277: 1, 278: 1, 320: palette}
     made = shown(tiff_of(tags, [bytes(range(256))]))
     np.testing.assert_array_equal(made[0], np.array(palette).reshape(3, 256).T)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["raw", "deflated"])
+@pytest.mark.parametrize(("bits", "samples"), [(12, 1), (16, 1), (12, 3), (16, 3)])
+def test_bytes_with_their_lowest_bit_first_are_read(bits: int, samples: int, packed: bool) -> None:
+    levels = np.rint(np.linspace(0, 2**bits - 1, 64 * samples)).astype(np.uint16).tolist()
+    row = b"".join(value.to_bytes(2) for value in levels)
+    if bits == 12:
+        row = int("".join(f"{value:012b}" for value in levels), 2).to_bytes(96 * samples)
+    tags = {256: 64, 257: 1, 258: [bits] * samples, 259: 8 if packed else 1, 262: 2 if samples > 1 else 1}
+    strip = zlib.compress(row) if packed else row
+    turned = bytes(int(f"{byte:08b}"[::-1], 2) for byte in strip)
+    expected = shown(tiff_of(tags | {277: samples, 278: 1}, [strip], order=">"))
+    assert (expected.min(), expected.max()) == (0, 255)
+    np.testing.assert_array_equal(shown(tiff_of(tags | {266: 2, 277: samples, 278: 1}, [turned], order=">")), expected)

@@ -9,13 +9,15 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 from PIL import Image
 
 from retllm.media.decoding.facts import Blemish
-from retllm.media.decoding.texts import PNG_TEXTS
+from retllm.media.decoding.texts import PNG_EXIF, PNG_TEXTS
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
+_APPLES = b"CgBI"  # the first chunk where the rows are packed in another way
 _MAX_TEXT = 1 << 20  # bytes of text in a PNG; more is not needed to show it
 MAX_PROFILE = 16 << 20
 """Maximum size of a colour profile in bytes; the largest in use, of printing presses, have a few MiB."""
@@ -47,7 +49,7 @@ class Mended:
     blemishes: set[Blemish] = field(default_factory=set)
     bits: int | None = None  # of PNG's sBIT chunk
     code_points: tuple[int, int] | None = None  # of PNG's cICP chunk
-    texts: dict[bytes, bytes] = field(default_factory=dict)  # of PNG's text chunks, by those keywords that count
+    texts: dict[bytes, bytes] = field(default_factory=dict)  # of PNG: EXIF, and texts by those keywords that count
 
 
 def mended(data: bytes) -> Mended:
@@ -81,7 +83,7 @@ def _mended_webp(data: bytes) -> Mended:
 def is_readable(jpeg: bytes) -> bool:
     """Whether a JPEG is of a kind that is read and all its pixels are there, sound or not."""
     found = _mended_jpeg(jpeg)
-    return unread_jpeg(jpeg) is None and (Blemish.END not in found.blemishes or is_complete(found.data))
+    return unread_kind(jpeg) is None and (Blemish.END not in found.blemishes or is_complete(found.data))
 
 
 def is_complete(jpeg: bytes) -> bool:
@@ -102,8 +104,8 @@ def is_complete(jpeg: bytes) -> bool:
 def is_suspect(jpeg: bytes) -> bool:
     """Whether a JPEG with an end marker may lack data before it: it lacks scans, or zeros take the place of data."""
     header = _scan_start(jpeg)
-    body = up_to_end(jpeg).removesuffix(_EOI)
-    return header is not None and (body.endswith(bytes(_HOLE)) or not _has_all_scans(body, header))
+    # a long needle is found ten times faster than the marker alone
+    return header is not None and (jpeg.find(bytes(_HOLE) + _EOI, header.scan) >= 0 or not _has_all_scans(jpeg, header))
 
 
 def is_filled(picture: Image.Image) -> bool:
@@ -138,10 +140,9 @@ def _continued(jpeg: bytes) -> Iterator[bytes]:
 
 
 def _has_all_scans(jpeg: bytes, header: _Header) -> bool:
-    """Whether the scans of a progressive JPEG give every coefficient with all its bits."""
+    """Whether the scans of a JPEG, if it is progressive, give every coefficient with all its bits."""
     lacking = {(component, place) for component in header.progressive for place in range(64)}
-    at = header.scan - 1
-    while lacking and (at := jpeg.find(b"\xff\xda", at + 1)) >= 0:
+    for at in _scans(jpeg, header.scan) if lacking else ():
         after = at + 5 + 2 * jpeg[at + 4] if at + 4 < len(jpeg) else len(jpeg)
         if after + 3 > len(jpeg):
             break
@@ -151,6 +152,17 @@ def _has_all_scans(jpeg: bytes, header: _Header) -> bool:
                 (component, place) for component in jpeg[at + 5 : after : 2] for place in range(first, last + 1)
             }
     return not lacking
+
+
+def _scans(jpeg: bytes, start: int) -> Iterator[int]:
+    """Yield where the scans of the first picture are that begin at ``start`` or later."""
+    values = np.frombuffer(jpeg, np.uint8, offset=start)
+    places = np.flatnonzero(values[:-1] == 0xFF)
+    markers = values[places + 1]
+    for at in places[(markers == _SOS) | (markers == _EOI[1])].tolist():
+        if values[at + 1] == _EOI[1]:
+            return
+        yield start + at
 
 
 def _mended_png(data: bytes) -> Mended:
@@ -192,6 +204,8 @@ def _note(found: Mended, name: bytes, body: bytes) -> None:
         found.bits = min(body)
     elif name == b"cICP":
         found.code_points = (body[0], body[1])
+    elif name == PNG_EXIF:
+        found.texts.setdefault(name, body)
     elif name in _TEXTS and (keyword := body.partition(b"\0")[0]) in PNG_TEXTS:
         # also of those after the pixels, which Pillow reads too late
         text, is_packed = _text(name, body)
@@ -273,8 +287,10 @@ def _scan_start(data: bytes) -> _Header | None:
     return None
 
 
-def unread_jpeg(data: bytes) -> str | None:
-    """Return what a JPEG is whose frame is of a kind that no decoder here reads; None for others."""
+def unread_kind(data: bytes) -> str | None:
+    """Return what a JPEG or PNG is that is of a kind that no decoder here reads; None for others."""
+    if data.startswith(_APPLES, len(_PNG) + 4):
+        return "a PNG in a form of Apple's own (CgBI), as it lies in apps"
     for marker, at, _ in _segments(data) if data.startswith(_JPEG) else ():
         if marker == _JPEG_LS:
             return "a JPEG-LS picture"

@@ -156,7 +156,7 @@ def _pillow(data: bytes, max_pixels: int) -> Source:
 
 
 def _opened_by_pillow(mended: Mended) -> ImageFile.ImageFile:
-    if kind := blemishes.unread_jpeg(mended.data):
+    if kind := blemishes.unread_kind(mended.data):
         raise Refused("unsupported", reason=kind)
     try:
         picture = Image.open(io.BytesIO(mended.data), formats=FORMATS)
@@ -180,9 +180,34 @@ def load(source: Source) -> None:
     Raises:
         Refused: a part of its data is missing, which its decoder does not say.
     """
+    if source.format == "PNG":
+        _load_png(source)
+        return
     source.picture.load()
     if source.format in ("JPEG", "MPO") and source.data and blemishes.is_filled(source.picture):
         _check_jpeg(source.data)
+
+
+def _load_png(source: Source) -> None:
+    """Decode a PNG; its rows are unpacked once more only if they can't be decoded, or some of them may be missing."""
+    try:
+        source.picture.load()
+    except (OSError, SyntaxError):
+        if (data := _checked_png(source.data)) is source.data:
+            raise
+        again = partial(_opened_by_pillow, Mended(data))
+        source.data, source.picture, source.again = data, again(), source.again and again
+        source.picture.load()
+    else:
+        if not png_stream.is_filled(source.picture):
+            _checked_png(source.data)
+
+
+def _checked_png(data: bytes) -> bytes:
+    checked = png_stream.checked(data)
+    if checked is None:
+        raise Refused("damaged", reason="the file is cut short")
+    return checked
 
 
 def _source(
@@ -190,13 +215,6 @@ def _source(
 ) -> Source:
     if picture.width * picture.height > max_pixels:
         raise Refused("pixels", width=picture.width, height=picture.height)
-    if picture.format == "PNG":
-        data = png_stream.checked(mended.data)
-        if data is None:
-            raise Refused("damaged", reason="the file is cut short")
-        if data is not mended.data:
-            mended.data = data
-            picture = again()
     texts = texts_of(picture, mended.texts)
     if picture.format == "AVIF":
         # Pillow has put the file's own rotation into EXIF, beside which XMP does not count

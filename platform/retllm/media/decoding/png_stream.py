@@ -6,12 +6,20 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from PIL import Image
+
 _FIRST_CHUNK = 8
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> samples of a pixel
 # ISO/IEC 15948, 8.2: first column and row of each pass of Adam7, and the steps to the next
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _HEADER = 2  # bytes of a zlib stream before its packed data
 _STEP = 1 << 18
+
+
+def is_filled(picture: Image.Image) -> bool:
+    """Whether a decoded PNG has all its rows for sure: Pillow leaves those zero that are missing, without an error."""
+    last = picture.crop((0, picture.height - 1, picture.width, picture.height))
+    return not picture.info.get("interlace") and any(last.tobytes())
 
 
 def checked(data: bytes) -> bytes | None:

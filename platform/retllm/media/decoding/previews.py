@@ -50,7 +50,7 @@ def largest(data: bytes) -> Preview | None:
     found = []
     for start, end in dict.fromkeys(reader.places[:_MAX_PLACES]):
         jpeg = data[start:end]
-        if jpeg.startswith(_SOI) and not blemishes.unread_jpeg(jpeg):
+        if jpeg.startswith(_SOI) and not blemishes.unread_kind(jpeg):
             with suppress(Exception), Image.open(io.BytesIO(jpeg), formats=("JPEG", "MPO")) as picture:
                 found.append((picture.width * picture.height, jpeg))
     for _, jpeg in sorted(found, key=lambda each: -each[0]):

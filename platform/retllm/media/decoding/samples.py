@@ -23,6 +23,8 @@ _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES, _EXTRA, _FORMAT = 322, 323, 324,
 _SEPARATE = 2
 _DIFFERENCES, _FLOAT_DIFFERENCES = 2, 3  # predictors
 _RAW = 1
+_REVERSED = 2  # fill order: the lowest bit of each stored byte comes first
+_REVERSE = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 # methods that know nothing of samples, and those of them that a predictor goes with
 _PREDICTED = (5, 8, 32946, 34925, 50000)  # LZW, Deflate and its old number, LZMA, Zstandard
 _BYTEWISE = (_RAW, 32773, *_PREDICTED)  # PackBits
@@ -85,14 +87,15 @@ def layout(tags: Mapping[int, Any], prefix: bytes) -> Layout | None:
         return None
     if not all(isinstance(size, int) and size > 0 for size in (width, height, samples)) or samples > _MAX_SAMPLES:
         return None
-    if tags.get(_COMPRESSION, _RAW) not in _BYTEWISE or tags.get(_FILL_ORDER, 1) != 1:
+    is_reversed = tags.get(_FILL_ORDER, 1) == _REVERSED
+    if tags.get(_COMPRESSION, _RAW) not in _BYTEWISE or (is_reversed and bits[0] <= 8):
         return None
     if samples < colours or (colours == 1 and photometric not in _GRAY):
         return None
     kinds = _numbers(tags.get(_EXTRA))[: samples - colours] if mode not in ("CMYK", "LAB") else ()
     clear, opacity = next(((at, kind) for at, kind in enumerate(kinds) if kind in (_ASSOCIATED, _UNASSOCIATED)), (0, 0))
     found = Layout(mode, dtype, bits[0], width, height, samples, colours, opacity, colours + clear)
-    if _is_read_by_pillow(found, photometric, apart=tags.get(_PLANAR) == _SEPARATE):
+    if not is_reversed and _is_read_by_pillow(found, photometric, apart=tags.get(_PLANAR) == _SEPARATE):
         return None
     if opacity:
         mode = "LA" if mode == "F" else "RGBA"
@@ -179,6 +182,7 @@ class _Plane:
         self._found = found
         self._samples = samples
         tiled = _TILES in tags
+        self._reversed = tags.get(_FILL_ORDER, 1) == _REVERSED
         self._compression = tags.get(_COMPRESSION, _RAW)
         self._predictor = tags.get(_PREDICTOR, 1) if self._compression in _PREDICTED else 1
         self._tiled = tiled
@@ -251,7 +255,8 @@ class _Plane:
         for place, size in zip(places, sizes, strict=True):
             starts.append(len(body))
             self._file.seek(place)
-            body += self._file.read(size)
+            stored = self._file.read(size)
+            body += stored.translate(_REVERSE) if self._reversed else stored
         tags = {_WIDTH: [across * self._columns], _HEIGHT: [rows], _BITS: [8], _PHOTOMETRIC: [1], _SAMPLES: [1]}
         tags[_COMPRESSION] = [self._compression]
         if self._tiled:

@@ -12,28 +12,32 @@ from PIL import Image
 MAX_TEXT = 1 << 20
 """Bytes of each that are passed on; what is longer is left out."""
 _DESCRIPTION = 0x010E  # EXIF and TIFF: ImageDescription
+_EXIF_BLOCK, _COMMENT = 0x8769, 0x9286  # EXIF: its own tags, and UserComment among them
 _IPTC_RESOURCE = 0x0404  # of Photoshop, in a JPEG
 _XMP_TAG, _IPTC_TAG, _RESOURCES_TAG = 700, 33_723, 34_377  # of TIFF
 
 PNG_TEXTS = (_XMP_KEYWORD, _DESCRIPTION_KEYWORD, _TITLE_KEYWORD) = (b"XML:com.adobe.xmp", b"Description", b"Title")
 """Keywords of texts that say what a PNG shows (ISO/IEC 15948, 11.3.4.2); a title is a short caption."""
+PNG_EXIF = b"eXIf"
+"""The chunk of a PNG with EXIF, which Pillow reads too late if it stands after the pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The XMP packet, the IPTC fields (or Photoshop's resources that hold them) and EXIF's ImageDescription.
+    """The XMP packet, the IPTC fields (or Photoshop's resources that hold them), two texts of EXIF.
 
-    A PNG without the latter has its own Description or Title instead.
+    ``exif`` is ImageDescription, ``comment`` UserComment. A PNG without the former has its Description or Title there.
     """
 
     xmp: bytes = b""
     iptc: bytes = b""
     exif: bytes = b""
+    comment: bytes = b""
 
-    def parts(self) -> tuple[bytes, bytes, bytes]:
-        """Return the three, without those that are too long."""
-        xmp, iptc, exif = (text if len(text) <= MAX_TEXT else b"" for text in (self.xmp, self.iptc, self.exif))
-        return xmp, iptc, exif
+    def parts(self) -> tuple[bytes, ...]:
+        """Return the four, without those that are too long."""
+        every = (self.xmp, self.iptc, self.exif, self.comment)
+        return tuple(text if len(text) <= MAX_TEXT else b"" for text in every)
 
 
 NO_TEXTS = Texts()
@@ -49,18 +53,20 @@ def texts_of(picture: Image.Image, png: Mapping[bytes, bytes] | None = None) -> 
     info, tags = picture.info, getattr(picture, "tag_v2", {})
     resources = info.get("photoshop")
     iptc = resources.get(_IPTC_RESOURCE) if isinstance(resources, dict) else None
-    exif = tags.get(_DESCRIPTION)
-    if not exif and "exif" in info:
+    exif, comment = tags.get(_DESCRIPTION), None
+    if data := info.get("exif") or png.get(PNG_EXIF):
         # of its own, since that of the picture takes part in decoding
         block = Image.Exif()
         with suppress(Exception):  # a broken EXIF block raises anything
-            block.load(info["exif"])
-            exif = block.get(_DESCRIPTION)
+            block.load(data)
+            exif = exif or block.get(_DESCRIPTION)
+            comment = block.get_ifd(_EXIF_BLOCK).get(_COMMENT)
     return Texts(
         _bytes(info.get("xmp") or png.get(_XMP_KEYWORD) or tags.get(_XMP_TAG)),
         _bytes(iptc or tags.get(_IPTC_TAG) or tags.get(_RESOURCES_TAG)),
         # Pillow reads ASCII as Latin-1, whatever it is
         _bytes(exif, "latin-1") or png.get(_DESCRIPTION_KEYWORD) or png.get(_TITLE_KEYWORD) or b"",
+        _bytes(comment),
     )
 
 

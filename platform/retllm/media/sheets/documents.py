@@ -12,9 +12,12 @@ from typing import Any
 import ijson
 
 from retllm.errors import MediaRejected, TooLarge
+from retllm.media.sheets.encodings import BROKEN
 
 MAX_DEPTH = 32
 """How deep the lists and objects of a document may lie in each other."""
+BROKEN_BYTE = "\uffff"
+"""Stands for bytes of a document that are no text; no text has this character."""
 MAX_NODES = 100_000
 """How many values one element of a document may have."""
 _BUFFER = 1 << 14
@@ -43,7 +46,8 @@ class Part:
 class _Bytes:
     """Gives the parser UTF-8 without byte order mark, whatever the encoding of the file.
 
-    What Python writes for numbers that JSON has not becomes null: NaN and the infinite ones.
+    What Python writes for numbers that JSON has not becomes null: NaN and the infinite ones. Bytes that are no text
+    become ``BROKEN_BYTE``, which is valid inside of texts only.
     """
 
     def __init__(self, text: io.TextIOBase) -> None:
@@ -57,7 +61,7 @@ class _Bytes:
             if not self._begun:
                 self._begun = True
                 chunk = chunk.lstrip("\ufeff")
-            if made := self._standard(chunk):
+            if made := self._standard(BROKEN.sub(BROKEN_BYTE, chunk)):
                 return made.encode("utf-8")
         return self._standard("").encode("utf-8")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from collections.abc import Iterator
-from functools import partial
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media.sheets import xmp as xmp_document
@@ -37,21 +37,38 @@ _PLACEHOLDER = re.compile(
 _PARAMETERS = re.compile(r"\s*(<|\{|\[|ImageJ=|SCIFIO=|Aperio |NIH_Image)")
 
 
+# what phones and programs that generate pictures write into a comment: "Steps: 20, Sampler: Euler", "filter: 0; hdr: 1"
+_MACHINE = re.compile(
+    r".*\bsteps: \d+, \w+: .*|oplus_\d+|hisilicon .*|binary comment|metadata-start.*|"
+    r"(?=.*[:=]\s*(-?\d[\d.,-]*|true|false|null)\s*([;\n]|$))(\w[\w. -]{0,39}[:=][^;\n]*([;\n]\s*|$)){2,}",
+    re.IGNORECASE | re.DOTALL,
+)
+# EXIF 2.32, table 9: the character code before a comment; nobody keeps to JIS without its escapes
+_CODES = {b"ASCII\0\0\0": "utf-8", b"UNICODE\0": "utf-16", b"JIS\0\0\0\0\0": "iso2022_jp", bytes(8): "utf-8"}
+
+
 def embedded_caption(
-    settings: Settings, *, xmp: bytes | None = None, iptc: bytes | None = None, exif: bytes | str | None = None
+    settings: Settings,
+    *,
+    xmp: bytes | None = None,
+    iptc: bytes | None = None,
+    exif: bytes | str | None = None,
+    comment: bytes | None = None,
 ) -> str | None:
     """Return the caption that a picture's file has in itself, None if it has none.
 
-    XMP's ``dc:description`` is used, or else IPTC's caption, or else EXIF's ImageDescription; none of them if it is
-    what a camera writes into every picture. Damaged metadata counts as absent.
+    The first of these counts that is not what a camera writes into every picture: XMP's ``dc:description``,
+    ``acdsee:caption``, ``acdsee:notes``; IPTC's caption; EXIF's ImageDescription, UserComment; XMP's
+    ``photoshop:Headline``. Damaged metadata counts as absent.
 
     Args:
         xmp: the packet. iptc: the IIM fields, or Photoshop's resources that hold them.
         exif: the value of the tag ImageDescription, or the description of a PNG.
+        comment: the value of the tag UserComment.
     """
-    for read in (partial(_from_xmp, xmp), partial(_from_iptc, iptc), partial(_decoded, exif)):
+    for found in _candidates(xmp, iptc, exif, comment):
         try:
-            caption = clean_text((read() or "").rstrip("\0"), settings)
+            caption = clean_text(found.rstrip("\0"), settings)
         except (MediaRejected, TooLarge):
             continue
         if not _PLACEHOLDER.fullmatch(caption) and not _PARAMETERS.match(caption):
@@ -59,9 +76,40 @@ def embedded_caption(
     return None
 
 
-def _from_xmp(packet: bytes | None) -> str | None:
-    # padding after the packet is no XML
-    return xmp_document.description(io.BytesIO(packet.strip(b"\0 \t\r\n")), title=False) if packet else None
+def _candidates(
+    xmp: bytes | None, iptc: bytes | None, exif: bytes | str | None, comment: bytes | None
+) -> Iterator[str]:
+    said = _from_xmp(xmp)
+    yield from (said[name] for name in xmp_document.CAPTIONS if name in said)
+    yield _from_iptc(iptc) or ""
+    yield _decoded(exif)
+    yield _from_comment(comment or b"")
+    yield said.get(xmp_document.HEADLINE, "")
+
+
+def _from_xmp(packet: bytes | None) -> dict[str, str]:
+    try:
+        # padding after the packet is no XML
+        return xmp_document.properties(io.BytesIO(packet.strip(b"\0 \t\r\n"))) if packet else {}
+    except (MediaRejected, TooLarge):
+        return {}
+
+
+def _from_comment(comment: bytes) -> str:
+    """Return the text of a UserComment; none if it has no character code, or is what a program notes for itself."""
+    codec, body = _CODES.get(comment[:8]), comment[8:]
+    if codec is None:
+        return ""
+    if codec == "utf-16" and not body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        # programs do not keep to the byte order of the file; high bytes of most letters are alike
+        body = body[: len(body) // 2 * 2]
+        codec = "utf-16-be" if len(set(body[::2])) < len(set(body[1::2])) else "utf-16-le"
+    try:
+        text = _decoded(body, codec) if codec == "utf-8" else body.decode(codec)
+    except UnicodeDecodeError:
+        return ""
+    text = text.strip("\0 \t\r\n")
+    return "" if _MACHINE.fullmatch(text) else text
 
 
 def _decoded(value: bytes | str | None, codec: str = "utf-8") -> str:

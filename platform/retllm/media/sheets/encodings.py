@@ -20,13 +20,17 @@ _UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 # three letters with accents in a row, or four with signs, occur in no Western language: the code page is another one
 _NOT_WESTERN = re.compile(rb"[\xc0-\xff]{3}|[\x80-\xff]{4}|[\x00\x81\x8d\x8f\x90\x9d]")
 _OVERLAP = 3
+# bytes of a character in UTF-8 without its first or its last one
+_LEFT = 3
 # lines by which a code page is told
 _SAMPLE = 1_000
 _ESCAPE = "surrogateescape"
-_ESCAPED = re.compile("[\udc80-\udcff]+")
-
+ESCAPED = re.compile("[\udc80-\udcff]+")
+"""What a text has where its bytes are not UTF-8."""
 BROKEN = re.compile("[\0\udc80-\udcff]")
-"""What the text of a table has where its bytes are no text."""
+"""What a text has where its bytes are no text."""
+NOT_UTF8 = "has bytes that are not UTF-8 or no text: correct it, and save the file as UTF-8."
+"""What is wrong with a row that ``BROKEN`` finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,16 @@ class Encoding:
     errors: str = "strict"
 
 
-def encoding_of(stream: BinaryIO, limit: int, *, western: bool, table: bool = False) -> Encoding:
+def encoding_of(
+    stream: BinaryIO, limit: int, *, western: bool, table: bool = False, scattered: bool = False
+) -> Encoding:
     """Return the encoding of a whole seekable stream.
 
     Args:
         western: Windows-1252 is one of the encodings.
         table: so are the code pages of other spreadsheets, and single bytes that are not UTF-8 become what ``BROKEN``
             finds, so that they lose their own rows only.
+        scattered: so do bytes that are not UTF-8 in a file of ASCII, in short runs as damage leaves them.
 
     Raises:
         MediaRejected: the stream is in another encoding.
@@ -63,7 +70,7 @@ def encoding_of(stream: BinaryIO, limit: int, *, western: bool, table: bool = Fa
     try:
         streams.check_utf8(stream, limit)
     except MediaRejected:
-        if table and _is_mostly_utf8(stream, limit):
+        if (table or scattered) and _is_mostly_utf8(stream, limit, scattered=scattered):
             return Encoding("utf-8", errors=_ESCAPE)
         fits = western and _is_western(stream, limit)
         if table and (codec := _code_page(stream, limit, western=fits)):
@@ -111,17 +118,22 @@ def _decodes(stream: BinaryIO, codec: str, limit: int) -> bool:
     return True
 
 
-def _is_mostly_utf8(stream: BinaryIO, limit: int) -> bool:
-    """Return whether at least as many characters beyond ASCII are UTF-8 as there are bytes that are not."""
+def _is_mostly_utf8(stream: BinaryIO, limit: int, *, scattered: bool) -> bool:
+    """Return whether at least as many characters beyond ASCII are UTF-8 as there are bytes that are not.
+
+    With ``scattered`` there may be more of these, if each run of them is no longer than what is left of a character.
+    """
     stream.seek(0)
     decoder = codecs.getincrementaldecoder("utf-8")(_ESCAPE)
-    good = bad = 0
+    good = bad = longest = 0
     for chunk in chain(streams.chunks(stream, limit), [b""]):
         text = decoder.decode(chunk, final=not chunk)
-        broken = sum(map(len, _ESCAPED.findall(text)))
+        runs = [len(run) for run in ESCAPED.findall(text)]
+        broken = sum(runs)
         bad += broken
+        longest = max(longest, *runs, 0)
         good += len(text) - len(text.encode("ascii", "ignore")) - broken
-    return good >= bad
+    return good >= bad or (scattered and longest <= _LEFT)
 
 
 def _is_western(stream: BinaryIO, limit: int) -> bool:

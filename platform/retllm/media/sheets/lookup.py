@@ -67,14 +67,14 @@ class Lookup:
     def targets(self, references: Mapping[str, Reference], sheet: Located) -> dict[str, Target | Problem]:
         """Return the picture that each reference in ``sheet`` means, by its name, or why there is none."""
         # many addresses are one reference
-        found = {one: find(one, sheet, self._of_upload(one, sheet)) for one in references.values()}
+        found = {one: _found(one, sheet, self._of_upload) for one in references.values()}
         missing = [one for one, result in found.items() if not result.pictures or result.changed]
         if missing:
             earlier = Named()
             for picture in self._earlier({key for one in missing for key in keys(one)}):
                 earlier.add(picture)
             for one in missing:
-                result = find(one, sheet, earlier.fitting(one, sheet))
+                result = _found(one, sheet, earlier.fitting)
                 if not found[one].pictures or (result.pictures and not result.changed):
                     found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
         targets = {name: _target(name, found[one]) for name, one in references.items()}
@@ -168,6 +168,15 @@ class Lookup:
 
     def _in_archive(self, place: sidecars.Beside, archive: UUID | None) -> list[Picture]:
         return _fitting(place, self._seen.beside(place.path, archive))
+
+
+def _found(reference: Reference, sheet: Located, candidates: Callable[[Reference, Located], list[Picture]]) -> Found:
+    """Return the pictures that a reference means: if there is one of its raw name, that one."""
+    if reference.coded is not None:
+        raw = replace(reference, parts=reference.coded, decoded=None, coded=None)
+        if (found := find(raw, sheet, candidates(raw, sheet))).pictures:
+            return found
+    return find(reference, sheet, candidates(reference, sheet))
 
 
 def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Picture]:

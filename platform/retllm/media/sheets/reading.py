@@ -76,7 +76,7 @@ def _records(
 ) -> Iterator[tuple[Iterator[Record], tuple[str, ...], str | None]]:
     """Open the records of a sheet; yield them, the columns of a table, and a remark."""
     is_table = kind is not FileKind.JSONL
-    encoding = encoding_of(stream, settings.max_file_bytes, western=is_table, table=is_table)
+    encoding = encoding_of(stream, settings.max_file_bytes, western=is_table, table=is_table, scattered=not is_table)
     opened: _Opener = partial(as_text, stream, encoding)
     if kind is FileKind.JSONL:
         with opened() as text:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from retllm.media.names import base_name, one_line
+from retllm.media.names import base_name, coded, one_line
 
 # suffixes that a picture may have had where the sheet was made
 _SUFFIX = (
@@ -36,12 +36,14 @@ class Reference:
     Attributes:
         parts: the parts of its path; the first ones may be ``..``.
         decoded: the parts without percent encoding, if that differs.
+        coded: the parts that the picture has if another file took its clean name (:func:`retllm.media.names.coded`).
         absolute: whether the path began at a root, so that it is not relative to the sheet.
     """
 
     parts: tuple[str, ...]
     decoded: tuple[str, ...] | None
     absolute: bool
+    coded: tuple[str, ...] | None = None
 
     @property
     def bases(self) -> tuple[str, ...]:
@@ -69,7 +71,7 @@ def stem(name: str) -> str:
 
 def keys(reference: Reference) -> set[str]:
     """Return the stems that the picture may have, in lower case and as they are."""
-    found = {stem(base) for base in reference.bases}
+    found = {stem(base) for base in (*reference.bases, *(reference.coded or ())[-1:])}
     # converters write a.heic.jpg for a.heic
     found |= {base for base in reference.bases if format_of(base)}
     found |= {prefix + key.zfill(_ID_DIGITS) for key in found if key.isdecimal() for prefix in _ID_PREFIXES}
@@ -103,7 +105,9 @@ def reference(name: str) -> Reference | None:
     if not parts or parts[-1] == "..":
         return None
     decoded = _parts(unquote(without_drive)) if "%" in without_drive else parts
-    return Reference(parts, decoded if decoded not in (parts, ()) and decoded[-1] != ".." else None, absolute)
+    last = without_drive.rsplit("/", 1)[-1]
+    special = (*parts[:-1], coded(last)) if last != parts[-1] else None
+    return Reference(parts, decoded if decoded not in (parts, ()) and decoded[-1] != ".." else None, absolute, special)
 
 
 def _name_in_url(url: str) -> str:

@@ -14,7 +14,7 @@ from retllm.media.names import base_name, suffix_of
 from retllm.media.sheets import xmp
 from retllm.media.sheets.column_names import CAPTIONS, role
 from retllm.media.sheets.columns import flat
-from retllm.media.sheets.encodings import as_text, encoding_of
+from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8, as_text, encoding_of
 from retllm.media.sheets.matching import LONG_NAME, path_stem
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sniffing import FileKind
@@ -134,6 +134,8 @@ def caption(
             # in Google Takeout the title is the name of the file
             texts = [text for text in flat(value) if text.lower() not in names and not names_a_picture(text)]
             if role(field) == column and texts:
+                if any(map(ESCAPED.search, texts)):
+                    raise MediaRejected(f"Its caption {NOT_UTF8}")
                 return clean_text("\n".join(dict.fromkeys(texts)), settings), None
     return None, None
 
@@ -160,7 +162,7 @@ def read_object(stream: BinaryIO) -> Mapping[str, object] | None:
     """
     if streams.length(stream) > _MAX_JSON:
         return None
-    with as_text(stream, encoding_of(stream, _MAX_JSON, western=False)) as text:
+    with as_text(stream, encoding_of(stream, _MAX_JSON, western=False, scattered=True)) as text:
         try:
             parsed = json.loads(text.read().lstrip("\ufeff"))
         except (ValueError, RecursionError):

@@ -8,13 +8,13 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from retllm.errors import MediaRejected
 from retllm.media.sheets import columns
 from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
-from retllm.media.sheets.encodings import BROKEN
+from retllm.media.sheets.encodings import BROKEN, NOT_UTF8
 from retllm.media.sheets.lines import bounded, max_length
 from retllm.media.sheets.references import SUFFIX_PATTERN, is_url, names_a_picture
 from retllm.media.sheets.rows import Reason, Record, problem
@@ -26,6 +26,7 @@ _MAYBE_UNQUOTED = "\t|"
 # in Markdown: the line below the header, and a bar between fields
 _RULE = re.compile(r"\s*:?-*:?\s*")
 _BAR = re.compile(r"(?<!\\)\|")
+_ESCAPED = re.compile(r'\\([\\"])')
 # a name, perhaps with a colon, and words
 _SPACE = " "
 _SPACED = re.compile(rf"\s*(\S[^\n]*?{SUFFIX_PATTERN}(?:#\d+)?):?\s+(\S.*)", re.IGNORECASE)
@@ -49,6 +50,8 @@ class Table:
     first_row: int
     """The number of the first row of values."""
     quoted: bool
+    escaped: bool = False
+    """Whether a quote in a quoted field has a backslash before it, as MySQL and Spark write it."""
 
 
 def find_table(opened: Opener, settings: Settings) -> Table | None:
@@ -69,7 +72,8 @@ def find_table(opened: Opener, settings: Settings) -> Table | None:
         return Table(_SPACE, ("file", "caption"), number, quoted=False) if spaced else None
     delimiter, header, first_row = found
     quoted = delimiter not in _MAYBE_UNQUOTED or _consistently_quoted(opened, delimiter, first_row, settings)
-    return Table(delimiter, header, first_row, quoted)
+    table = Table(delimiter, header, first_row, quoted)
+    return replace(table, escaped=quoted and _is_escaped(opened, table, settings))
 
 
 def _is_spaced(opened: Opener, settings: Settings) -> bool:
@@ -114,14 +118,18 @@ def records(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[R
         if isinstance(fields, str):
             yield Record(number, problem=problem(Reason.UNREADABLE, f"Row {number} {fields}"))
         elif any(map(BROKEN.search, fields)):
-            message = f"Row {number} has bytes that are not UTF-8 or no text: correct it, and save the sheet as UTF-8."
-            yield Record(number, problem=problem(Reason.UNREADABLE, message))
+            yield Record(number, problem=problem(Reason.UNREADABLE, f"Row {number} {NOT_UTF8}"))
         elif any(field.strip() for field in fields) and not (_is_markdown(table) and all(map(_RULE.fullmatch, fields))):
             yield _record(number, fields, table)
 
 
 def _lines(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[str]:
-    return islice(bounded(text, settings), table.first_row - 1, None)
+    lines = islice(bounded(text, settings), table.first_row - 1, None)
+    return (_ESCAPED.sub(_doubled, line) for line in lines) if table.escaped else lines
+
+
+def _doubled(escaped: re.Match[str]) -> str:
+    return '""' if escaped[1] == '"' else escaped[1]
 
 
 def _record(number: int, fields: list[str], table: Table) -> Record:
@@ -303,6 +311,20 @@ class _Quoted:
             if size > self._max_chars or self._row_begins.match(line):
                 raise csv.Error("a quote is not closed")
             yield line
+
+
+def _is_escaped(opened: Opener, table: Table, settings: Settings) -> bool:
+    """Return whether all rows can be read if a backslash belongs to the quote after it, and not all otherwise."""
+    with opened() as text:
+        if not any('\\"' in line for line in _lines(text, table, settings)):
+            return False
+    return not _all_fit(opened, table, settings) and _all_fit(opened, replace(table, escaped=True), settings)
+
+
+def _all_fit(opened: Opener, table: Table, settings: Settings) -> bool:
+    with opened() as text:
+        rows = _Quoted(_lines(text, table, settings), table, settings)
+        return all(not isinstance(fields, str) and len(fields) <= len(table.names) for _, fields in rows)
 
 
 def _consistently_quoted(opened: Opener, delimiter: str, first_row: int, settings: Settings) -> bool:

@@ -1,4 +1,4 @@
-"""The description in XMP: a sidecar beside a picture, or a packet inside of one."""
+"""What XMP says of a picture in words: a sidecar beside it, or a packet inside of it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,26 @@ MAX_BYTES = 8 << 20
 _MAX_DEPTH = 100
 _DC = "{http://purl.org/dc/elements/1.1/}"
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
-_FIELDS = ("description", "title")
+_ACDSEE = "{http://ns.acdsee.com/iptc/1.0/}"
+HEADLINE = "{http://ns.adobe.com/photoshop/1.0/}Headline"
+TITLE = f"{_DC}title"
+CAPTIONS = (f"{_DC}description", f"{_ACDSEE}caption", f"{_ACDSEE}notes")
+"""Properties that describe a picture, the best first."""
+_PROPERTIES = (*CAPTIONS, HEADLINE, TITLE)
 
 
-def description(stream: BinaryIO, *, title: bool = True) -> str | None:
-    """Return ``dc:description``, or else with ``title`` ``dc:title``, of an XMP document; None if it has none.
+def description(stream: BinaryIO) -> str | None:
+    """Return the description of an XMP document, or else its headline or title; None if it has none.
+
+    Raises:
+        MediaRejected, TooLarge: as :func:`properties` does.
+    """
+    found = properties(stream)
+    return next((found[name] for name in _PROPERTIES if name in found), None)
+
+
+def properties(stream: BinaryIO) -> dict[str, str]:
+    """Return the properties of an XMP document that say in words what is shown, by ``{namespace}name``.
 
     Raises:
         MediaRejected: it is not well-formed XML, or has a document type or entities.
@@ -39,22 +54,21 @@ def description(stream: BinaryIO, *, title: bool = True) -> str | None:
                 continue
             open_.pop()
             _take(element, found)
-            if not any(parent.tag.startswith(_DC) for parent in open_):
+            if not any(parent.tag in _PROPERTIES for parent in open_):
                 element.clear()
     except (ParseError, DefusedXmlException, LookupError, ValueError) as error:
         raise MediaRejected("The XMP is not valid XML without entities: export it again.") from error
-    return found.get("description") or (found.get("title") if title else None)
+    return found
 
 
 def _take(element: Element, found: dict[str, str]) -> None:
     """Take the texts of an element that ended."""
-    for name in _FIELDS:
-        tag = f"{_DC}{name}"
+    for tag in _PROPERTIES:
         text = element.get(tag)
         if element.tag == tag:
             text = _text(element)
         if text and text.strip():
-            found.setdefault(name, text.strip())
+            found.setdefault(tag, text.strip())
 
 
 def _text(element: Element) -> str:

@@ -8,11 +8,14 @@ import time
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.media.sheets.reading import JSON, pairs, rows
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media.sheets import documents
 from retllm.media.sheets.documents import MAX_DEPTH, MAX_NODES
+from retllm.media.sheets.encodings import BROKEN
 from retllm.media.sheets.reading import read_rows
 from retllm.media.sheets.rows import Reason, Row
 from retllm.settings import Settings
@@ -189,3 +192,68 @@ def test_a_text_of_escapes_is_read_once() -> None:
 def test_an_id_may_be_a_number_or_a_text() -> None:
     document = COCO | {"images": [{"id": "9", "file_name": "a.jpg"}, {"id": 25, "file_name": "b.jpg"}]}
     assert pairs(json.dumps(document), JSON) == [("a.jpg", ("one", "two")), ("b.jpg", ("other",))]
+
+
+@pytest.mark.parametrize(
+    ("data", "row", "named"),
+    [
+        (
+            b'[{"file": "a.png", "text": "x"}, {"file": "b.png", "text": "y\xff"}, {"file": "c.png", "text": "z"}]',
+            2,
+            "b.png",
+        ),
+        (
+            b'[{"file": "a.png", "text": "x"}, {"file": "b\xe9.png", "text": "y"}, {"file": "c.png", "text": "z"}]',
+            2,
+            "b\ufffd.png",
+        ),
+        (b'{"a.png": "x", "b.png": "y\xc3", "c.png": "z"}', 2, "b.png"),
+        (
+            b'{"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}, '
+            b'{"id": 3, "file_name": "c.png"}], '
+            b'"info": {"description": "\xfc"}, "annotations": [{"image_id": 1, "caption": "x"}, '
+            b'{"image_id": 2, "caption": "\xfcber"}, {"image_id": 3, "caption": "z"}]}',
+            2,
+            "b.png",
+        ),
+        (b'{"file": "a.png", "text": "x"}\n{"file": "b.png", "text": "\xff"}\n{"file": "c.png", "text": "z"}\n', 2, ""),
+        (
+            b'{"file": "a.png", "text": "x"}\n{"file": "b.png", \xff"text": "y"}\n{"file": "c.png", "text": "z"}\n',
+            2,
+            "",
+        ),
+    ],
+    ids=["list", "name", "names", "coco", "lines", "broken line"],
+)
+def test_bytes_that_are_no_text_lose_their_own_entry_only(data: bytes, row: int, named: str) -> None:
+    made = rows(data, JSON)
+    assert [(each.file, each.captions) for each in made if each.problem is None] == [
+        ("a.png", ("x",)),
+        ("c.png", ("z",)),
+    ]
+    (broken,) = [each for each in made if each.problem]
+    assert broken.problem is not None
+    assert (broken.number, broken.problem.reason) == (row, Reason.UNREADABLE)
+    begin = f"Row {row}, {named!r}," if named else f"Row {row}"
+    assert broken.problem.error.message == (
+        f"{begin} has bytes that are not UTF-8 or no text: correct it, and save the file as UTF-8."
+    )
+
+
+def test_bytes_that_are_no_text_between_texts_are_not_valid() -> None:
+    with pytest.raises(MediaRejected, match="The JSON is not valid"):
+        rows(b'[{"file": "a.png", \xff "text": "x"}]', JSON)
+
+
+@given(data=st.binary(max_size=40), at=st.integers(0, 200), lines=st.booleans())
+def test_whatever_bytes_are_put_into_a_document_no_row_has_one_that_is_no_text(
+    data: bytes, at: int, lines: bool
+) -> None:
+    entries = [json.dumps({"file": f"{number}.png", "text": "a dog"}) for number in range(4)]
+    text = ("\n".join(entries) if lines else f"[{','.join(entries)}]").encode()
+    try:
+        made = rows(text[:at] + data + text[at:], JSON)
+    except (MediaRejected, TooLarge):
+        return
+    for row in made:
+        assert row.problem or not BROKEN.search("".join((row.file, *row.captions)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from hypothesis import given
@@ -119,8 +120,81 @@ def test_of_several_languages_one_is_the_caption(texts: tuple[str, ...], title: 
 def test_a_title_is_a_caption_only_in_a_sidecar_and_without_a_description() -> None:
     data = properties(title=("de=Titel", "x-default=A title"), description=("x-default= ",))
     assert xmp.description(io.BytesIO(data)) == "A title"
-    assert xmp.description(io.BytesIO(data), title=False) is None
     assert embedded_caption(SETTINGS, xmp=data, exif="of EXIF") == "of EXIF"
+
+
+SAID = {
+    "dc": "http://purl.org/dc/elements/1.1/",
+    "acdsee": "http://ns.acdsee.com/iptc/1.0/",
+    "photoshop": "http://ns.adobe.com/photoshop/1.0/",
+}
+
+
+def said(**properties: str) -> bytes:
+    """An XMP packet with these properties, such as ``dc_title``."""
+    spaces = " ".join(f'xmlns:{prefix}="{uri}"' for prefix, uri in SAID.items())
+    fields = (f"<{name.replace('_', ':')}>{text}</{name.replace('_', ':')}>" for name, text in properties.items())
+    return f"<r {spaces}>{''.join(fields)}</r>".encode()
+
+
+def test_the_first_source_of_a_caption_with_words_counts() -> None:
+    xmp_texts = {"photoshop_Headline": "headline", "acdsee_notes": "notes", "acdsee_caption": "caption"}
+    xmp_texts |= {"dc_description": "description", "dc_title": "title"}
+    others = {"iptc": field(2, 120, b"iptc"), "exif": b"exif", "comment": b"ASCII\0\0\0comment"}
+    removed = ("dc_description", "acdsee_caption", "acdsee_notes", "iptc", "exif", "comment", "photoshop_Headline")
+    expected = ["description", "caption", "notes", "iptc", "exif", "comment", "headline"]
+    made = []
+    for name in removed:
+        made.append(embedded_caption(SETTINGS, xmp=said(**xmp_texts), **others))  # type: ignore[arg-type]
+        xmp_texts.pop(name, None)
+        others.pop(name, None)
+    assert made == expected
+    assert embedded_caption(SETTINGS, xmp=said(**xmp_texts)) is None
+    assert xmp.description(io.BytesIO(said(**xmp_texts))) == "title"
+    assert xmp.description(io.BytesIO(said(**xmp_texts, photoshop_Headline="headline"))) == "headline"
+    assert embedded_caption(SETTINGS, xmp=said(dc_description="SONY DSC", acdsee_notes="A boat")) == "A boat"
+
+
+WORDS = "Ein Möwenpaar über dem Hafen"
+
+
+@pytest.mark.parametrize(
+    ("comment", "expected"),
+    [
+        (b"ASCII\0\0\0A boat  \0\0", "A boat"),
+        (b"ASCII\0\0\0" + WORDS.encode(), WORDS),
+        (b"ASCII\0\0\0" + WORDS.encode("cp1252"), WORDS),
+        (bytes(8) + b"A boat", "A boat"),
+        *((b"UNICODE\0" + WORDS.encode(codec), WORDS) for codec in ("utf-16", "utf-16-le", "utf-16-be")),
+        *((b"UNICODE\0" + "港の船とかもめ".encode(codec), "港の船とかもめ") for codec in ("utf-16-le", "utf-16-be")),
+        (b"UNICODE\0" + WORDS.encode("utf-16-le") + b"\0", WORDS),
+        (b"UNICODE\0\0\xd8", None),
+        (b"JIS\0\0\0\0\0" + "港の船".encode("iso2022_jp"), "港の船"),
+        (b"A boat without a code", None),
+        (b"", None),
+        (bytes(8), None),
+        (bytes(200), None),
+        (b"ASCII\0\0\0" + bytes(100), None),
+        (b"ASCII\0\0\0ASCII\0\0\0", None),
+        (b"ASCII\0\0\0" + b" " * 100, None),
+        (b'ASCII\0\0\0{"prompt": "a boat"}', None),
+        (b"ASCII\0\0\0filter: 0; fileterIntensity: 0.0; filterMask: 0; ", None),
+        (b"ASCII\0\0\0ZoomRatio=1.0\nHdr=true", None),
+        (b"ASCII\0\0\0oplus_32", None),
+        (b"UNICODE\0" + "a boat\nSteps: 20, Sampler: Euler, Seed: 1".encode("utf-16-be"), None),
+        (b"ASCII\0\0\0Left: Anna; right: Bob", "Left: Anna; right: Bob"),
+        (b"ASCII\0\0\0Steps: to the harbour", "Steps: to the harbour"),
+    ],
+)
+def test_a_user_comment_is_a_caption_if_it_has_words(comment: bytes, expected: str | None) -> None:
+    assert embedded_caption(SETTINGS, comment=comment) == expected
+
+
+def test_a_comment_that_is_hard_to_tell_from_parameters_is_read_in_reasonable_time() -> None:
+    begun = time.monotonic()
+    comment = b"ASCII\0\0\0" + b"a b:1;     " * 5_000 + b"!"
+    assert embedded_caption(Settings(max_text_chars=1_000_000), comment=comment) is not None
+    assert time.monotonic() - begun < 5
 
 
 ENTITY = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]><x>&b;</x>'
@@ -155,7 +229,10 @@ def test_a_property_may_be_written_as_an_attribute() -> None:
     st.binary(max_size=60) | st.binary(max_size=20).map(lambda end: packet(description="x")[: -len(end) or None] + end),
     st.binary(max_size=60).map(lambda data: b"\x1c\x02\x78" + data) | st.binary(max_size=60).map(lambda d: b"8BIM" + d),
     st.binary(max_size=60) | st.text(max_size=60),
+    st.tuples(st.sampled_from([b"ASCII\0\0\0", b"UNICODE\0", b"JIS\0\0\0\0\0", bytes(8)]), st.binary(max_size=60)).map(
+        b"".join
+    ),
 )
-def test_any_bytes_give_a_clean_caption_or_none(packet_: bytes, iptc: bytes, exif: bytes | str) -> None:
-    caption = embedded_caption(SETTINGS, xmp=packet_, iptc=iptc, exif=exif)
+def test_any_bytes_give_a_clean_caption_or_none(packet_: bytes, iptc: bytes, exif: bytes | str, comment: bytes) -> None:
+    caption = embedded_caption(SETTINGS, xmp=packet_, iptc=iptc, exif=exif, comment=comment)
     assert caption is None or (caption == caption.strip() and 0 < len(caption) <= 200 and "\0" not in caption)

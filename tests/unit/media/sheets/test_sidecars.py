@@ -351,3 +351,14 @@ def test_the_places_of_any_name_are_in_its_folder(name: str, end: str) -> None:
 def test_a_folder_that_is_not_text_is_not_read_as_an_object(ingest: Ingest) -> None:
     outcomes = add_all(ingest, {"a.png": picture(), "a.json": io.BytesIO(b'{"caption": "\xff"}')})
     assert "UTF-8" in reason(outcomes[1])
+
+
+def test_bytes_that_are_no_text_lose_the_caption_that_has_them_only(ingest: Ingest, items: Items) -> None:
+    files = {f"{name}.png": picture(number) for number, name in enumerate("abc")}
+    files |= {"a.json": b'{"caption": "a dog", "camera": "\xff"}', "b.json": b'{"caption": "a c\xfft"}'}
+    files["c.json"] = b'{"caption": "a bird"}'
+    outcomes = add_all(ingest, files)
+    (refused,) = [outcome for outcome in outcomes if outcome.status == "rejected"]
+    assert refused.name == "b.json"
+    assert "Its caption has bytes that are not UTF-8" in reason(refused)
+    assert captions(items) == {"a.png": "a dog", "b.png": None, "c.png": "a bird"}
