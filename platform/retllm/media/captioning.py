@@ -22,7 +22,7 @@ from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup, Neighbours
 from retllm.media.sheets.matching import Located, Picture, path_stem
-from retllm.media.sheets.reading import is_sheet
+from retllm.media.sheets.reading import captioned, is_sheet
 from retllm.media.sheets.references import reference
 from retllm.media.sheets.seen import NamesSeen
 from retllm.media.sniffing import FileKind
@@ -116,15 +116,21 @@ class Captioner:
         lookup = Lookup(self._ingest.sessions, self._ingest.collection_id, self._seen)
         found = self._sorted(documents, lookup)
         yield lambda _: found.others
-        lookup.with_sheets = {document.located.archive for document in found.sheets}
         captions = SheetCaptions(self._ingest, lookup, self._given, texts=self._texts, check=self._check)
         # in the order of their names, since files arrive in any order
         found.sheets.sort(key=lambda document: document.located.path)
-        for document in found.sheets:
-            yield self._sheet(document, captions)
+        sheets = [self._sheet(document, captions) for document in found.sheets]
+        captions.settle()
+        yield from sheets
         given = captions.given
-        # the best sidecar of a picture comes first
-        found.sidecars.sort(key=lambda each: (sidecars.by_rank(each[0].located.name), each[0].located.path))
+        # what is said of a part comes before what is said of the whole file, and the best sidecar of each first
+        found.sidecars.sort(
+            key=lambda each: (
+                any(picture.parts for picture in each[1]),
+                sidecars.by_rank(each[0].located.name),
+                each[0].located.path,
+            )
+        )
         for some in batches(found.sidecars, _BATCH):
             yield self._sidecars(some, given)
         for texts in batches(found.texts, _BATCH):
@@ -149,12 +155,12 @@ class Captioner:
             found.sheets.append(document)
         elif kind is FileKind.TEXT:
             self._sort_text(document, neighbours, found)
-        elif pictures and (kind is FileKind.XMP or self._is_object(document)):
+        elif kind is FileKind.XMP or self._is_sidecar(document, neighbours):
+            if sharing:
+                raise MediaRejected(_shared(name, sharing))
+            if not pictures:
+                raise MediaRejected(_no_picture(name))
             found.sidecars.append((document, pictures))
-        elif sharing and (kind is FileKind.XMP or self._is_object(document)):
-            raise MediaRejected(_shared(name, sharing))
-        elif kind is FileKind.XMP or (sidecars.is_of_one(name) and self._is_object(document)):
-            raise MediaRejected(_no_picture(name))
         elif kind is FileKind.JSONL and self._is_of_album(document):
             found.others.append(Applied(document, [ignored(name, "Left out: record of an album by Google Photos.")]))
         else:
@@ -193,10 +199,17 @@ class Captioner:
         with document.opened() as stream:
             return sidecars.is_of_album(stream)
 
-    @staticmethod
-    def _is_object(document: Document) -> bool:
+    def _is_sidecar(self, document: Document, neighbours: Neighbours) -> bool:
+        """Return whether JSON says something of one picture: it is an object, and no sheet that is named like one."""
+        named = sidecars.is_of_one(document.located.name)
+        if not (named or neighbours.meant or neighbours.alike):
+            return False
         with document.opened() as stream:
-            return sidecars.read_object(stream) is not None
+            fields = sidecars.read_object(stream)
+            if fields is None or named:
+                return fields is not None
+            count = captioned(stream, document.kind, self._ingest.settings)
+            return count == 0 or (count == 1 and sidecars.has_caption(fields))
 
     def _sheet(self, document: Document, captions: SheetCaptions) -> Writing:
         try:
@@ -241,7 +254,7 @@ class Captioner:
 
     def _read(self, document: Document, pictures: Sequence[Picture]) -> tuple[list[UUID], str | None, str | None]:
         """Return the items of a sidecar's pictures, its caption, and a remark."""
-        ids = [picture.item_id for picture in pictures if picture.item_id is not None]
+        ids = [item_id for picture in pictures for item_id in picture.items]
         names = [picture.located.name for picture in pictures]
         if not ids:
             raise MediaRejected(f"The picture {base_name(names[0])!r} beside it was rejected: upload both again.")
@@ -282,7 +295,7 @@ class Captioner:
         if (reason := without_words(text)) is not None:
             raise MediaRejected(reason)
         words = [line.split()[0].rstrip(":") for line in text.splitlines()[:_LINES] if line.strip()]
-        named = [word for word in words if (found := reference(word)) and self._seen.named(found, located)]
+        named = [word for word in words if (found := reference(word)) and self._seen.pictures.fitting(found, located)]
         if len(set(named)) > 1 and len(named) * 2 > len(words):
             raise MediaRejected(
                 "The lines of the file begin with names of pictures: write these with their suffixes, like "

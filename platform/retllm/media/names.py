@@ -98,6 +98,8 @@ def _cut(text: str, room: int) -> str:
 
 def one_line(text: str) -> str:
     """Return ``text`` in NFC on one line, with single spaces, without control characters and direction marks."""
+    if text.isascii() and text.isprintable() and "  " not in text:
+        return text.strip()
     visible = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in composed(text) if c not in _BIDI)
     return re.sub(r"\s+", " ", visible).strip()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, ItemKind, ItemState
@@ -101,24 +101,37 @@ def parts_of(session: Session, collection_id: uuid.UUID, sha256: str) -> set[str
     return set(session.scalars(query.where(Item.state == ItemState.READY)))
 
 
-def first_parts(session: Session, collection_id: uuid.UUID, bases: Iterable[str]) -> dict[str, str]:
-    """Return for files of several pictures the name of their first part, by the last part of their name in lower case.
+def wholes_with_stems(
+    session: Session, collection_id: uuid.UUID, stems: Iterable[str]
+) -> list[tuple[str, str, tuple[uuid.UUID, ...]]]:
+    """Return the files of several pictures whose last part is one of ``stems``, with or without its suffix.
 
-    Args:
-        bases: last parts of names in lower case, with their suffix or without.
+    Names in lower case are compared too.
+
+    Returns:
+        The name of each, that of the archive that it came in, empty if none is known, and the items of its parts in
+        their order.
     """
-    base = sa.func.lower(sa.func.substring(Source.name, "[^/]*$"))
-    bare = sa.func.regexp_replace(base, "[.][^.]*$", "")
-    wanted = sorted(set(bases))
+    base = sa.func.substring(Source.name, "[^/]*$")
+    stem = sa.func.substring(base, "^(.*)[.][^.]*$")
+    parent = sa.orm.aliased(UploadFile)
+    place = sa.func.coalesce(Item.part["page"].as_float(), Item.part["seconds"].as_float())
     query = (
-        sa.select(base, Item.name)
+        sa.select(
+            Source.name,
+            sa.func.coalesce(parent.name, ""),
+            sa.func.array_agg(aggregate_order_by(Item.id, place)),
+        )
         .join(Item, Item.source_id == Source.id)
+        # a whole file has the key of the uploaded one
+        .outerjoin(UploadFile, UploadFile.id == Source.id)
+        .outerjoin(parent, parent.id == UploadFile.parent_id)
         .where(Source.collection_id == collection_id, Item.state == ItemState.READY)
-        .where(sa.or_(base.in_(wanted), bare.in_(wanted)))
-        # the first one is the last in the mapping
-        .order_by(sa.func.coalesce(Item.part["page"].as_float(), Item.part["seconds"].as_float()).desc())
+        .where(sa.or_(*(part.in_(_listed(stems)) for name in (base, stem) for part in (name, sa.func.lower(name)))))
+        .group_by(Source.id, Source.name, parent.name)
+        .order_by(Source.id)
     )
-    return {row[0]: row[1] for row in session.execute(query)}
+    return [(name, outer, tuple(ids)) for name, outer, ids in session.execute(query)]
 
 
 def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uuid.UUID, bool]:

@@ -19,9 +19,10 @@ from retllm.errors import NotSent
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.file_table import FileRole, role_of
 from retllm.media.ingest import Ingest, delete_files
-from retllm.media.names import base_name, one_line
+from retllm.media.names import one_line
 from retllm.media.outcomes import FileOutcome
 from retllm.media.sheets.batches import batches
+from retllm.media.sheets.references import names_a_picture
 from retllm.media.sniffing import PICTURED, FileKind
 from retllm.queue.claim import complete
 from retllm.queue.notifications import Notification
@@ -141,26 +142,37 @@ def _archives(session: Session, job_id: UUID) -> Mapping[UUID | None, str]:
 
 
 def _names_seen(session: Session, job_id: UUID, packs: Mapping[UUID | None, str]) -> NamesSeen:
-    """Return the pictures of an upload by where they lie; those that were rejected too."""
+    """Return the pictures of an upload by where they lie, and its files of several ones; those rejected too."""
     seen = NamesSeen()
     parent = sa.orm.aliased(UploadFile)
+    is_part = parent.content.in_(PICTURED)
     # a part lies where its file does
-    archive = sa.case((parent.content.in_(PICTURED), parent.parent_id), else_=UploadFile.parent_id)
-    whole = sa.case((parent.content.in_(PICTURED), parent.name))
+    archive = sa.case((is_part, parent.parent_id), else_=UploadFile.parent_id)
+    is_file = sa.or_(UploadFile.parent_id.is_(None), UploadFile.entry.is_not(None))
     pictures = (
-        sa.select(UploadFile.name, archive, UploadFile.item_id, whole)
+        sa.select(UploadFile.name, archive, UploadFile.item_id, sa.case((is_part, parent.id)), parent.name)
         .outerjoin(parent, parent.id == UploadFile.parent_id)
         .where(
             UploadFile.job_id == job_id,
-            UploadFile.content == FileKind.PICTURE,
-            UploadFile.status != FileStatus.READ,  # a TIFF whose pages are the pictures
+            sa.or_(
+                sa.and_(
+                    UploadFile.content == FileKind.PICTURE,
+                    UploadFile.status != FileStatus.READ,  # a TIFF whose pages are the pictures
+                ),
+                sa.and_(is_file, UploadFile.status == FileStatus.REJECTED),
+            ),
         )
         .order_by(UploadFile.id)
     )
-    for name, archive, item_id, whole_name in session.execute(pictures):
-        seen.add(Located(name, archive, packs.get(archive, "")), item_id)
-        if whole_name is not None and item_id is not None:
-            seen.first_parts.setdefault(base_name(whole_name).lower(), name)
+    wholes: dict[UUID, tuple[Located, list[UUID]]] = {}
+    for name, archive_id, item_id, whole_id, whole in session.execute(pictures):
+        outer = packs.get(archive_id, "")
+        if item_id is not None or names_a_picture(name):
+            seen.add(Located(name, archive_id, outer), item_id)
+        if whole_id is not None and item_id is not None:
+            wholes.setdefault(whole_id, (Located(whole, archive_id, outer), []))[1].append(item_id)
+    for located, parts in wholes.values():
+        seen.add(located, parts[0], tuple(parts))
     return seen
 
 

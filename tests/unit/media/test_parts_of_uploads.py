@@ -248,30 +248,6 @@ def test_a_row_captions_the_page_that_it_names(ingest: Ingest, items: Items) -> 
     assert items()[0].text == "the start"
 
 
-@pytest.mark.parametrize("later", [True, False])
-@pytest.mark.parametrize(
-    ("file", "data", "row", "first"),
-    [
-        ("scans/Vertrag.pdf", pages(2, "PDF"), "vertrag.pdf", "scans/Vertrag.pdf, page 1"),
-        ("fax.tif", pages(2), "fax", "fax.tif, page 1"),
-        ("trip.mp4", film(plain(3), frames=15), "trip.mp4", "trip.mp4, 0:00"),
-    ],
-)
-def test_a_row_that_names_a_whole_file_is_told_how_its_parts_are_named(
-    ingest: Ingest, later: bool, file: str, data: bytes, row: str, first: str
-) -> None:
-    whole = IncomingFile(file, io.BytesIO(data))
-    sheet = IncomingFile("scans/captions.csv", io.BytesIO(f"file,caption\n{row},signed\n".encode()))
-    if later:
-        add_files(ingest, [whole])
-    outcomes = add_files(ingest, [sheet] if later else [whole, sheet])
-    (refused,) = (outcome for outcome in outcomes if outcome.status == "rejected")
-    assert refused.error is not None
-    assert refused.error.message == (
-        f"Row 2 names {row!r}, a file of several pictures: name one of them, such as {first!r}."
-    )
-
-
 def test_names_of_parts() -> None:
     assert sources.part_name("a.mp4", {"seconds": 3723.04}) == "a.mp4, 1:02:03"
     assert sources.part_name("a.mp4", {"seconds": 59.96}) == "a.mp4, 1:00"

@@ -101,6 +101,59 @@ def test_the_order_of_arrival_decides_no_caption(uploads: Uploads, names: tuple[
     assert [item.text for item in items(uploads)] == ["of a"]
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "ds-001.zip": packed({"ds/cats/c.csv": sheet("first") + b"2.png,second\n", "ds/cats/1.png": ONE}),
+            "ds-002.zip": packed({"ds/cats/2.png": TWO, "ds/dogs/captions.csv": sheet("a dog", "9.png")}),
+        },
+        {
+            "ds-001.zip": packed({"ds/cats/c.csv": sheet("first"), "ds/cats/2.png": TWO}),
+            "ds-002.zip": packed({"ds/cats/1.png": ONE, "ds/c.csv": sheet("second", "cats/2.png")}),
+        },
+        {
+            "0.png": picture(3),
+            "c.csv": b"file,caption\n0.png,other\n1.png,first\nphotos/2.png,second\n",
+            "photos.zip": packed({"1.png": ONE, "2.png": TWO, "info.json": b'{"version": 1}'}),
+        },
+        {
+            # the sheet beside a picture counts for this one
+            "a.zip": packed({"1.png": ONE, "c.csv": sheet("first") + b"2.png,not this\n"}),
+            "b.zip": packed({"2.png": TWO, "c.csv": sheet("second", "2.png")}),
+        },
+        {
+            "Val dIsere photos.zip": packed({"1.png": ONE, "2.png": TWO}),
+            "training week captions.zip": packed({"c.csv": sheet("first") + b"2.png,second\n"}),
+        },
+        {
+            "my test.zip": packed({"1.png": ONE, "2.png": TWO}),
+            "dev.zip": packed({"1.txt": b"first", "2.txt": b"second"}),
+        },
+    ],
+    ids=["split by folder", "each of the other", "no sheet", "own sheet", "words by chance", "other names"],
+)
+def test_a_sheet_is_for_the_pictures_of_other_archives_that_it_names(uploads: Uploads, files: dict[str, bytes]) -> None:
+    uploads.upload(files, index=False)
+    by_content = {item.content_sha256: item.text for item in items(uploads)}
+    assert [by_content[hashlib.sha256(content).hexdigest()] for content in (ONE, TWO)] == ["first", "second"]
+
+
+def test_a_refused_row_names_the_archive_of_the_picture_so_that_the_row_can(uploads: Uploads) -> None:
+    pictures = {"train_images.zip": packed({"1.png": ONE})}
+    job_id = uploads.upload(pictures | {"val_texts.zip": packed({"c.csv": sheet("wrong")})}, index=False)
+    error = str(uploads.rows(job_id)["c.csv, row 2"].error)
+    assert "the only one of that name is 'train_images/1.png', in another folder or archive" in error
+    job_id = uploads.upload({"val_texts.zip": packed({"c.csv": sheet("right", "train_images/1.png")})}, index=False)
+    assert uploads.statuses(job_id)["c.csv, row 2"] is FileStatus.UPDATED
+
+
+def test_a_refused_row_names_two_pictures_that_may_be_meant(uploads: Uploads) -> None:
+    job_id = uploads.upload({"x/1.png": ONE, "y/1.png": TWO, "c.csv": sheet("which", "z/1.png")}, index=False)
+    error = str(uploads.rows(job_id)["c.csv, row 2"].error)
+    assert "others of that name are 'x/1.png' and 'y/1.png', in other folders" in error
+
+
 @pytest.mark.parametrize("names", [("a/1.txt", "b/1.txt"), ("b/1.txt", "a/1.txt")])
 def test_the_order_of_arrival_decides_no_sidecar(uploads: Uploads, names: tuple[str, ...]) -> None:
     pictures = {"b/1.png": ONE, "a/1.png": ONE}

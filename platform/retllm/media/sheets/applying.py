@@ -90,12 +90,13 @@ class SheetCaptions:
         self._lookup = lookup
         self._texts = texts
         self._check = check
+        self._sheets: list[SheetToWrite] = []
         self.given = given
 
     def read(
         self, located: Located, stream: BinaryIO, kind: FileKind, earlier: EarlierRows | None = None
     ) -> SheetToWrite:
-        """Read every row of a sheet. Rows for the same picture become one caption, one line for each.
+        """Read every row of a sheet; :meth:`settle` decides which count. Those of one picture become one caption.
 
         Args:
             earlier: the rows that are done, if the sheet was read before.
@@ -119,12 +120,27 @@ class SheetCaptions:
             except (MediaRejected, TooLarge) as error:
                 end = error
         run.remarks = sheet.remarks
-        run.settle(self.given)
         if run.is_empty:
             raise end or MediaRejected("The file contains no captions.")
         if end is not None:
             run.end = rejected(located.name, end)
+        self._sheets.append(run)
         return run
+
+    def settle(self) -> None:
+        """Decide which captions of the sheets that were read count, in the order in which they were read.
+
+        What is said of a picture counts before what is said of the whole file that it is a part of, and what a sheet
+        in the picture's archive says before what one elsewhere says.
+        """
+        found = [
+            (len(items) > 1, not captions.target.near, sheet, items)
+            for sheet in self._sheets
+            for items, captions in sheet.captions.items()
+        ]
+        found.sort(key=lambda each: each[:2])
+        for _, _, sheet, items in found:
+            sheet.settle(items, self.given)
 
 
 def _checked(sheet: Sheet, as_texts: bool) -> Iterator[Row]:
@@ -158,8 +174,9 @@ class SheetToWrite:
         self._lookup = lookup
         self._located = located
         self._refused: list[tuple[int, FileOutcome]] = []
-        self._captions: dict[UUID, _Captions] = {}
-        self._settled: dict[UUID, str] = {}
+        self.captions: dict[tuple[UUID, ...], _Captions] = {}
+        """What the sheet says of pictures, and of all parts of whole files."""
+        self._settled: list[tuple[tuple[UUID, ...], _Captions, str]] = []
         self._new_texts: list[tuple[int, CheckedText]] = []
         self._kept = 0
         self._earlier = earlier or EarlierRows(located.name)
@@ -168,7 +185,7 @@ class SheetToWrite:
     @property
     def is_empty(self) -> bool:
         """Whether no row has an outcome."""
-        return not (self._refused or self._settled or self._new_texts or self._done)
+        return not (self._refused or self.captions or self._new_texts or self._done)
 
     def _refuse(self, number: int, found: Problem) -> None:
         if (outcome := self._refusals.take(number, found)) is not None:
@@ -223,7 +240,7 @@ class SheetToWrite:
                 f"From row {row.number:,} on the sheet is not read: a sheet may have {MAX_ROWS:,} captions.",
                 limit=MAX_ROWS,
             )
-        known = self._captions.get(target.item_id)
+        known = self.captions.get(target.items)
         if known is not None and known.target.changed != target.changed:
             # the picture is that of the row which names it as it is
             if target.changed:
@@ -234,29 +251,28 @@ class SheetToWrite:
             known = None
         if known is None:
             known = _Captions([], shown_name(row.file), named, target, target.remark)
-            self._captions[target.item_id] = known
+            self.captions[target.items] = known
         known.rows.append(row.number)
         known.texts.update(dict.fromkeys(captions))
         certain = known.target.whole and target.whole and not target.changed
         if not certain and not may_be_one(known.reference, named):
             known.mixed_up_with = shown_name(row.file)
 
-    def settle(self, given: dict[UUID, Given]) -> None:
-        """Decide which captions count; those that an earlier sheet gives are in ``given``, which gets the new ones."""
-        for item_id, captions in self._captions.items():
-            if self._earlier.settled(captions.rows):
-                self._done = True
-                continue
-            text = self._joined(captions)
-            other = given.get(item_id)
-            if other is not None and other.by in self._earlier.done:
-                other = None
-            if (refused := self._conflict(captions, text, other)) is not None:
-                for number in captions.rows:
-                    self._refuse(number, refused(number))
-            else:
-                self._settled[item_id] = text
-                given[item_id] = Given(f"{self._located.name}, row {captions.rows[0]}", text)
+    def settle(self, items: tuple[UUID, ...], given: dict[UUID, Given]) -> None:
+        """Decide whether a caption counts; earlier ones are in ``given``, which gets it if it does."""
+        captions = self.captions[items]
+        if self._earlier.settled(captions.rows):
+            return
+        text = self._joined(captions)
+        others = {item_id: given[item_id] for item_id in items if item_id in given}
+        others = {item_id: other for item_id, other in others.items() if other.by not in self._earlier.done}
+        free = tuple(item_id for item_id in items if item_id not in others or others[item_id].text == text)
+        if (refused := self._conflict(captions, None if free else others[items[0]])) is not None:
+            for number in captions.rows:
+                self._refuse(number, refused(number))
+        else:
+            self._settled.append((free, captions, text))
+            given |= dict.fromkeys(free, Given(f"{self._located.name}, row {captions.rows[0]}", text))
 
     def write(self, session: Session) -> SheetResult:
         """Write captions and texts in the caller's transaction; if that is repeated, this is called again."""
@@ -264,13 +280,16 @@ class SheetToWrite:
         numbers = [number for number, _ in self._new_texts]
         added = self._ingest.insert_texts(session, [text for _, text in self._new_texts])
         outcomes = [*self._refused, *map(self._named, numbers, added)]
+        texts = {item_id: text for items, _, text in self._settled for item_id in items}
+        changes: dict[UUID, bool] = {}
         # sorted, as all lock items
-        for batch in batches(sorted(self._settled.items()), _WRITTEN):
-            changes = records.set_captions(session, dict(batch))
-            for item_id, _ in batch:
-                number, outcome = self._written(item_id, changes.get(item_id), refusals)
-                if outcome is not None:
-                    outcomes.append((number, outcome))
+        for batch in batches(sorted(texts.items()), _WRITTEN):
+            changes |= records.set_captions(session, dict(batch))
+        for items, captions, _ in self._settled:
+            written = {item_id: changes[item_id] for item_id in items if item_id in changes}
+            number, outcome = self._written(captions, written, refusals)
+            if outcome is not None:
+                outcomes.append((number, outcome))
         outcomes.sort(key=lambda each: each[0])
         told = [outcome for _, outcome in outcomes] + refusals.rest()
         return SheetResult(told + ([self.end] if self.end else []), self.remarks, refusals.total)
@@ -292,7 +311,7 @@ class SheetToWrite:
         return "\n".join(fitting)
 
     @staticmethod
-    def _conflict(captions: _Captions, text: str, earlier: Given | None) -> _Refusing | None:
+    def _conflict(captions: _Captions, earlier: Given | None) -> _Refusing | None:
         name, other = captions.name, captions.mixed_up_with
         if other is not None:
             return _Refusing(
@@ -300,20 +319,22 @@ class SheetToWrite:
                 f"names a picture like row {captions.rows[0]}; {name!r} and {other!r} would be the same picture of "
                 "this collection: upload the pictures with their folders.",
             )
-        if earlier is not None and earlier.text != text:
+        if earlier is not None:
             return _Refusing(
                 Reason.SECOND_CAPTION,
                 f"gives the picture {name!r} another caption than {earlier.by}: keep one of them.",
             )
         return None
 
-    def _written(self, item_id: UUID, changed: bool | None, refusals: Refusals) -> tuple[int, FileOutcome | None]:
-        captions = self._captions[item_id]
+    def _written(
+        self, captions: _Captions, changes: dict[UUID, bool], refusals: Refusals
+    ) -> tuple[int, FileOutcome | None]:
         number = captions.rows[0]
-        if changed is None:
+        if not changes:
             message = f"Row {number} names a picture that was deleted during the upload."
             return number, refusals.take(number, problem(Reason.DELETED, message))
-        status: Literal["updated", "duplicate"] = "updated" if changed else "duplicate"
+        status: Literal["updated", "duplicate"] = "updated" if any(changes.values()) else "duplicate"
+        item_id = next(iter(changes))
         outcome = FileOutcome(name="", status=status, item_id=item_id, kind=ItemKind.BOTH, remark=captions.remark)
         return self._named(number, outcome)
 

@@ -25,14 +25,17 @@ _SHOWN_CHARS = 300
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The item that a row means.
+    """The items that a row means.
 
     Attributes:
+        items: that of a picture, or those of all parts of a file of several pictures.
+        near: whether the picture is in the sheet's archive, or was not in an archive like the sheet.
         whole: whether the row gave the whole path of the picture.
         changed: whether the picture has a suffix of another format than the row says.
     """
 
-    item_id: UUID
+    items: tuple[UUID, ...]
+    near: bool
     whole: bool
     changed: bool = False
     remark: str | None = None
@@ -51,75 +54,45 @@ class Neighbours(NamedTuple):
 
 
 class Lookup:
-    """Finds the pictures of one upload and of its collection.
-
-    Attributes:
-        with_sheets: the archives of this upload that have a sheet of their own; None stands for files without archive.
-    """
+    """Finds the pictures of one upload and of its collection."""
 
     def __init__(self, sessions: Sessions, collection_id: UUID, seen: NamesSeen) -> None:
         self._sessions = sessions
         self._collection_id = collection_id
         self._seen = seen
-        self.with_sheets: set[UUID | None] = set()
-        self._with_pictures = seen.archives()
 
     def targets(self, references: Mapping[str, Reference], sheet: Located) -> dict[str, Target | Problem]:
         """Return the picture that each reference in ``sheet`` means, by its name, or why there is none."""
         # many addresses are one reference
-        found = {one: _found(one, sheet, self._of_upload) for one in references.values()}
+        stems = {one: keys(one) for one in references.values()}
+        found = {one: _found(one, stems[one], sheet, self._seen.pictures) for one in stems}
         missing = [one for one, result in found.items() if not result.pictures or result.changed]
         if missing:
             earlier = Named()
-            for picture in self._earlier({key for one in missing for key in keys(one)}):
+            for picture in self._earlier({key for one in missing for key in stems[one]}):
                 earlier.add(picture)
             for one in missing:
-                result = _found(one, sheet, earlier.fitting)
+                result = _found(one, stems[one], sheet, earlier)
                 if not found[one].pictures or (result.pictures and not result.changed):
                     found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
-        targets = {name: _target(name, found[one]) for name, one in references.items()}
-        self._name_parts(references, targets)
-        return targets
-
-    def _name_parts(self, references: Mapping[str, Reference], targets: dict[str, Target | Problem]) -> None:
-        """Say of references to a whole file of several pictures how its first one is named."""
-        absent = {
-            name: [base.lower() for base in references[name].bases]
-            for name, target in targets.items()
-            if isinstance(target, Problem) and target.reason is Reason.NOT_FOUND
-        }
-        wanted = {base for bases in absent.values() for base in bases}
-        if not wanted:
-            return
-        parts = run_transaction(
-            self._sessions, lambda session: records.first_parts(session, self._collection_id, wanted)
-        )
-        parts |= self._seen.first_parts
-        parts |= {name.rpartition(".")[0]: part for name, part in parts.items() if "." in name}
-        for name, bases in absent.items():
-            part = next((parts[base] for base in bases if base in parts), None)
-            if part is not None:
-                message = f"names {shown_name(name)!r}, a file of several pictures: name one of them, such as {part!r}."
-                targets[name] = problem(Reason.AMBIGUOUS, message)
-
-    def _of_upload(self, reference: Reference, sheet: Located) -> list[Picture]:
-        """Return candidates; a sheet beside pictures of its own says nothing of an archive with a sheet of its own."""
-        pictures = self._seen.named(reference, sheet)
-        if sheet.archive not in self._with_pictures:
-            return pictures
-        return [p for p in pictures if p.located.archive == sheet.archive or p.located.archive not in self.with_sheets]
+        return {name: _target(name, found[one], sheet) for name, one in references.items()}
 
     def _earlier(self, stems: Iterable[str], keys: Iterable[str] = ()) -> list[Picture]:
         """Return the pictures of the collection with these stems, or whose keys in WebDataset have these last parts."""
 
-        def read(session: Session) -> list[tuple[str, UUID, str]]:
-            return records.pictures_with_stems(session, self._collection_id, stems, keys)
+        def read(session: Session) -> list[Picture]:
+            pictures = records.pictures_with_stems(session, self._collection_id, stems, keys)
+            wholes = records.wholes_with_stems(session, self._collection_id, stems)
+            return [
+                *(Picture(Located(name, outer=outer), item_id, earlier=True) for name, item_id, outer in pictures),
+                *(Picture(Located(name, outer=outer), parts[0], True, parts) for name, outer, parts in wholes),
+            ]
 
         # where those that came with the upload lie in it was looked at before
         return [
-            Picture(Located(name, outer=outer), item_id, earlier=True)
-            for name, item_id, outer in run_transaction(self._sessions, read)
-            if not self._seen.has(name, item_id)
+            picture
+            for picture in run_transaction(self._sessions, read)
+            if picture.item_id is None or not self._seen.has(picture.located.name, picture.item_id)
         ]
 
     def beside(self, documents: Sequence[Located]) -> dict[Located, Neighbours]:
@@ -133,15 +106,20 @@ class Lookup:
             bases = {base_name(place.path) for document in missing for place in places[document]}
             earlier = self._earlier(bases | {base.lower() for base in bases}, bases)
             by_path, by_key = _by(earlier, lambda name: path_stem(name).lower()), _by(earlier, further_key)
-            by_stem = _by(earlier, lambda name: stem(name).lower())
+            named = Named()
+            for picture in earlier:
+                named.add(picture)
             for document in missing:
                 of_name = _first(_fitting(place, by_path.get(place.path.lower(), ())) for place in places[document])
                 neighbours = _neighbours(_closest(document, of_name))
                 if not any(neighbours):
                     neighbours = _of_key(by_key, places[document], document)
                 if not any(neighbours):
-                    elsewhere = found[document].elsewhere or _of_stem(by_stem, places[document])
-                    neighbours = Neighbours([], elsewhere=elsewhere)
+                    neighbours = _alone(_parallel(places[document], document, named))
+                if not any(neighbours):
+                    others = [*found[document].elsewhere, *_named_like(places[document], self._seen.pictures)]
+                    others += _named_like(places[document], named)
+                    neighbours = Neighbours([], elsewhere=others)
                 found[document] = neighbours
         return found
 
@@ -155,6 +133,8 @@ class Lookup:
         if found:
             return _neighbours(found)
         found = self._elsewhere(document, places)
+        if not found:
+            return _alone(_parallel(places, document, self._seen.pictures))
         if any(document.contradicts(picture.located) for picture in found):
             return Neighbours([], elsewhere=found)
         return Neighbours(found) if len({picture.item_id for picture in found}) <= 1 else Neighbours([], found)
@@ -170,13 +150,15 @@ class Lookup:
         return _fitting(place, self._seen.beside(place.path, archive))
 
 
-def _found(reference: Reference, sheet: Located, candidates: Callable[[Reference, Located], list[Picture]]) -> Found:
+def _found(reference: Reference, stems: Iterable[str], sheet: Located, pictures: Named) -> Found:
     """Return the pictures that a reference means: if there is one of its raw name, that one."""
+    if not pictures.has(stems):
+        return Found()
     if reference.coded is not None:
         raw = replace(reference, parts=reference.coded, decoded=None, coded=None)
-        if (found := find(raw, sheet, candidates(raw, sheet))).pictures:
+        if (found := find(raw, sheet, pictures.fitting(raw, sheet))).pictures:
             return found
-    return find(reference, sheet, candidates(reference, sheet))
+    return find(reference, sheet, pictures.fitting(reference, sheet))
 
 
 def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Picture]:
@@ -185,15 +167,33 @@ def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Pictur
     return [picture for picture in found if path_stem(picture.located.name) == place.path] or found
 
 
-def _of_stem(by_stem: Mapping[str, list[Picture]], places: Iterable[sidecars.Beside]) -> list[Picture]:
+def _named_like(places: Iterable[sidecars.Beside], pictures: Named) -> list[Picture]:
     """Return the first pictures that have the name of a sidecar in whatever folder."""
     named = (
         picture
         for place in places
-        for picture in by_stem.get(base_name(place.path).lower(), ())
+        for picture in pictures.of_stem(base_name(place.path).lower())
         if place.named_like(picture.located.name)
     )
     return list(islice(named, _SHOWN))
+
+
+def _parallel(places: Iterable[sidecars.Beside], document: Located, pictures: Named) -> list[Picture]:
+    """Return the pictures in the folders that that of a sidecar describes: images/a.png for captions/a.txt."""
+    return _first(
+        [
+            picture
+            for picture in pictures.parallel(document.described(base_name(place.path)))
+            if place.named_like(picture.located.name) and not document.contradicts(picture.located)
+        ]
+        for place in places
+    )
+
+
+def _alone(found: list[Picture]) -> Neighbours:
+    """Return pictures as meant if they are one, or differ in their suffixes alone."""
+    places = {(picture.located.outer, path_stem(picture.located.name)) for picture in found}
+    return _neighbours(found) if len(places) == 1 else Neighbours([], elsewhere=found)
 
 
 def _of_key(by_key: Mapping[str, list[Picture]], places: Iterable[sidecars.Beside], document: Located) -> Neighbours:
@@ -252,19 +252,21 @@ def _first(results: Iterable[list[Picture]]) -> list[Picture]:
     return next((found for found in results if found), [])
 
 
-def _target(name: str, found: Found) -> Target | Problem:
+def _target(name: str, found: Found, sheet: Located) -> Target | Problem:
     """Return the picture that was found, or why there is not just one."""
-    by_id = {picture.item_id: picture for picture in found.pictures}
     shown = shown_name(name)
+    by_id = {picture.item_id: picture for picture in _accepted(found.pictures)}
     if not by_id:
-        return _nothing(shown, found.elsewhere)
+        return _nothing(shown, sheet, found.elsewhere)
+    near = any(picture.is_near(sheet) for picture in by_id.values())
     if None in by_id:
         return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected: upload it again.")
     ids = [item_id for item_id in by_id if item_id is not None]
+    newest = by_id[max(ids)]
     names = sorted({picture.located.name for picture in by_id.values()})
     if len(ids) == 1:
         remark = f"Its sheet names it {shown!r}." if found.changed else None
-        return Target(ids[0], found.whole, found.changed, remark)
+        return Target(newest.items, near, found.whole, found.changed, remark)
     if len(names) > 1:
         more = ", ..." if len(names) > _SHOWN else ""
         several = f"{len(ids)} pictures ({', '.join(map(repr, names[:_SHOWN]))}{more})"
@@ -273,7 +275,7 @@ def _target(name: str, found: Found) -> Target | Problem:
     if all(picture.earlier for picture in by_id.values()):
         # no name tells them apart; the keys of items grow with time
         remark = f"{len(ids)} pictures are named {names[0]!r}; the newest has this caption."
-        return Target(max(ids), found.whole, found.changed, remark)
+        return Target(newest.items, near, found.whole, found.changed, remark)
     message = (
         f"names the picture {shown!r}, but {len(ids)} pictures of this upload have that name: put the sheet into the "
         "folder or archive of its pictures."
@@ -286,13 +288,27 @@ def shown_name(name: str) -> str:
     return one_line(name[:_SHOWN_CHARS])
 
 
-def _nothing(name: str, elsewhere: Sequence[Picture]) -> Problem:
+def _accepted(pictures: Sequence[Picture]) -> list[Picture]:
+    """Return pictures without rejected ones beside which another has the name but for the suffix."""
+    accepted = {(each.located.archive, path_stem(each.located.name)) for each in pictures if each.item_id is not None}
+    return [
+        picture
+        for picture in pictures
+        if picture.item_id is not None or (picture.located.archive, path_stem(picture.located.name)) not in accepted
+    ]
+
+
+def _nothing(name: str, sheet: Located, elsewhere: Sequence[Picture]) -> Problem:
     if not elsewhere:
         message = f"names the picture {name!r}, which is not in this collection: upload it or correct the name."
         return problem(Reason.NOT_FOUND, message)
-    other = elsewhere[0].located.name
+    # the names with which a row means them
+    others = dict.fromkeys(p.located.name if p.is_near(sheet) else p.located.unpacked_name for p in elsewhere)
+    shown = " and ".join(repr(one_line(other)) for other in list(others)[:2])
+    which = f"the only one of that name is {shown}" if len(others) == 1 else f"others of that name are {shown}"
+    folders = "another folder or archive" if len(others) == 1 else "other folders or archives"
     message = (
-        f"names the picture {name!r}; the only one of that name is {other!r}, in another folder or archive than "
-        "the row and its sheet: give its full name with folders if it is meant."
+        f"names the picture {name!r}; {which}, in {folders} than the row and its sheet: give its full name with "
+        "folders if it is meant."
     )
     return problem(Reason.OTHER_FOLDER, message)

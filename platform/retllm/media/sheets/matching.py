@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 from retllm.media.names import MAX_FOLDERS, base_name, joined_folders
@@ -105,10 +106,29 @@ class Located:
         """Return whether the archives of both have names that say the same: train_texts.zip and train_images.zip."""
         return _telling(_short(self.outer)) == _telling(_short(other.outer))
 
+    @property
+    def unpacked_name(self) -> str:
+        """The path within the upload as if its archive were unpacked in a folder of its name."""
+        return "/".join((*self.unpacked[-1], base_name(self.name)))
+
     def contradicts(self, other: Located) -> bool:
-        """Return whether the archives of both are of different parts of a data set: train.zip and val.zip."""
-        mine, others = _splits([_short(self.outer)]), _splits([_short(other.outer)])
-        return bool(mine and others) and mine.isdisjoint(others)
+        """Return whether the archives of both are of different parts of one data set: train.zip and val.zip."""
+        first, second = _short(self.outer), _short(other.outer)
+        mine, others = _splits([first]), _splits([second])
+        return bool(mine and others) and mine.isdisjoint(others) and _data_set(first) == _data_set(second)
+
+    @property
+    def parallel(self) -> set[str]:
+        """Paths of a picture in lower case, without what only says that its folders have pictures, and its suffix."""
+        return {_joined(folders, _OF_PICTURES, stem(self.name)) for folders in (self.folder, *self.unpacked)}
+
+    def described(self, bare: str) -> set[str]:
+        """Return the paths (``parallel``) of pictures named ``bare`` that a file here, in captions/ or so, is for."""
+        return {
+            _joined(folders, _DESCRIBING | _OF_PICTURES, bare)
+            for folders in (self.folder, *self.unpacked)
+            if _describes(folders)
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +136,20 @@ class Picture:
     """A picture that a row may mean.
 
     Attributes:
-        item_id: its item; None for a picture that was rejected.
+        item_id: its item, or that of its first part; None for a picture that was rejected.
         earlier: whether it was uploaded before the sheet; of its archive, the name alone is known then.
+        parts: the items of a file of several pictures, in their order; empty for a picture.
     """
 
     located: Located
     item_id: UUID | None
     earlier: bool = False
+    parts: tuple[UUID, ...] = ()
+
+    @property
+    def items(self) -> tuple[UUID, ...]:
+        """All its items; none if it was rejected."""
+        return self.parts or (() if self.item_id is None else (self.item_id,))
 
     def is_near(self, sheet: Located) -> bool:
         """Return whether the paths of both begin in the same place: in the same archive, or as far as is known."""
@@ -150,7 +177,8 @@ class Found:
 def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) -> Found:
     """Return the pictures among ``candidates`` that ``reference`` means in ``sheet``.
 
-    A picture of the very name is better than one that differs in case or suffix; then one from the sheet's archive;
+    A picture of the very name is better than one that differs in case or suffix; then a picture than a file of several
+    ones; then one from the sheet's archive;
     then one at the path that begins in the sheet's folder, or at the root; then the one whose path is the same for the
     most parts from the end; then one in a folder or archive that is named like the sheet or its archive. A picture in a
     folder that contradicts those of the row or of the sheet is none of them.
@@ -166,13 +194,14 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
         if rank is None:
             elsewhere.append(picture)
             continue
-        if best is None or (form, *rank) < best:
-            best, found = (form, *rank), []
-        if (form, *rank) == best:
+        fit = (form, int(bool(picture.parts)), *rank)
+        if best is None or fit < best:
+            best, found = fit, []
+        if fit == best:
             found.append(picture)
     if best is None:
         return Found(elsewhere=tuple(elsewhere))
-    return Found(tuple(found), best[2] < _BY_END, best[0] == _CHANGED)
+    return Found(tuple(found), best[3] < _BY_END, best[0] == _CHANGED)
 
 
 def _form(reference: Reference, name: str) -> int | None:
@@ -297,8 +326,16 @@ def _beside(sheet: tuple[str, ...], named: tuple[str, ...], of_picture: tuple[st
     if rest[:shorter] == sheet[:shorter] or _agrees(sheet, rest):
         return True
     without, pictures = _told_apart(sheet, _DESCRIBING | _OF_PICTURES), _told_apart(rest, _OF_PICTURES)
-    describing = not _DESCRIBING.isdisjoint(word for folder in sheet for word in _words(folder))
-    return describing and (_alike(reversed(without), reversed(pictures)) or _alike(without, pictures))
+    return _describes(sheet) and (_alike(reversed(without), reversed(pictures)) or _alike(without, pictures))
+
+
+def _describes(folders: Iterable[str]) -> bool:
+    """Return whether the name of a folder says that it holds what is said of pictures elsewhere."""
+    return not _DESCRIBING.isdisjoint(word for folder in folders for word in _words(folder))
+
+
+def _joined(folders: tuple[str, ...], general: frozenset[str], bare: str) -> str:
+    return "/".join([*(told for told, _ in _told_apart(folders, general)), bare.lower()])
 
 
 def _words(folder: str) -> list[str]:
@@ -316,12 +353,18 @@ def _splits(names: Iterable[str]) -> set[str]:
     return {_SPLITS[word] for word in words if word in _SPLITS}
 
 
+def _data_set(name: str) -> list[str]:
+    """Return what a name says besides the part of the data set, and that it is about pictures."""
+    return [word for word in _words(name) if word not in _DESCRIBING | _OF_PICTURES and not _splits([word])]
+
+
 def _short(path: str) -> str:
     """Return the last part of a path up to its first dot."""
     return base_name(path).partition(".")[0]
 
 
-def _told_apart(folders: Sequence[str], general: frozenset[str]) -> list[tuple[str, bool]]:
+@lru_cache(maxsize=1 << 12)
+def _told_apart(folders: tuple[str, ...], general: frozenset[str]) -> list[tuple[str, bool]]:
     """Return what the names of folders say besides ``general`` words, and whether they had any of these."""
     parts = [(words, [word for word in words if word not in general]) for words in map(_words, folders)]
     return [("".join(left), left != words) for words, left in parts if left]

@@ -63,6 +63,16 @@ def is_sheet(stream: BinaryIO, settings: Settings) -> bool:
         stream.seek(0)
 
 
+def captioned(stream: BinaryIO, kind: FileKind, settings: Settings) -> int:
+    """Return how many pictures a seekable file captions as a sheet; 0 if it is none."""
+    stream.seek(0)
+    try:
+        with read_rows(stream, kind, settings) as sheet:
+            return len({row.file for row in sheet.rows if row.file and row.captions})
+    except (MediaRejected, TooLarge):
+        return 0
+
+
 def _rows(records: Iterator[Record], chosen: Columns, sheet: Sheet) -> Iterator[Row]:
     for record in records:
         yield chosen.row(record)

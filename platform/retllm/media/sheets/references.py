@@ -6,14 +6,18 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from retllm.media.file_table import SUFFIXES, FileRole
 from retllm.media.names import base_name, coded, one_line
 
-# suffixes that a picture may have had where the sheet was made
-_SUFFIX = (
-    r"\.(?:jpe?g|jpe|jfif|mpo|png|apng|webp|gif|tiff?|bmp|dib|heic|heif|hif|avif|jxl|psd|psb|dng|cr2|cr3|nef|nrw|arw|"
-    r"srf|sr2|raf|orf|rw2|pef|srw|3fr|x3f|ppm|pgm|tga|svg|pdf|mp4|mov)"
+# of pictures that are not taken, but may have been where the sheet was made, or lie beside their captions
+_NOT_TAKEN = (
+    ".svg .tga .ppm .pgm .pbm .pnm .jp2 .j2k .jpx .jxr .ico .exr .hdr .dds .qoi .pcx .xcf .eps .xbm .xpm .wmf .emf"
 )
-_AT_END = re.compile(_SUFFIX + r"$", re.IGNORECASE)
+_SUFFIXES = frozenset(
+    (*SUFFIXES[FileRole.PICTURE], *SUFFIXES[FileRole.PAGES], *SUFFIXES[FileRole.FILM], *_NOT_TAKEN.split())
+)
+# a longer one first, since it may begin like another
+_SUFFIX = rf"\.(?:{'|'.join(sorted((suffix[1:] for suffix in _SUFFIXES), reverse=True))})"
 # Flickr8k numbers the captions of a picture: a.jpg#0
 _NUMBER = re.compile(rf"({_SUFFIX})#\d+$", re.IGNORECASE)
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -56,7 +60,7 @@ def names_a_picture(name: str) -> bool:
     name = name[:_MAX_CHARS].strip()
     if _URL.match(name):
         name = _name_in_url(name)
-    return _AT_END.search(_NUMBER.sub(r"\1", name)) is not None
+    return bool(_suffix(_NUMBER.sub(r"\1", name)))
 
 
 def is_url(name: str) -> bool:
@@ -66,7 +70,14 @@ def is_url(name: str) -> bool:
 
 def stem(name: str) -> str:
     """Return the last part of ``name`` without the suffix of a picture."""
-    return _AT_END.sub("", base_name(name))
+    base = base_name(name)
+    return base.removesuffix(_suffix(base))
+
+
+def _suffix(name: str) -> str:
+    """Return the suffix of a picture that a name ends with; empty if it has none."""
+    _, dot, last = name.rpartition(".")
+    return dot + last if (dot + last).lower() in _SUFFIXES else ""
 
 
 def keys(reference: Reference) -> set[str]:
@@ -85,7 +96,7 @@ def is_number_of(base: str, picture: str) -> bool:
 
 def format_of(name: str) -> str:
     """Return the suffix of a picture's name, the same for all suffixes of one format; empty without such a suffix."""
-    suffix = name.removeprefix(name[: len(_AT_END.sub("", name))]).lower()
+    suffix = _suffix(name).lower()
     return _SAME.get(suffix, suffix)
 
 
@@ -113,10 +124,10 @@ def reference(name: str) -> Reference | None:
 def _name_in_url(url: str) -> str:
     """Return the last part of an address, or what its query names if only that is a picture (``get?file=a.jpg``)."""
     name = base_name(_path_of_url(url))
-    if _AT_END.search(name):
+    if _suffix(name):
         return name
     values = (base_name(value.replace("\\", "/")) for _, value in parse_qsl(url.partition("?")[2].partition("#")[0]))
-    return next((value for value in values if _AT_END.search(value)), name)
+    return next((value for value in values if _suffix(value)), name)
 
 
 def _path_of_url(url: str) -> str:

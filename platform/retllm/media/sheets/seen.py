@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -21,6 +21,7 @@ class Named:
     _by_name: dict[str, list[Picture]] = field(default_factory=dict)
     _by_stem: dict[str, list[Picture]] = field(default_factory=dict)
     _by_folder: dict[tuple[str, str], list[Picture]] = field(default_factory=dict)
+    _parallel: dict[str, list[Picture]] = field(default_factory=dict)
 
     def add(self, picture: Picture) -> None:
         """Take up a picture."""
@@ -28,6 +29,8 @@ class Named:
         key = stem(located.name).lower()
         self._by_name.setdefault(located.name, []).append(picture)
         self._by_stem.setdefault(key, []).append(picture)
+        for place in located.parallel:
+            self._parallel.setdefault(place, []).append(picture)
         folders = {_last(folders) for folders in (located.folder, *located.unpacked)}
         # the last of folders that were cut has another name
         if len("/".join(located.folder)) == MAX_FOLDERS:
@@ -35,9 +38,18 @@ class Named:
         for folder in folders:
             self._by_folder.setdefault((key, folder), []).append(picture)
 
+    def has(self, stems: Iterable[str]) -> bool:
+        """Return whether a picture may have one of these stems."""
+        return any(key in self._by_stem for key in stems)
+
     def of_stem(self, key: str) -> list[Picture]:
         """Return the pictures with this last part, in lower case and without suffix."""
         return self._by_stem.get(key, [])
+
+    def parallel(self, described: Iterable[str]) -> list[Picture]:
+        """Return the pictures at the places :meth:`retllm.media.sheets.matching.Located.described`, each once."""
+        found = (picture for place in described for picture in self._parallel.get(place, ()))
+        return list({id(picture): picture for picture in found}.values())
 
     def fitting(self, reference: Reference, sheet: Located) -> list[Picture]:
         """Return the pictures of which :func:`find` takes the same ones as of all, and some in other folders."""
@@ -73,14 +85,7 @@ def _last(folders: tuple[str, ...]) -> str:
 
 @dataclass(slots=True)
 class NamesSeen:
-    """The pictures of one upload, by where they lie; those of the collection come second.
-
-    Attributes:
-        first_parts: the name of the first part of each file of several pictures, by the last part of the file's name in
-            lower case.
-    """
-
-    first_parts: dict[str, str] = field(default_factory=dict)
+    """The pictures of one upload, by where they lie; those of the collection come second."""
 
     _named: Named = field(default_factory=Named)
     _by_path: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
@@ -88,9 +93,12 @@ class NamesSeen:
     _by_beginning: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
     _by_key: dict[UUID | None, dict[str, list[Picture]]] = field(default_factory=dict)
 
-    def add(self, located: Located, item_id: UUID | None) -> None:
-        """Record that the file at ``located`` is this item (an older one, if it was a duplicate); None if rejected."""
-        picture = Picture(located, item_id)
+    def add(self, located: Located, item_id: UUID | None, parts: tuple[UUID, ...] = ()) -> None:
+        """Record that the file at ``located`` is this item (an older one, if it was a duplicate); None if rejected.
+
+        Of a file of several pictures, ``parts`` are all items and ``item_id`` the first one.
+        """
+        picture = Picture(located, item_id, parts=parts)
         self._named.add(picture)
         self._by_path.setdefault((located.archive, path_stem(located.name).lower()), []).append(picture)
         for place in _everywhere(path_stem(located.name), located):
@@ -100,9 +108,10 @@ class NamesSeen:
         if len(base_name(located.name)) >= LONG_NAME:
             self._by_beginning.setdefault((located.archive, _beginning(located.name)), []).append(picture)
 
-    def named(self, reference: Reference, sheet: Located) -> list[Picture]:
-        """Return the pictures that a row of ``sheet`` may mean."""
-        return self._named.fitting(reference, sheet)
+    @property
+    def pictures(self) -> Named:
+        """The pictures by the last part of their names."""
+        return self._named
 
     def beside(self, path: str, archive: UUID | None) -> list[Picture]:
         """Return the pictures with this path in any case of letters, whatever their suffix, in this archive."""
@@ -133,10 +142,6 @@ class NamesSeen:
             picture.item_id == item_id and picture.located.name == name
             for picture in self._named.of_stem(stem(name).lower())
         )
-
-    def archives(self) -> set[UUID | None]:
-        """Return the archives of the pictures; None if some came without an archive."""
-        return {archive for archive, _ in self._by_path}
 
 
 def _everywhere(path: str, located: Located) -> set[str]:

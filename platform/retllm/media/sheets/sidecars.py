@@ -68,6 +68,9 @@ def places(name: str) -> list[Beside]:
     elif role(suffix_of(path)) in CAPTIONS:
         # WebDataset: a.caption.txt
         found.append(Beside(path.removesuffix(path[path.rindex(".") :])))
+    if names_a_picture(path):
+        # a picture that was converted may have kept the suffix of the other format: a.heic.jpg
+        found.append(Beside(path))
     return found
 
 
@@ -138,6 +141,11 @@ def caption(
                     raise MediaRejected(f"Its caption {NOT_UTF8}")
                 return clean_text("\n".join(dict.fromkeys(texts)), settings), None
     return None, None
+
+
+def has_caption(fields: Mapping[str, object]) -> bool:
+    """Return whether an object says itself what a picture shows, and not in the rows that it has."""
+    return any(role(field) in CAPTIONS and flat(value) for field, value in fields.items())
 
 
 def is_of_album(stream: BinaryIO) -> bool:

@@ -247,7 +247,7 @@ def test_any_name_is_found_under_the_keys_that_are_looked_up(row: str, picture: 
         seen.add(Located(clean), ONE)
         candidate = Picture(Located(clean), ONE)
         if find(wanted, Located("c.csv"), [candidate]).pictures:
-            assert candidate in seen.named(wanted, Located("c.csv"))
+            assert candidate in seen.pictures.fitting(wanted, Located("c.csv"))
             assert keys(wanted) & {stem(clean), stem(clean).lower()}
 
 
@@ -284,4 +284,4 @@ def test_a_row_with_a_folder_is_compared_with_few_of_many_pictures_of_its_name(r
         seen.add(Located(f"x/p{number}/front.png"), uuid.uuid4())
     wanted = reference(row)
     assert wanted is not None
-    assert len(seen.named(wanted, Located("c.csv"))) <= 5
+    assert len(seen.pictures.fitting(wanted, Located("c.csv"))) <= 5

@@ -23,11 +23,11 @@ from retllm.media.sheets.sidecars import Beside, cut_path, places
     [
         ("x/a.txt", [Beside("x/a")]),
         ("a.v2.caption", [Beside("a.v2")]),
-        ("a.jpg.txt", [Beside("a", ".jpg")]),
+        ("a.jpg.txt", [Beside("a", ".jpg"), Beside("a.jpg")]),
         ("a.xmp", [Beside("a")]),
-        ("a.JPG.xmp", [Beside("a", ".jpg")]),
+        ("a.JPG.xmp", [Beside("a", ".jpg"), Beside("a.JPG")]),
         ("a.json", [Beside("a")]),
-        ("a.jpg.json", [Beside("a", ".jpg")]),
+        ("a.jpg.json", [Beside("a", ".jpg"), Beside("a.jpg")]),
         ("a.jpg.supplemental-metadata.json", [Beside("a.jpg.supplemental-metadata"), Beside("a", ".jpg")]),
         ("a.jpg.supplemental-me.json", [Beside("a.jpg.supplemental-me"), Beside("a", ".jpg")]),
         ("a.jpg.s.json", [Beside("a.jpg.s"), Beside("a", ".jpg")]),
@@ -39,7 +39,7 @@ from retllm.media.sheets.sidecars import Beside, cut_path, places
         ),
         ("a.jpg.supplement.json", [Beside("a.jpg.supplement"), Beside("a", ".jpg")]),
         ("a.jpg.other.json", [Beside("a.jpg.other")]),
-        ("x/a_01.jpg.xmp", [Beside("x/a_01", ".jpg"), Beside("x/a", ".jpg")]),
+        ("x/a_01.jpg.xmp", [Beside("x/a_01", ".jpg"), Beside("x/a", ".jpg"), Beside("x/a_01.jpg")]),
         ("a_01.xmp", [Beside("a_01")]),
         ("a.caption.txt", [Beside("a.caption"), Beside("a")]),
         ("a.v2.txt", [Beside("a.v2")]),
@@ -219,6 +219,13 @@ def test_a_list_of_captions_under_names_without_suffix_is_no_text(between: str, 
     assert [outcome.status for outcome in outcomes] == ["added", "added", "rejected", "added"]
     assert "begin with names of pictures" in reason(outcomes[2])
     assert len(items()) == 3
+
+
+@pytest.mark.parametrize("name", ["a.heic.txt", "a.heic.caption", "a.heic.xmp"])
+def test_a_picture_that_was_converted_keeps_its_sidecar(name: str, ingest: Ingest, items: Items) -> None:
+    said = packet(description="A cat") if name.endswith(".xmp") else b"A cat"
+    add_all(ingest, {"a.heic.jpg": picture(1, kind="JPEG"), "a.jpg": picture(2, kind="JPEG"), name: said})
+    assert captions(items) == {"a.heic.jpg": "A cat", "a.jpg": None}
 
 
 def test_two_sidecars_that_say_the_same_need_no_remark(ingest: Ingest, items: Items) -> None:

@@ -1,0 +1,40 @@
+"""JSON that is named like the picture beside it is a sheet if it captions others."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.media.outcomes import Items
+from tests.unit.media.samples import picture
+from tests.unit.media.sheets.test_sidecars import as_json
+from tests.unit.media.test_sheet_rows import add_all, captions
+
+from retllm.media.ingest import Ingest
+
+COCO = {
+    "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
+    "annotations": [{"image_id": 1, "caption": "A"}, {"image_id": 2, "caption": "B"}],
+}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        COCO,
+        {"description": "a set", **COCO},
+        {"a.png": "A", "b.png": "B"},
+        {"data": [{"file": "a.png", "caption": "A"}, {"file": "b.png", "caption": "B"}]},
+    ],
+)
+@pytest.mark.parametrize("name", ["a.json", "cover.json"])
+def test_a_sheet_that_is_named_like_a_picture_is_a_sheet(
+    value: dict[str, object], name: str, ingest: Ingest, items: Items
+) -> None:
+    files = {"a.png": picture(1), "b.png": picture(2), "cover.preview.png": picture(3), name: as_json(value)}
+    add_all(ingest, files)
+    assert captions(items) == {"a.png": "A", "b.png": "B", "cover.preview.png": None}
+
+
+def test_a_sheet_of_another_picture_alone_is_no_empty_sidecar(ingest: Ingest, items: Items) -> None:
+    files = {"a.png": picture(1), "b.png": picture(2), "a.json": as_json({"b.png": "B"})}
+    add_all(ingest, files)
+    assert captions(items) == {"a.png": None, "b.png": "B"}

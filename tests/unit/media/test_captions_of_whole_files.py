@@ -1,0 +1,100 @@
+"""What is said of a whole document or film is said of each of its pages or frames that has no caption of its own."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from tests.unit.media.films import film
+from tests.unit.media.outcomes import Items, reason
+from tests.unit.media.samples import packed, picture
+from tests.unit.media.sheets.xmp_packets import packet
+from tests.unit.media.test_parts import pages, plain
+from tests.unit.media.test_sheet_rows import add_all, captions
+
+from retllm.media.ingest import Ingest
+
+SCENES = film(plain(3), frames=15)
+FRAMES = ["trip.mp4, 0:00", "trip.mp4, 0:01.5", "trip.mp4, 0:03"]
+TAKEOUT = b'{"title": "trip.mp4", "description": "all of it", "photoTakenTime": {"timestamp": "1"}}'
+
+
+@pytest.mark.parametrize("how", ["together", "ZIP", "later"])
+@pytest.mark.parametrize(
+    ("whole", "data", "says", "said", "parts"),
+    [
+        ("trip.mp4", SCENES, "trip.mp4.supplemental-metadata.json", TAKEOUT, FRAMES),
+        ("trip.mp4", SCENES, "trip.mp4.json", TAKEOUT, FRAMES),
+        ("trip.mp4", SCENES, "trip.xmp", packet(description="all of it"), FRAMES),
+        ("trip.mp4", SCENES, "c.csv", b"file,caption\ntrip.mp4,all of it\n", FRAMES),
+        (
+            "scan.tif",
+            pages(2),
+            "scan.tif.xmp",
+            packet(description="all of it"),
+            ["scan.tif, page 1", "scan.tif, page 2"],
+        ),
+        ("scan.tif", pages(2), "scan.txt", b"all of it", ["scan.tif, page 1", "scan.tif, page 2"]),
+        ("a/b.pdf", pages(2, "PDF"), "c.csv", b"file,caption\nB,all of it\n", ["a/b.pdf, page 1", "a/b.pdf, page 2"]),
+    ],
+)
+def test_what_is_said_of_a_whole_file_is_the_caption_of_each_part(
+    ingest: Ingest, items: Items, how: str, whole: str, data: bytes, says: str, said: bytes, parts: list[str]
+) -> None:
+    if how == "later":
+        add_all(ingest, {whole: data})
+    files = {says: said} if how == "later" else {whole: data, says: said}
+    outcomes = add_all(ingest, {"x.zip": packed(files)} if how == "ZIP" else files)
+    assert [outcome.status for outcome in outcomes if outcome.name.startswith(says)] == ["updated"]
+    assert captions(items) == dict.fromkeys(parts, "all of it")
+
+
+def test_a_film_of_one_scene_is_captioned_by_its_name(ingest: Ingest, items: Items) -> None:
+    one = film(plain(1), frames=4)
+    add_all(ingest, {"one.mp4": one, "c.csv": b"file,caption\none.mp4,a short film\n"})
+    assert captions(items) == {"one.mp4, 0:00": "a short film"}
+
+
+def test_what_is_said_of_a_part_goes_before_what_is_said_of_the_whole(ingest: Ingest, items: Items) -> None:
+    files = {
+        "scan.tif": pages(3),
+        "a.csv": b"file,caption\nscan.tif,whole\n",
+        "b.csv": b'file,caption\n"scan.tif, page 2",second\n',
+        "fax.tif": pages(2, size=(30, 20)),
+        "fax.txt": b"whole",
+        "fax.tif, page 1.xmp": packet(description="first"),
+    }
+    outcomes = add_all(ingest, files)
+    assert [reason(each) for each in outcomes if each.status == "rejected"] == []
+    assert captions(items) == {
+        "scan.tif, page 1": "whole",
+        "scan.tif, page 2": "second",
+        "scan.tif, page 3": "whole",
+        "fax.tif, page 1": "first",
+        "fax.tif, page 2": "whole",
+    }
+
+
+def test_a_record_of_a_film_without_a_description_has_no_caption(ingest: Ingest, items: Items) -> None:
+    record = b'{"title": "trip.mp4", "description": "", "photoTakenTime": {"timestamp": "1"}}'
+    outcomes = {each.name: each for each in add_all(ingest, {"trip.mp4": SCENES, "trip.mp4.json": record})}
+    assert outcomes["trip.mp4.json"].status == "duplicate"
+    assert outcomes["trip.mp4.json"].remark == "It has no caption."
+    assert captions(items) == dict.fromkeys(FRAMES)
+
+
+def test_a_row_without_a_suffix_means_the_picture_and_not_the_film_beside_it(ingest: Ingest, items: Items) -> None:
+    files = {"trip.mp4": SCENES, "trip.png": picture(), "c.csv": b"file,caption\ntrip,a picture\n"}
+    add_all(ingest, files)
+    assert captions(items) == dict.fromkeys(FRAMES) | {"trip.png": "a picture"}
+    add_all(ingest, {"c.csv": io.BytesIO(b"file,caption\ntrip.mp4,a film\n")})
+    assert captions(items) == dict.fromkeys(FRAMES, "a film") | {"trip.png": "a picture"}
+
+
+def test_all_parts_with_other_captions_refuse_that_of_the_whole(ingest: Ingest, items: Items) -> None:
+    sheet = b'file,caption\n"a.tif, page 1",one\n"a.tif, page 2",two\na.tif,whole\n'
+    outcomes = add_all(ingest, {"a.tif": pages(2), "c.csv": sheet})
+    assert [reason(each) for each in outcomes if each.status == "rejected"] == [
+        "Row 4 gives the picture 'a.tif' another caption than c.csv, row 2: keep one of them."
+    ]
+    assert captions(items) == {"a.tif, page 1": "one", "a.tif, page 2": "two"}
