@@ -127,7 +127,7 @@ def wholes_with_stems(
         .outerjoin(UploadFile, UploadFile.id == Source.id)
         .outerjoin(parent, parent.id == UploadFile.parent_id)
         .where(Source.collection_id == collection_id, Item.state == ItemState.READY)
-        .where(sa.or_(*(part.in_(_listed(stems)) for name in (base, stem) for part in (name, sa.func.lower(name)))))
+        .where(_in_any_case((base, stem), stems))
         .group_by(Source.id, Source.name, parent.name)
         .order_by(Source.id)
     )
@@ -189,8 +189,9 @@ def pictures_with_stems(
     # each name is cut once
     pictures = sa.select(named, sa.func.substring(named.c.name, "[^/]*$").label("base")).offset(0).subquery()
     stem = sa.func.substring(pictures.c.base, "^(.*)[.][^.]*$")
-    fitting = [part.in_(_listed(stems)) for name in (pictures.c.base, stem) for part in (name, sa.func.lower(name))]
-    fitting.append(sa.func.substring(pictures.c.base, "^.[^.]*").in_(_listed(keys)))
+    fitting = _in_any_case((pictures.c.base, stem), stems)
+    if keys:
+        fitting = sa.or_(fitting, sa.func.substring(pictures.c.base, "^.[^.]*").in_(_listed(keys)))
     parent, outermost = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
     archive = sa.func.coalesce(outermost.name, sa.case((parent.content == FileKind.ARCHIVE, parent.name)), "")
     found = (
@@ -200,7 +201,7 @@ def pictures_with_stems(
         .outerjoin(parent, parent.id == UploadFile.parent_id)
         # of a page, whose parent is the whole file
         .outerjoin(outermost, outermost.id == parent.parent_id)
-        .where(sa.or_(*fitting))
+        .where(fitting)
         .order_by(pictures.c.name, pictures.c.id)
     )
     rows = session.execute(found).all()
@@ -208,8 +209,16 @@ def pictures_with_stems(
     return [(name, key, outer) for name, key, outer, is_own in rows if is_own or (name, outer) not in own]
 
 
+def _in_any_case(names: Iterable[sa.ColumnElement[str]], texts: Iterable[str]) -> sa.ColumnElement[bool]:
+    """Return whether one of the names is among the texts, as it is or in lower case."""
+    listed = _listed(texts)
+    return sa.or_(*(part.in_(listed) for name in names for part in (name, sa.func.lower(name))))
+
+
 def _listed(texts: Iterable[str]) -> sa.Select[str]:
-    return sa.select(sa.func.unnest(sa.cast(sorted(set(texts)), ARRAY(sa.Text))))
+    # many texts, sent once however often they are compared with
+    listed = sa.select(sa.func.unnest(sa.cast(sorted(set(texts)), ARRAY(sa.Text))).label("text")).cte()
+    return sa.select(listed.c.text)
 
 
 def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:

@@ -217,7 +217,7 @@ class SheetToWrite:
         for row, captions in named:
             target = targets[row.file]
             if isinstance(target, Problem):
-                message = f"Row {row.number} {target.error.message}"
+                message = f"Row {row.number} {target.message}"
                 self._refuse(row.number, problem(target.reason, message))
             else:
                 self._keep(row, captions, target, references[row.file])
@@ -231,7 +231,7 @@ class SheetToWrite:
             # without captions the empty text gives the reason
             return [clean_text(text, self._ingest.settings) for text in row.captions or ("",)]
         except (MediaRejected, TooLarge) as error:
-            return Problem(Reason.TEXT, type(error)(f"Row {row.number}: {error.message}"))
+            return Problem(Reason.TEXT, f"Row {row.number}: {error.message}", type(error))
 
     def _keep(self, row: Row, captions: list[str], target: Target, named: Reference) -> None:
         self._kept += len(captions)

@@ -73,6 +73,8 @@ class Lookup:
                 earlier.add(picture)
             for one in missing:
                 result = _found(one, stems[one], sheet, earlier)
+                if result == Found():
+                    continue
                 if not found[one].pictures or (result.pictures and not result.changed):
                     found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
         return {name: _target(name, found[one], sheet) for name, one in references.items()}
@@ -255,9 +257,9 @@ def _first(results: Iterable[list[Picture]]) -> list[Picture]:
 def _target(name: str, found: Found, sheet: Located) -> Target | Problem:
     """Return the picture that was found, or why there is not just one."""
     shown = shown_name(name)
-    by_id = {picture.item_id: picture for picture in _accepted(found.pictures)}
-    if not by_id:
+    if not found.pictures:
         return _nothing(shown, sheet, found.elsewhere)
+    by_id = {picture.item_id: picture for picture in _accepted(found.pictures)}
     near = any(picture.is_near(sheet) for picture in by_id.values())
     if None in by_id:
         return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected: upload it again.")

@@ -65,6 +65,7 @@ _SPLITS = {
 _WORD = re.compile(r"[^\W_]+")
 # Flickr8k's own folder of pictures is misspelt
 _SPELLING = ("flicker", "flickr")
+_NO_SUFFIX = re.compile(r"\d+\.\d+|.*\s")
 # parts of names that are shorter are the same by chance
 _TELLING = 3
 
@@ -386,8 +387,12 @@ def path_stem(name: str) -> str:
 def further_key(name: str) -> str | None:
     """Return what the files of one sample have in common in WebDataset: the path up to the first dot in its end.
 
-    Returns None if that is the whole path of the picture without its suffix.
+    Returns None if that is the whole path of the picture without its suffix, or if what follows is no suffix but words
+    or a date.
     """
     base = base_name(name)
-    key = name.removesuffix(base) + base[:1] + base[1:].partition(".")[0]
+    first, _, rest = base[1:].partition(".")
+    if _NO_SUFFIX.match(rest):
+        return None
+    key = name.removesuffix(base) + base[:1] + first
     return key if key != path_stem(name) else None

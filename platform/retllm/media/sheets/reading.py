@@ -38,7 +38,7 @@ def read_rows(stream: BinaryIO, kind: FileKind, settings: Settings) -> Iterator[
     with _records(stream, kind, settings) as (records, names, remark):
         sample = list(islice(records, _SAMPLE))
         if kind is FileKind.JSONL and sample and (first := sample[0].problem) and all(r.problem for r in sample):
-            raise MediaRejected(f"The file is no list of captions. {first.error.message}")
+            raise MediaRejected(f"The file is no list of captions. {first.message}")
         found = names or tuple(dict.fromkeys(name for record in sample for name in record.fields))
         chosen = Columns(found, sample)
         if found and not chosen.captions:

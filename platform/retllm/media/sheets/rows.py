@@ -27,15 +27,21 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a row is refused."""
+    """Why a row is refused; the error is made for those rows only that have an outcome of their own."""
 
     reason: Reason
-    error: RetllmError
+    message: str
+    kind: type[RetllmError] = MediaRejected
+
+    @property
+    def error(self) -> RetllmError:
+        """The error of the row's outcome."""
+        return self.kind(self.message)
 
 
 def problem(reason: Reason, message: str) -> Problem:
     """Return the problem of a row whose content is refused with ``message``."""
-    return Problem(reason, MediaRejected(message))
+    return Problem(reason, message)
 
 
 @dataclass(frozen=True, slots=True)

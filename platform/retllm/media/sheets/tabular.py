@@ -27,9 +27,11 @@ _MAYBE_UNQUOTED = "\t|"
 _RULE = re.compile(r"\s*:?-*:?\s*")
 _BAR = re.compile(r"(?<!\\)\|")
 _ESCAPED = re.compile(r'\\([\\"])')
-# a name, perhaps with a colon, and words
+# what programs write for a field without a value
+_NOTHING = frozenset(("nan", "NaN", "NULL", "null", "None", "N/A", "<NA>"))
+# a name, perhaps with a colon or a dash, and words
 _SPACE = " "
-_SPACED = re.compile(rf"\s*(\S[^\n]*?{SUFFIX_PATTERN}(?:#\d+)?):?\s+(\S.*)", re.IGNORECASE)
+_SPACED = re.compile(rf"\s*(\S[^\n]*?{SUFFIX_PATTERN}(?:#\d+)?)(?::|\s+[-\u2013\u2014])?\s+(\S.*)", re.IGNORECASE)
 # lines before the header: empty ones, and Excel's sep=;
 _MAX_BEFORE = 100
 # lines from a title or a comment to the header
@@ -152,7 +154,8 @@ def _record(number: int, fields: list[str], table: Table) -> Record:
             number,
             problem=problem(Reason.FIELDS, f"Row {number} has {len(fields)} fields, but the header has {width}: {how}"),
         )
-    return Record(number, dict(zip(table.names, fields, strict=False)))
+    values = ("" if field.strip() in _NOTHING else field for field in fields)
+    return Record(number, dict(zip(table.names, values, strict=False)))
 
 
 def _other_delimiter(row: str, table: Table) -> str | None:
@@ -198,8 +201,11 @@ def _begin(number: int, line: str, further: Iterator[str], delimiters: str) -> t
     if not top and (headless := _headless(line, delimiters)):
         return *headless, number
     for place, below in enumerate(islice(further, _MAX_TITLES), start=number + 1):
-        found = _header(below, delimiters)
-        if found and known(found[1])[0]:
+        # a name may have line breaks between its quotes
+        is_open = line.count('"') % 2 == 1
+        line = line + below if is_open else below
+        found = _header(line, delimiters)
+        if found and known(found[1])[0] and not (is_open and line.count('"') % 2):
             return *found, place + 1
     return (*top, number + 1) if top else None
 
@@ -208,7 +214,7 @@ def _named(fields: list[str]) -> tuple[str, ...]:
     """Return the names of columns, all different: a second one of the same name gets its number."""
     names: dict[str, None] = {}
     for number, field in enumerate(fields, start=1):
-        name = field.strip()
+        name = " ".join(field.split())
         while name in names:
             name = f"{name} ({number})"
         names[name] = None
@@ -270,7 +276,7 @@ class _Quoted:
         self._table = table
         self._max_chars = max_length(settings)
         self._row_begins = re.compile(
-            rf'^\s*"?[^"\n]*{SUFFIX_PATTERN}(?:#\d+)?"?\s*{re.escape(table.delimiter)}', re.IGNORECASE
+            rf'^\s*("?)[^"\n]*{SUFFIX_PATTERN}(?:#\d+)?\1\s*{re.escape(table.delimiter)}', re.IGNORECASE
         )
         self.taken: list[str] = []
         """The lines of the last row."""

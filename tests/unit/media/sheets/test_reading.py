@@ -287,3 +287,36 @@ def test_any_text_gives_rows_or_one_reason(data: str, kind: FileKind) -> None:
 def test_any_bytes_give_rows_or_one_reason(data: bytes, kind: FileKind) -> None:
     with suppress(MediaRejected, TooLarge):
         rows(data, kind)
+
+
+@pytest.mark.parametrize(
+    ("sheet", "expected"),
+    [
+        ('"File\nname","Caption\n(en)"\na.png,A\nb.png,B\n', [("a.png", ("A",)), ("b.png", ("B",))]),
+        ('My sheet\n"File\nname","Caption"\na.png,A\n', [("a.png", ("A",))]),
+        ('file,caption\n"a\nb.png",A\nc.png,C\n', [("a\nb.png", ("A",)), ("c.png", ("C",))]),
+    ],
+    ids=["header", "header below a title", "name"],
+)
+def test_names_in_quotes_may_have_line_breaks(sheet: str, expected: list[tuple[str, tuple[str, ...]]]) -> None:
+    assert pairs(sheet) == expected
+
+
+def test_a_quote_that_is_not_closed_before_a_row_is_still_the_fault_of_its_own_row() -> None:
+    made = rows('file,caption\na.png,"A\nb.png,B\n"c.png","C"\n')
+    assert [(row.number, row.file, row.captions, bool(row.problem)) for row in made] == [
+        (2, "", (), True),
+        (3, "b.png", ("B",), False),
+        (4, "c.png", ("C",), False),
+    ]
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "NULL", "null", "None", "N/A", "<NA>"])
+def test_what_stands_for_no_value_is_no_caption(nothing: str) -> None:
+    made = pairs(f"file,caption,caption_2\na.png,{nothing},\nb.png,B,{nothing}\nc.png,none of them,\n")
+    assert made == [("a.png", ()), ("b.png", ("B",)), ("c.png", ("none of them",))]
+
+
+def test_a_dash_between_name_and_words_is_no_part_of_the_caption() -> None:
+    made = pairs("a.png - A dog\nb.png \u2013 A cat\nc.png: A hen - B\nd.png x-y\n")
+    assert made == [("a.png", ("A dog",)), ("b.png", ("A cat",)), ("c.png", ("A hen - B",)), ("d.png", ("x-y",))]

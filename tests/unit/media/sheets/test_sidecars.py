@@ -153,6 +153,14 @@ def test_a_caption_of_a_key_of_several_earlier_pictures_is_refused(ingest: Inges
     }
 
 
+def test_a_year_before_dates_and_words_is_no_key_of_webdataset(ingest: Ingest, items: Items) -> None:
+    pictures = {
+        name: picture(n) for n, name in enumerate(["2023.01.02 beach.png", "2023.01.03.png", "2023.05 sea.png"])
+    }
+    add_all(ingest, pictures | {"2023.txt": b"A good year"})
+    assert captions(items) == dict.fromkeys(pictures) | {"2023.txt": "A good year"}
+
+
 def test_the_picture_of_the_very_name_goes_before_others_of_its_key(ingest: Ingest, items: Items) -> None:
     add_all(ingest, {**SAMPLE, "0.jpg": picture(5, kind="JPEG"), "0.txt": b"a cat", "0.input.txt": b"a dog"})
     assert captions(items) == {"0.jpg": "a cat", "0.input.jpg": "a dog", "1.input.jpg": "another"}
