@@ -204,9 +204,14 @@ class ModelSettings(BaseSettings):
         return self.scorer or PRESETS[self.preset].scorer
 
     @property
+    def scorers(self) -> tuple[str, ...]:
+        """The names, folders or addresses of all configured scorers; the main one comes first."""
+        return (self.scorer_name, *(extra.scorer for extra in self.extra_scorers))
+
+    @property
     def scorer_names(self) -> list[str]:
         """The public names of all configured scorers; the main one comes first."""
-        return [public_name(self.scorer_name), *(extra.name for extra in self.extra_scorers)]
+        return [public_name(scorer) for scorer in self.scorers]
 
     @property
     def remote_scorer(self) -> ScorerAddress | None:
@@ -220,5 +225,4 @@ class ModelSettings(BaseSettings):
 
     def notice_on(self, models: Collection[str]) -> str | None:
         """Return the notice on ``models``, given by public name, whether or not they are configured."""
-        scorers = (self.scorer_name, *(extra.scorer for extra in self.extra_scorers))
-        return notice_on(models, self.embedders | dict(zip(self.scorer_names, scorers, strict=True)))
+        return notice_on(models, self.embedders | dict(zip(self.scorer_names, self.scorers, strict=True)))

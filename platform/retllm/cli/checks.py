@@ -21,6 +21,7 @@ from retllm.cli.check_exposure import inspect_cookies, inspect_secret_key
 from retllm.cli.check_work import inspect_work
 from retllm.cli.check_workers import inspect_workers
 from retllm.errors import ModelUnavailable, RetllmError, ServerAway
+from retllm.queue.routing import routing_of
 from retllm.redaction import redact
 from retllm.settings import PRESETS, Settings
 from retllm.stack import postgres, redis
@@ -354,7 +355,7 @@ def check_workers(settings: Settings, running: StackRecord | None) -> Check:
     url = _database(settings, running)
     if url is None:
         return Check("workers", "ok", "The platform is not running; `retllm up` starts its workers.")
-    message, advice = inspect_workers(url)
+    message, advice = inspect_workers(url, routing_of(settings))
     return Check("workers", "warning" if advice else "ok", message, advice)
 
 
