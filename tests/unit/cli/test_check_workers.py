@@ -10,7 +10,7 @@ from retllm.db.session import make_sessions, transaction
 from retllm.identity import accounts
 from retllm.operations import queues, workers
 from retllm.operations.workers import WorkerReport
-from retllm.queue.routing import ONE_SCORER
+from retllm.queue.routing import ONE_SCORER, Routing
 from retllm.settings import Settings
 from retllm.stack import LocalStack
 
@@ -60,3 +60,10 @@ def test_an_unusable_database_gives_advice_instead_of_worker_status(servers: Loc
         assert "can't be read" in message
         assert "postgres" in advice
     assert checks.check_workers(Settings(database_url=None, home=tmp_path), None).state == "ok"
+
+
+def test_the_queue_of_an_extra_scorer_needs_a_worker_of_its_own(fresh_database: str) -> None:
+    _report(fresh_database, *ONE_SCORER.queues)
+    message, advice = inspect_workers(fresh_database, Routing(("other",)))
+    assert "No live worker serves the queue score:other." in message
+    assert advice.startswith("Start a worker")
