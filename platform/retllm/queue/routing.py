@@ -1,4 +1,4 @@
-"""Which queue a unit belongs to. This is the one module that knows the names of the queues (design: jobs, queues).
+"""Which queue a unit belongs to. This is the one module that knows the names of the queues (design: jobs).
 
 A unit of the fine stage belongs to the queue of its search's scorer. The main scorer's queue also has the searches of
 scorers that are no longer configured; its workers say so.
