@@ -16,14 +16,14 @@ from retllm.db.tables import Job, Unit, new_id
 from retllm.operations import queues, scrape, workers
 from retllm.operations.totals import Totals
 from retllm.operations.workers import WorkerReport
-from retllm.queue.routing import ONE_SCORER
+from retllm.queue.routing import ONE_SCORER, Routing
 
 
-def _samples(world, hints: Any = lambda: None) -> dict[tuple[str, ...], float]:
+def _samples(world, hints: Any = lambda: None, routing: Routing = ONE_SCORER) -> dict[tuple[str, ...], float]:
     """Samples by name and the values of their labels, sorted by label."""
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(scrape.page(world.sessions, ONE_SCORER, hints).decode())
+        for family in text_string_to_metric_families(scrape.page(world.sessions, routing, hints).decode())
         for sample in family.samples
     }
 
@@ -104,7 +104,8 @@ def crowded(world):
     return world
 
 
-def test_a_scrape_does_not_scan_the_whole_table_of_units(crowded) -> None:
+@pytest.mark.parametrize("routing", [ONE_SCORER, Routing(("other",))])
+def test_a_scrape_does_not_scan_the_whole_table_of_units(crowded, routing: Routing) -> None:
     statements: list[tuple[str, Any]] = []
     engine = crowded.sessions.kw["bind"]
 
@@ -112,7 +113,7 @@ def test_a_scrape_does_not_scan_the_whole_table_of_units(crowded) -> None:
         statements.append((statement, parameters))
 
     sa.event.listen(engine, "before_cursor_execute", record)
-    samples = _samples(crowded)
+    samples = _samples(crowded, routing=routing)
     sa.event.remove(engine, "before_cursor_execute", record)
     assert (samples["retllm_queue_depth", "score"], samples["retllm_dead_units", "fine"]) == (50, 50)
     over_units = [(statement, given) for statement, given in statements if "FROM units" in statement]
