@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from retllm import redaction
+from retllm.cli.main import settings_sentence
 from retllm.errors import InvalidInput
 from retllm.fine.opening import served_settings
 from retllm.model_settings import ExtraScorer
@@ -73,6 +74,25 @@ def test_a_key_is_shown_nowhere_and_is_redacted() -> None:
     assert "characters that no key can have" in str(raised.value)
     assert "break-in" not in str(raised.value)
     assert "break-in" not in repr(ExtraScorer(scorer=SERVER, key="break-in-a-key"))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ('[{"scorer": "x", "key": "canary-of-a-key", "modus": 1}]', "RETLLM_EXTRA_SCORERS (0.modus): Extra inputs"),
+        ('[{"key": "canary-of-a-key"', "RETLLM_EXTRA_SCORERS: Value error, it is neither JSON"),
+        ('["org/one", ["canary-of-a-key"]]', "RETLLM_EXTRA_SCORERS (1): Input should be"),
+    ],
+)
+def test_the_sentence_about_a_faulty_value_quotes_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch, value: str, message: str
+) -> None:
+    monkeypatch.setenv("RETLLM_EXTRA_SCORERS", value)
+    with pytest.raises(ValidationError) as raised:
+        Settings()
+    sentence = settings_sentence(raised.value)
+    assert message in sentence
+    assert "canary" not in sentence
 
 
 def test_each_scorer_is_served_with_its_own_model_revision_profile_and_key() -> None:
