@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.web.commands import Run
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Visitor
 from tests.unit.web.pages.search_requests import ask_on_page, filled_form, newest_search, search_on_collection
 
+from retllm.cli import search
+from retllm.cli.client import RequestRejected
 from retllm.db.enums import Stage
 from retllm.db.session import transaction
 from retllm.db.tables import Job
@@ -114,6 +117,13 @@ def test_the_api_refuses_a_scorer_that_is_not_configured_and_names_the_others(ad
     assert f"other, {JUDGE}, {RANKER}" in answer.json["error"]["message"]
     key = ada.post(where, json={"text": "a bird", "scorer": JUDGE}).json["id"]
     assert ada.get(f"/searches/{key}").json["scorer"] == JUDGE
+
+
+def test_the_command_line_names_a_scorer(run: Run, indexed: str, served: Services) -> None:
+    assert run(search.search, indexed, "a bird", "--scorer", JUDGE).exit_code == 0
+    assert newest_search(served).scorer == JUDGE
+    with pytest.raises(RequestRejected, match="The scorer third is not configured"):
+        run(search.search, indexed, "a bird", "--scorer", "third")
 
 
 def test_a_key_of_a_request_belongs_to_its_scorer(ada: Caller, indexed: str) -> None:
