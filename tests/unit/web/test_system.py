@@ -86,9 +86,13 @@ def test_hints_are_counted_if_redis_is_reachable(ada: Caller) -> None:
 
 
 def test_a_queue_that_does_not_exist_is_not_found(root: Caller) -> None:
-    answer = root.post("/system/queues/score:openai:org/judge/pause", json={})
-    assert answer.status_code == 404
-    assert answer.json["error"]["message"].endswith("The queues are query, media, embed, score.")
+    for answer in (
+        root.post("/system/queues/score:openai:org/judge/pause", json={}),
+        root.post("/system/queues/pictures/resume"),
+        root.get("/system/dead-units?queue=pictures"),
+    ):
+        assert answer.status_code == 404
+        assert answer.json["error"]["message"].endswith("The queues are query, media, embed, score.")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,6 @@ def test_dead_units_can_be_listed_and_requeued_only_with_access_to_their_job(
         "after=x",
         "after=0001-01-01T00:00:00%2B23:59_" + UNKNOWN_ID,
         "after=9999-12-31T23:59:59-23:59_" + UNKNOWN_ID,
-        "queue=pictures",
         "text=%00",
         "limit=0",
         "other=1",

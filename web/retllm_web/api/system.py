@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import JobKind, Stage
 from retllm.db.session import transaction
-from retllm.errors import InvalidInput
 from retllm.operations import failures, queues, workers
 from retllm.operations.failures import FAILURE_CURSOR, FailureCursor, FailureFilters
 from retllm.operations.workers import WorkerStatus
@@ -210,9 +209,8 @@ def list_dead_units(query: DeadQuery) -> Response:
     """List the dead units of the jobs that the caller may see."""
     after = FailureCursor.parse(query.after) if query.after is not None else None
     routing = services().routing
-    if query.queue is not None and query.queue not in routing.queues:
-        raise InvalidInput(f"There is no such queue. The queues are {', '.join(routing.queues)}.", field="queue")
-    filters = FailureFilters(query.queue, query.collection, query.text or "", routing)
+    queue = None if query.queue is None else queues.require_queue(routing, query.queue)
+    filters = FailureFilters(queue, query.collection, query.text or "", routing)
     with transaction(services().sessions) as session:
         rows = failures.page(session, current_actor(), filters, after=after, limit=query.limit + 1)
     page = rows[: query.limit]
