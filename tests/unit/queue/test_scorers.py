@@ -101,6 +101,12 @@ def test_a_pause_stops_one_scorer_and_the_other_goes_on(world: World, units: dic
     assert take(world, units["other"][0], "other")
 
 
+def test_waiting_units_of_another_scorer_hide_none(world: World, units: dict[str, list[UUID]]) -> None:
+    served = world.settings.serving("other")
+    (claim,) = claim_some(world.sessions, Stage.FINE, 2, "w1", served)
+    assert claim.unit_id == units["other"][0], "those of the main scorer were made before"
+
+
 class Recorder:
     """A notifier that records what goes to each queue, and has room in some."""
 
