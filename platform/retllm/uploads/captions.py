@@ -24,7 +24,7 @@ from retllm.media.outcomes import FileOutcome
 from retllm.media.sheets.batches import batches
 from retllm.media.sniffing import PICTURED, FileKind
 from retllm.queue.claim import complete
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.uploads.archive_files import ArchiveFiles
 from retllm.uploads.kept import release
