@@ -6,12 +6,56 @@ import json
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from retllm.presets import PRESETS, notice_on, public_name
 from retllm.profiles import load_profile
 from retllm.scorer_address import ScorerAddress, is_remote, parse_scorer_address
+
+
+class ExtraScorer(BaseModel):
+    """A scorer beside the main one.
+
+    Attributes:
+        scorer: the transformers name or folder, or the address of one on a server.
+        revision: commit (or branch or tag) of a model of a hub.
+        profile: in place of that of its family.
+        key: for its own server; no other server gets it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scorer: str = Field(min_length=1)
+    revision: str | None = None
+    profile: str | None = None
+    key: str | None = Field(default=None, repr=False)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        name = self.name
+        if "," in name:
+            raise ValueError(f"the name of the scorer {name} has a comma, which the name of its queue can't have")
+        if self.profile is not None:
+            load_profile(self.profile)
+        address = parse_scorer_address(self.scorer) if is_remote(self.scorer) else None
+        if address is not None and self.revision is not None:
+            raise ValueError(f"the scorer {name} on a server has the revision that it says: leave out its revision")
+        if address is not None and address.protocol == "rerank" and self.profile is not None:
+            raise ValueError(f"the reranker {name} on a server has its own question: leave out its profile")
+        if not is_key(self.key):
+            raise ValueError(f"the key of the scorer {name} has characters that no key can have, such as a line break")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The public name, by which searches and queues know it."""
+        return public_name(self.scorer)
+
+
+def is_key(text: str | None) -> bool:
+    """Return whether this can be sent as a key, or is none."""
+    return not text or (text.isascii() and text.isprintable())
 
 
 class ModelSettings(BaseSettings):
@@ -38,7 +82,13 @@ class ModelSettings(BaseSettings):
         "server runs: openai+http://HOST:8000/v1#MODEL or rerank+http://HOST:8000#MODEL.",
     )
     scorer_key: str | None = Field(
-        default=None, repr=False, description="Key for the server of a scorer; sent as a bearer token."
+        default=None, repr=False, description="Key for the server of the scorer; sent as a bearer token."
+    )
+    extra_scorers: Annotated[tuple[ExtraScorer, ...], NoDecode] = Field(
+        default=(),
+        description="More scorers, of which a search may name one: names or addresses separated by commas, or a JSON "
+        "list of them or of objects with `scorer` and, where needed, `revision`, `profile` and `key`. Each has its own "
+        "queue, `score:NAME`, and its own workers.",
     )
     scorer_requests: int = Field(
         default=16,
@@ -98,6 +148,20 @@ class ModelSettings(BaseSettings):
             return json.loads(value)
         return [name.strip() for name in value.split(",") if name.strip()]
 
+    @field_validator("extra_scorers", mode="before")
+    @classmethod
+    def _scorers(cls, value: Any) -> Any:
+        """Parse JSON, or names separated by commas; a name stands for an entry with nothing else."""
+        if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise ValueError(f"it is neither JSON nor names separated by commas: {error}") from error
+            value = [value] if isinstance(value, dict) else value
+        elif isinstance(value, str):
+            value = [name.strip() for name in value.split(",") if name.strip()]
+        return [{"scorer": entry} if isinstance(entry, str) else entry for entry in value]
+
     @field_validator("profile")
     @classmethod
     def _profile_is_readable(cls, name: str | None) -> str | None:
@@ -111,6 +175,17 @@ class ModelSettings(BaseSettings):
         duplicates = sorted({name for name in names if names.count(name) > 1})
         if duplicates:
             raise ValueError(f"two embedders are called {duplicates[0]}: give one of the folders another name")
+        return self
+
+    @model_validator(mode="after")
+    def _scorers_differ(self) -> Self:
+        names = self.scorer_names
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(
+                f"two scorers are called {duplicates[0]}: give one of the folders, or the model on one of the servers, "
+                "another name"
+            )
         return self
 
     @property
@@ -129,6 +204,16 @@ class ModelSettings(BaseSettings):
         return self.scorer or PRESETS[self.preset].scorer
 
     @property
+    def scorers(self) -> tuple[str, ...]:
+        """The names, folders or addresses of all configured scorers; the main one comes first."""
+        return (self.scorer_name, *(extra.scorer for extra in self.extra_scorers))
+
+    @property
+    def scorer_names(self) -> list[str]:
+        """The public names of all configured scorers; the main one comes first."""
+        return [public_name(scorer) for scorer in self.scorers]
+
+    @property
     def remote_scorer(self) -> ScorerAddress | None:
         """The address of the configured scorer, if a server runs it."""
         return parse_scorer_address(self.scorer_name) if is_remote(self.scorer_name) else None
@@ -136,8 +221,8 @@ class ModelSettings(BaseSettings):
     @property
     def notice(self) -> str | None:
         """The notice on the configured models (:attr:`Preset.notice`), if any."""
-        return self.notice_on((*self.embedders, public_name(self.scorer_name)))
+        return self.notice_on((*self.embedders, *self.scorer_names))
 
     def notice_on(self, models: Collection[str]) -> str | None:
         """Return the notice on ``models``, given by public name, whether or not they are configured."""
-        return notice_on(models, self.embedders | {public_name(self.scorer_name): self.scorer_name})
+        return notice_on(models, self.embedders | dict(zip(self.scorer_names, self.scorers, strict=True)))

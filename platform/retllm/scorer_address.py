@@ -76,7 +76,7 @@ def parse_scorer_address(text: str) -> ScorerAddress:
     if parts.scheme not in ("http", "https") or not host or port == 0:
         raise BadScorerAddress(f"The address of a scorer needs http or https and a host: {_FORMS}.")
     if "@" in parts.netloc:
-        raise BadScorerAddress("The address of a scorer has no user name and no password: set RETLLM_SCORER_KEY.")
+        raise BadScorerAddress("The address of a scorer has no user name and no password: set its key.")
     if parts.query:
         raise BadScorerAddress("The address of a scorer has no parameters: remove the ? and what follows.")
     root = f"{parts.scheme}://{parts.netloc.lower()}"

@@ -15,10 +15,11 @@ from pydantic import AliasChoices, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from retllm import redaction
-from retllm.model_settings import ModelSettings
+from retllm.errors import InvalidInput
+from retllm.model_settings import ModelSettings, is_key
 from retllm.presets import PRESETS as PRESETS
 from retllm.presets import public_name as public_name
-from retllm.profiles import Mode
+from retllm.profiles import Mode, load_profile
 
 
 class Settings(ModelSettings):
@@ -266,7 +267,7 @@ class Settings(ModelSettings):
             raise ValueError("a reranker on a server has its own question: unset RETLLM_PROFILE")
         if address.protocol == "rerank" and self.default_mode != "true_false":
             raise ValueError(f"a reranker on a server has no mode {self.default_mode}: unset RETLLM_MODE")
-        if self.scorer_key and not (self.scorer_key.isascii() and self.scorer_key.isprintable()):
+        if not is_key(self.scorer_key):
             raise ValueError("RETLLM_SCORER_KEY has characters that no key can have, such as a line break")
         return self
 
@@ -274,8 +275,40 @@ class Settings(ModelSettings):
     def _redact_secrets(self) -> Self:
         """Redact the secrets of these settings from now on (:mod:`retllm.redaction`)."""
         redaction.remember(self.secret_key, self.metrics_token, self.scorer_key)
+        redaction.remember(*(extra.key for extra in self.extra_scorers))
         redaction.remember_addresses(self.database_url, self.redis_url, self.storage_url)
         return self
+
+    def serving(self, name: str | None) -> Settings:
+        """Return these settings with a configured scorer, given by public name, in place of the main one.
+
+        Its default mode is ``true_false``, which every scorer has, if it lacks the one that ``RETLLM_MODE`` sets.
+
+        Args:
+            name: that of the main scorer and None return these settings.
+
+        Raises:
+            InvalidInput: no such scorer is configured.
+        """
+        if name is None or name == public_name(self.scorer_name):
+            return self
+        extra = next((one for one in self.extra_scorers if one.name == name), None)
+        if extra is None:
+            known = ", ".join(self.scorer_names)
+            raise InvalidInput(f"The scorer {name} is not configured. The scorers are {known}.", field="scorer")
+        served = self.model_copy(
+            update={
+                "scorer": extra.scorer,
+                "scorer_revision": extra.revision,
+                "profile": extra.profile,
+                "scorer_key": extra.key,
+            }
+        )
+        address = served.remote_scorer
+        reranks = address is not None and address.protocol == "rerank"
+        modes = load_profile(extra.profile).modes if extra.profile is not None else None
+        lacks = reranks or (modes is not None and served.default_mode not in modes)
+        return served.model_copy(update={"mode": None}) if lacks else served
 
     @property
     def picture_source(self) -> str:

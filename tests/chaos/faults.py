@@ -19,6 +19,7 @@ from tests.chaos.scene import Scene, Skip
 from retllm.db.enums import UnitState
 from retllm.db.tables import Unit
 from retllm.queue.notifications import Notifier
+from retllm.queue.routing import Notification
 
 Fault = Callable[[Scene], None]
 
@@ -181,7 +182,7 @@ def announce_repeatedly(scene: Scene, times: int) -> None:
     for _ in range(times):
         with scene.platform.sessions() as session:
             query = sa.select(Unit.id, Unit.stage).where(Unit.state.in_([UnitState.READY, UnitState.LEASED]))
-            open_units = [(key, stage) for key, stage in session.execute(query)]
+            open_units = [Notification(key, stage) for key, stage in session.execute(query)]
         scene.inject(partial(notifier.notify, open_units * 3))
         scene.pause(0.1, 0.3)
 

@@ -12,9 +12,11 @@ from tests.chaos import crash
 from tests.chaos.models import Encoder, Scorer, pause
 
 from retllm import logs
+from retllm.db.enums import Stage
 from retllm.indexing import worker as indexing
 from retllm.media.storage import Storage
-from retllm.queue.notifications import TASK_OF, Notification, celery_app
+from retllm.queue.notifications import TASK_OF, celery_app
+from retllm.queue.routing import Notification
 from retllm.queue.worker import Finisher, LastStep, LeasedUnit, WorkerContext, run_unit, run_units
 from retllm.search import coarse_worker
 from retllm.search.fine_worker import FineUnits
@@ -35,7 +37,7 @@ def _setup_logging(**_: Any) -> None:
     logs.configure(get_settings().log_level)
 
 
-@app.task(name=TASK_OF["embed"])
+@app.task(name=TASK_OF[Stage.EMBED])
 def embed_unit(unit_id: str) -> None:
     run_unit(
         get_context(),
@@ -45,14 +47,14 @@ def embed_unit(unit_id: str) -> None:
     )
 
 
-@app.task(name=TASK_OF["query"])
+@app.task(name=TASK_OF[Stage.COARSE])
 def coarse_unit(unit_id: str) -> None:
     run_unit(
         get_context(), UUID(unit_id), lambda context, held: coarse_worker.coarse_unit(context, held, lambda _: _ENCODER)
     )
 
 
-@app.task(name=TASK_OF["score"])
+@app.task(name=TASK_OF[Stage.FINE])
 def fine_unit(unit_id: str) -> None:
     run_units(
         get_context(),
@@ -84,6 +86,6 @@ def _media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification] 
     return uploads.media_unit(dataclasses.replace(context, storage=_Interruptible(context.storage.url)), held)
 
 
-@app.task(name=TASK_OF["media"])
+@app.task(name=TASK_OF[Stage.MEDIA])
 def media_unit(unit_id: str) -> None:
     run_unit(get_context(), UUID(unit_id), _media_unit, _FINISHER)

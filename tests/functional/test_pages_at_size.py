@@ -35,7 +35,8 @@ class _SilentNotifier:
 @pytest.fixture(scope="module")
 def app(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> OpenAPI:
     home: Path = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, database_url=module_database, redis_url=redis_url)
+    values = {"home": home, "database_url": module_database, "redis_url": redis_url, "extra_scorers": ["/models/other"]}
+    settings = Settings.model_validate(values)
     return create_app(settings, notifier=_SilentNotifier())
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import sqlalchemy as sa
+from tests.functional.remote_scorers import server, upload, wait
 from tests.scoring_server import MODEL
 
 from retllm.cli.client import Api, open_api
@@ -30,37 +26,8 @@ from retllm.stack.redis import free_port
 
 pytestmark = pytest.mark.timeout(900)
 
-ROOT = Path(__file__).resolve().parents[2]
 #: answers before the server stops answering: one whole unit of two candidates, and half of another
 ANSWERS = 3
-
-
-def _wait(condition: Callable[[], Any], what: str, seconds: float = 180) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-    return found
-
-
-@contextmanager
-def _server(port: int, *arguments: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the server as a process; yield it when it answers."""
-    process = subprocess.Popen([sys.executable, "-m", "tests.scoring_server", *map(str, (port, *arguments))], cwd=ROOT)
-
-    def answers() -> bool:
-        assert process.poll() is None
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    try:
-        _wait(answers, "the server of the scorer does not start")
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -92,27 +59,19 @@ def api(stack: LocalStack) -> Api:
     return open_api(stack.url, read_client(stack.home)["token"])
 
 
-def _upload(api: Api, folder: Path, names: list[str]) -> str:
-    collection = api.call("POST", "/collections", json={"name": "scenes"})["id"]
-    files = [("file", (name, (folder / name).read_bytes())) for name in names]
-    job = api.call("POST", f"/collections/{collection}/items", files=files)["job_id"]
-    assert api.watch(job, lambda _: None)["state"] == "succeeded"
-    return str(collection)
-
-
 def test_a_search_waits_for_its_server_and_loses_nothing(
     stack: LocalStack, api: Api, port: int, tmp_path: Path
 ) -> None:
     queries = write_collection(tmp_path, 1, 4714)
-    collection = _upload(api, tmp_path, [query.file for query in queries])
-    with _server(port, ANSWERS) as first:
+    collection = upload(api, tmp_path, [query.file for query in queries])
+    with server(port, ANSWERS) as first:
         job = api.submit(f"/collections/{collection}/searches", json={"text": queries[0].query, "k": 8})["id"]
 
         def scored() -> int:
             rows = api.get(f"/searches/{job}")["candidates"]
             return sum(row["score"] is not None for row in rows)
 
-        _wait(lambda: scored() == 2, "the first unit is not scored")
+        wait(lambda: scored() == 2, "the first unit is not scored")
         first.kill()
         first.wait()
 
@@ -120,12 +79,12 @@ def test_a_search_waits_for_its_server_and_loses_nothing(
             return [error["error"] for error in api.get(f"/jobs/{job}")["errors"]]
 
         away = f"The server of the scorer openai:{MODEL} is away"
-        _wait(lambda: len(reasons()) == 3, "not every unit waits for the server")
+        wait(lambda: len(reasons()) == 3, "not every unit waits for the server")
         assert all(reason.startswith(away) for reason in reasons())
         view = api.get(f"/searches/{job}")
         assert (view["job"]["state"], scored()) == ("running", 2)
         assert {error["state"] for error in view["job"]["errors"]} <= {"ready", "leased"}
-    with _server(port):
+    with server(port):
         assert api.watch(job, lambda _: None)["state"] == "succeeded"
     view = api.get(f"/searches/{job}")
     assert (view["scorer"], view["injection"]["trigger"], view["job"]["errors"]) == (f"openai:{MODEL}", "off", [])

@@ -29,6 +29,7 @@ from tests.chaos.client import picture
 from tests.functional.forked import Forks
 from tests.scoring_server import refusing_server
 
+from retllm.model_settings import ExtraScorer
 from retllm.settings import Settings
 from retllm.stack import LocalStack
 from retllm.stack.child import Child
@@ -41,6 +42,7 @@ CANARIES = {
     "secret key": "canary-of-the-key-5a90c3d17e264f88b1d0",
     "metrics": "canary-of-the-metrics-2d6e",
     "scorer": "canary-of-the-scorer-c8d1",
+    "extra scorer": "canary-of-an-extra-scorer-6e0b",
     "password": "canary-of-a-password-77c4",
     "wrong password": "canary-of-a-wrong-password-1b0f",
     "wrong token": "rlm_canary-of-a-wrong-token-9e31",
@@ -58,9 +60,12 @@ def _unused_port() -> int:
 
 
 def _with_scorer(settings: Settings, root: str) -> Settings:
-    """Return the settings with a scorer on a server that refuses its key and quotes it."""
+    """Return the settings with two scorers on a server that refuses their keys and quotes them."""
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
-    return Settings(**given, scorer=f"openai+{root}/v1#canary/model", scorer_key=CANARIES["scorer"])
+    extra = ExtraScorer(scorer=f"openai+{root}/v1#canary/extra", key=CANARIES["extra scorer"])
+    return Settings(
+        **given, scorer=f"openai+{root}/v1#canary/model", scorer_key=CANARIES["scorer"], extra_scorers=(extra,)
+    )
 
 
 @dataclass
@@ -238,6 +243,11 @@ def _break_commands(scene: Scene) -> None:
         scene.command("migrate", DATABASE_URL=url, **other)
         scene.command("doctor", "--json", DATABASE_URL=url, REDIS_URL=url, RETLLM_STORAGE_URL=url, **other)
     scene.command("doctor", RETLLM_EXTRA_EMBEDDERS="local-dir:/a/same,local-dir:/b/same")
+    for entry in (
+        f'{{"scorer": "x", "key": "{CANARIES["extra scorer"]}", "modus": 1}}',
+        f'[{{"key": "{CANARIES["extra scorer"]}"',
+    ):
+        scene.command("doctor", RETLLM_EXTRA_SCORERS=entry)
     scene.command("doctor", RETLLM_METRICS_TOKEN=CANARIES["metrics"], RETLLM_PORT="none")
     for module in ("retllm_web.wsgi", "retllm_workers.app"):
         for changes in (

@@ -22,6 +22,7 @@ from tests.chaos.client import Client
 from tests.chaos.platform import Platform
 from tests.functional.worker_control import Worker, worker
 
+from retllm.db.enums import Stage
 from retllm.queue.notifications import TASK_OF, celery_app
 
 # the queues
@@ -79,7 +80,7 @@ def _message(task: str, body: bytes, kind: str, **changes: Any) -> dict[str, Any
 
 def _hostile(canary: Path) -> dict[str, bytes]:
     """Return messages that an attacker who knows the password of Redis could put into a queue."""
-    task = TASK_OF["embed"]
+    task = TASK_OF[Stage.EMBED]
     pickled = pickle.dumps(((Trap(canary),), {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}))
     yaml = f"!!python/object/apply:os.mknod ['{canary}']".encode()
     nested = pickle.dumps(Trap(canary))

@@ -69,7 +69,7 @@ class World:
         with transaction(self.sessions) as session:
             job = lifecycle.lock_job(session, job_id)
             assert job is not None
-            return [unit_id for unit_id, _ in lifecycle.add_units(session, job, stage, list(payloads))]
+            return [unit.unit_id for unit in lifecycle.add_units(session, job, stage, list(payloads))]
 
 
 @pytest.fixture

@@ -34,6 +34,8 @@ NOT_RUN = [
     ("docs/tutorial.md", "downloads models from a hub"),
     ("docs/how-to/deploy.md", "names servers that you have"),
     ("docs/how-to/deploy.md", "starts the platform's processes against servers that you have"),
+    ("docs/how-to/deploy.md", "names models and a server that you have"),
+    ("docs/how-to/deploy.md", "starts a worker"),
     ("docs/how-to/deploy.md", "installs packages and downloads models from a hub"),
     ("docs/how-to/evaluate.md", "five minutes; the run above takes the same way"),
     ("docs/how-to/evaluate.md", "needs the benchmarks' files and a GPU"),

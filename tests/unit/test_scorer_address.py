@@ -41,7 +41,7 @@ def test_an_address_has_an_api_and_a_name_that_does_not_contain_it(text: str, ap
         ("openai+http://#m", "needs http or https and a host"),
         ("openai+http://gpu:99999#m", "host or port"),
         ("openai+http://[::1#m", "host or port"),
-        ("openai+http://me:canary@gpu#m", "no user name and no password: set RETLLM_SCORER_KEY"),
+        ("openai+http://me:canary@gpu#m", "no user name and no password: set its key"),
         ("openai+http://gpu/v1?key=canary#m", "no parameters"),
     ],
 )

@@ -13,6 +13,7 @@ from retllm.identity.secret_key import secret_key
 from retllm.job_kinds import register_handlers
 from retllm.media.storage import Storage, get_storage
 from retllm.queue.notifications import Notifier
+from retllm.queue.routing import routing_of
 from retllm.settings import Settings, get_settings
 from retllm_web import api, pages
 from retllm_web.api.spec import INFO, SECURITY_SCHEMES, ErrorBody
@@ -54,7 +55,7 @@ def create_app(
         # one connection for each thread of the server
         sessions=make_sessions(settings.database_url, pool_size=settings.web_threads),
         storage=storage or get_storage(settings),
-        notifier=notifier or Notifier(settings.redis_url),
+        notifier=notifier or Notifier(settings.redis_url, routing_of(settings)),
         settings=settings,
     )
     middleware.install(app)

@@ -1,4 +1,4 @@
-"""The Celery application: ``celery -A retllm_workers.app worker -Q query,embed`` or ``-Q score``.
+"""The Celery application: ``celery -A retllm_workers.app worker -Q query,embed``, ``-Q score`` or ``-Q score:NAME``.
 
 A worker is one process that runs tasks on one thread, with its models on one device. Start one process for each GPU
 (``CUDA_VISIBLE_DEVICES``). A task message is only a hint (design: jobs); the claim in PostgreSQL decides.
@@ -6,14 +6,17 @@ A worker is one process that runs tasks on one thread, with its models on one de
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import structlog
 from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shutdown
 
 from retllm import logs
+from retllm.errors import InvalidInput
+from retllm.queue.routing import is_of_scorer
 from retllm.settings import get_settings
-from retllm_workers import embed, media, presence, score, stopping
+from retllm_workers import context, embed, media, presence, score, stopping
 from retllm_workers.celery_app import app
 
 log = structlog.get_logger(__name__)
@@ -29,6 +32,17 @@ def _configure_logs(instance: Any, **_: Any) -> None:
     _setup_logging()
 
 
+@celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types
+def _choose_scorer(options: dict[str, Any], **_: Any) -> None:
+    """End the process if it is to serve several scorers, or one that is not configured."""
+    queues = options.get("queues") or ()
+    try:
+        context.serve(queues.split(",") if isinstance(queues, str) else queues)
+    except InvalidInput as error:
+        sys.stderr.write(f"{error.message}\n")
+        raise SystemExit(2) from error
+
+
 @setup_logging.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _setup_logging(**_: Any) -> None:
     logs.configure(get_settings().log_level, get_settings().log_format)
@@ -42,7 +56,7 @@ def _load_early(sender: Any, **_: Any) -> None:
     presence.begin(queues)
     if queues & embed.QUEUES:
         embed.HELD.load_early()
-    if queues & score.QUEUES:
+    if any(map(is_of_scorer, queues)):
         score.HELD.load_early()
 
 

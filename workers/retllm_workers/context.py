@@ -5,24 +5,49 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Generic, TypeVar
 
 import structlog
 
 from retllm.db.session import make_sessions
-from retllm.errors import RetllmError
+from retllm.errors import InvalidInput, RetllmError
 from retllm.job_kinds import register_handlers
 from retllm.media.storage import get_storage
 from retllm.queue.claim import describe
 from retllm.queue.notifications import Notifier
+from retllm.queue.routing import is_of_scorer, routing_of, scorer_of
 from retllm.queue.worker import WorkerContext
-from retllm.settings import get_settings
+from retllm.scorer_address import is_remote
+from retllm.settings import Settings, get_settings
 
 log = structlog.get_logger(__name__)
 
 Model = TypeVar("Model")
+
+# the scorer of this process's queue, if that is not the main one's
+_SERVED: list[str | None] = []
+
+
+def serve(queues: Collection[str]) -> None:
+    """Choose the scorer that this process serves by its queues, before anything else reads its settings.
+
+    Raises:
+        InvalidInput: these are queues of several scorers, or of one that is not configured.
+    """
+    scorers = [queue for queue in queues if is_of_scorer(queue)]
+    if len(scorers) > 1:
+        raise InvalidInput(f"One worker serves one scorer: start a process for each of {', '.join(scorers)}.")
+    for queue in scorers:
+        get_settings().serving(scorer_of(queue))
+        _SERVED.append(scorer_of(queue))
+
+
+@lru_cache(maxsize=1)
+def worker_settings() -> Settings:
+    """Return the settings of this process, with the scorer that it serves."""
+    return get_settings().serving(_SERVED[-1] if _SERVED else None)
 
 
 def worker_name() -> str:
@@ -34,12 +59,12 @@ def worker_name() -> str:
 def get_context() -> WorkerContext:
     """Return the connections of this process, opened at the first task."""
     register_handlers()
-    settings = get_settings()
+    settings = worker_settings()
     return WorkerContext(
         sessions=make_sessions(settings.database_url, idle_seconds=settings.lease_seconds),
         storage=get_storage(settings),
         settings=settings,
-        notifier=Notifier(settings.redis_url),
+        notifier=Notifier(settings.redis_url, routing_of(settings)),
         worker=worker_name(),
     )
 
@@ -101,6 +126,7 @@ def limit_threads() -> None:
     import torch
 
     settings = get_settings()
-    workers = max(1, settings.embed_workers + settings.score_workers)
+    local = sum(not is_remote(scorer) for scorer in settings.scorers)
+    workers = max(1, settings.embed_workers + settings.score_workers * local)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(settings.torch_threads or max(1, cores // workers))

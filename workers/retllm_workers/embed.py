@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from retllm.db.enums import Stage
 from retllm.indexing import worker as indexing
 from retllm.queue.notifications import TASK_OF
 from retllm.queue.worker import Finisher, run_unit
@@ -47,7 +48,7 @@ def _embedder(name: str) -> Embedder:
     return _HELD[name].get()
 
 
-@app.task(name=TASK_OF["embed"])  # type: ignore[untyped-decorator]  # celery has no types
+@app.task(name=TASK_OF[Stage.EMBED])  # type: ignore[untyped-decorator]  # celery has no types
 def embed_unit(unit_id: str) -> None:
     """Embed the items of a unit of an index job."""
     run_unit(
@@ -55,7 +56,7 @@ def embed_unit(unit_id: str) -> None:
     )
 
 
-@app.task(name=TASK_OF["query"])  # type: ignore[untyped-decorator]  # celery has no types
+@app.task(name=TASK_OF[Stage.COARSE])  # type: ignore[untyped-decorator]  # celery has no types
 def coarse_unit(unit_id: str) -> None:
     """Do the coarse stage of a search."""
     run_unit(get_context(), UUID(unit_id), lambda context, held: coarse_worker.coarse_unit(context, held, _embedder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from retllm.db.enums import Stage
 from retllm.queue.notifications import TASK_OF
 from retllm.queue.worker import Finisher, run_unit
 from retllm.uploads import worker as uploads
@@ -15,7 +16,7 @@ QUEUES = frozenset({"media"})
 _FINISHER = Finisher()
 
 
-@app.task(name=TASK_OF["media"])  # type: ignore[untyped-decorator]  # celery has no types
+@app.task(name=TASK_OF[Stage.MEDIA])  # type: ignore[untyped-decorator]  # celery has no types
 def media_unit(unit_id: str) -> None:
     """Turn some files of an upload into items."""
     run_unit(get_context(), UUID(unit_id), uploads.media_unit, _FINISHER)

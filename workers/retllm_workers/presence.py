@@ -6,18 +6,18 @@ from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
 
-from retllm.operations.queues import QUEUES
 from retllm.operations.workers import Heartbeat, WorkerReport
+from retllm.queue.routing import is_of_scorer, routing_of
 from retllm.settings import get_settings
 from retllm_workers import embed, score
-from retllm_workers.context import HeldModel, get_context, worker_name
+from retllm_workers.context import HeldModel, get_context, worker_name, worker_settings
 
 _HEARTBEATS: list[Heartbeat] = []
 
 
 def begin(queues: Collection[str]) -> None:
     """Start to report this process and the queues that it serves."""
-    served = [queue for queue in QUEUES if queue in queues]
+    served = [queue for queue in routing_of(get_settings()).queues if queue in queues]
     heartbeat = Heartbeat(get_context().sessions, lambda: report(served))
     _HEARTBEATS.append(heartbeat)
     heartbeat.start()
@@ -34,10 +34,10 @@ def report(queues: list[str]) -> WorkerReport:
     held: dict[str, HeldModel[Any]] = {}
     if embed.QUEUES & set(queues):
         held |= embed.models()
-    if score.QUEUES & set(queues):
+    if any(map(is_of_scorer, queues)):
         held |= score.models()
     # PyTorch is not imported for a scorer on a server
-    local = bool(embed.QUEUES & set(queues)) or (bool(held) and get_settings().remote_scorer is None)
+    local = bool(embed.QUEUES & set(queues)) or (bool(held) and worker_settings().remote_scorer is None)
     device = _device() if local else "cpu"
     models = [_model_state(name, model) for name, model in held.items()]
     return WorkerReport(worker_name(), queues, device, version("retllm-platform"), models)

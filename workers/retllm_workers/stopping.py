@@ -25,6 +25,7 @@ from retllm.metrics import ENDED
 from retllm.queue import claim as claims
 from retllm.queue import worker
 from retllm.queue.claim import Claim
+from retllm.queue.routing import Notification
 from retllm.settings import get_settings
 from retllm_workers.context import get_context
 
@@ -91,4 +92,4 @@ def _return_unit(claim: Claim) -> None:
         else:
             ENDED.labels(claim.stage, "returned").inc()
             log.warning("unit.handed_back")
-            context.notifier.notify([(claim.unit_id, claim.stage)])
+            context.notifier.notify([Notification(claim.unit_id, claim.stage, claim.scorer)])

@@ -18,11 +18,13 @@ from celery.signals import setup_logging
 
 from retllm import logs
 from retllm.bench.jobs import BARE_TASK, STARTED
+from retllm.db.enums import Stage
 from retllm.db.session import make_sessions
 from retllm.job_kinds import register_handlers
 from retllm.media.storage import get_storage
 from retllm.queue.claim import complete
-from retllm.queue.notifications import TASK_OF, Notification, Notifier, celery_app
+from retllm.queue.notifications import TASK_OF, Notifier, celery_app
+from retllm.queue.routing import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.settings import get_settings
 
@@ -57,7 +59,7 @@ def _record_start(name: str) -> None:
     _redis().rpush(STARTED, f"{name} {time.time()}")
 
 
-@app.task(name=TASK_OF["embed"])  # type: ignore[untyped-decorator]  # celery has no types
+@app.task(name=TASK_OF[Stage.EMBED])  # type: ignore[untyped-decorator]  # celery has no types
 def empty_unit(unit_id: str) -> None:
     """Claim the unit and complete it without results; record the start of the first unit of a job."""
     run_unit(_context(), UUID(unit_id), _do_nothing)

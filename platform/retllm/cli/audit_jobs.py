@@ -6,7 +6,7 @@ from collections import Counter
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from retllm.cli.checks import Check, failed
+from retllm.cli.check import Check, failed
 from retllm.cli.database import database_url
 from retllm.errors import RetllmError
 from retllm.settings import Settings

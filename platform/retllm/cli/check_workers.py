@@ -8,10 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.session import make_engine
-from retllm.operations import queues, workers
+from retllm.operations import workers
 from retllm.operations.workers import WorkerStatus
 from retllm.queue import pauses
 from retllm.queue.pauses import Pause
+from retllm.queue.routing import Routing
 
 Finding = tuple[str, str]
 """The finding and the advice; the advice is empty if all is well."""
@@ -22,9 +23,9 @@ _UNREACHED = (
 )
 
 
-def inspect_workers(database_url: str) -> Finding:
+def inspect_workers(database_url: str, routing: Routing) -> Finding:
     """Check the workers and queues."""
-    (found,) = query_database(database_url, lambda session: [_inspect(session)])
+    (found,) = query_database(database_url, lambda session: [_inspect(session, routing)])
     return found
 
 
@@ -45,9 +46,9 @@ def query_database(database_url: str, query: Callable[[Session], list[Finding]])
         engine.dispose()
 
 
-def _inspect(session: Session) -> Finding:
+def _inspect(session: Session, routing: Routing) -> Finding:
     live = sum(worker.state is WorkerStatus.ALIVE for worker in workers.every(session))
-    unserved = workers.unserved(session, queues.QUEUES)
+    unserved = workers.unserved(session, routing.queues)
     paused = list(pauses.paused(session).values())
     alive = "1 worker is alive" if live == 1 else f"{live} workers are alive"
     sentences = [f"{alive}.", *_missing(unserved), *map(_pause, paused)]

@@ -3,69 +3,34 @@
 from __future__ import annotations
 
 import platform
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-import httpx
-
+from retllm.cli.check import Check, failed
 from retllm.cli.check_exposure import inspect_cookies, inspect_secret_key
+from retllm.cli.check_models import check_embedder, check_scorer, extra_embedders, extra_scorers
 from retllm.cli.check_work import inspect_work
 from retllm.cli.check_workers import inspect_workers
-from retllm.errors import ModelUnavailable, RetllmError, ServerAway
-from retllm.redaction import redact
+from retllm.errors import RetllmError
+from retllm.queue.routing import routing_of
 from retllm.settings import PRESETS, Settings
 from retllm.stack import postgres, redis
 from retllm.stack.leftovers import StackRecord, running_stack
 from retllm.stack.network import choose_port
 
 if TYPE_CHECKING:
-    from retllm.fine import ModelSource
-    from retllm.profiles import Profile
-
-State = Literal["ok", "warning", "failed"]
+    pass
 
 _GB = 1 << 30
 _MIN_DISK = 1 * _GB
 _GOOD_DISK = 10 * _GB
 _SECONDS = 5.0
-# placeholder if the commit is not known
-_COMMIT = "COMMIT"
-# splits errors of the stack into the problem and the advice
-_ADVICE = re.compile(r"(?:: |; )(?=(?:set|start|install|run|use|move|it looks) )")
-
-
-@dataclass(frozen=True)
-class Check:
-    """The result of one check; `advice` is empty if there is nothing to do."""
-
-    name: str
-    state: State
-    message: str
-    advice: str = ""
-
-    def __post_init__(self) -> None:
-        # it may quote URLs and messages of servers and libraries
-        object.__setattr__(self, "message", redact(self.message))
-
-    def as_json(self) -> dict[str, str]:
-        """Return the check as a JSON object."""
-        return asdict(self)
-
-
-def failed(name: str, error: RetllmError) -> Check:
-    """Return a failed check for an error."""
-    problem, *rest = _ADVICE.split(error.message, maxsplit=1)
-    advice = rest[0][:1].upper() + rest[0][1:] if rest else ""
-    return Check(name, "failed", problem if problem.endswith(".") else f"{problem}.", advice)
 
 
 def run_checks(settings: Settings) -> list[Check]:
@@ -82,8 +47,9 @@ def run_checks(settings: Settings) -> list[Check]:
         ("cookies", lambda: check_cookies(settings)),
         ("gpu", lambda: check_gpu(settings)),
         ("embedder", lambda: check_embedder(settings)),
-        *_extra_embedders(settings),
+        *extra_embedders(settings),
         ("scorer", lambda: check_scorer(settings)),
+        *extra_scorers(settings),
         *([("models", lambda: Check("models", "warning", notice))] if (notice := settings.notice) else []),
         ("workers", lambda: check_workers(settings, running)),
     ]
@@ -237,124 +203,12 @@ def check_gpu(settings: Settings) -> Check:
     return Check("gpu", "ok", text)
 
 
-def check_embedder(settings: Settings) -> Check:
-    """Check that the files of the embedder are present or downloadable."""
-    from retllm.embedding import can_load
-
-    return _embedder("embedder", can_load(settings.embedder_name), "RETLLM_EMBEDDER")
-
-
-def _extra_embedders(settings: Settings) -> list[tuple[str, Callable[[], Check]]]:
-    """Return a check for each extra embedder, named `embedder 2` and so on in the order of the setting."""
-    extra = list(settings.embedders.values())[1:]
-    return [
-        (f"embedder {number}", partial(check_extra_embedder, f"embedder {number}", name))
-        for number, name in enumerate(extra, start=2)
-    ]
-
-
-def check_extra_embedder(check: str, name: str) -> Check:
-    """Check that the files of an extra embedder are present or downloadable."""
-    from retllm.embedding import can_load
-
-    found = _embedder(check, can_load(name), "RETLLM_EXTRA_EMBEDDERS")
-    if found.state != "failed":
-        return found
-    return replace(found, advice="Remove it from RETLLM_EXTRA_EMBEDDERS, or name a model that is available.")
-
-
-def check_scorer(settings: Settings) -> Check:
-    """Check that the files of the scorer are present or downloadable, or that its server answers."""
-    if settings.remote_scorer is not None:
-        return _check_remote(settings, settings.remote_scorer.api)
-    from retllm.fine import can_load
-    from retllm.fine.opening import configured_profile
-    from retllm.fine.sources import decoder_layers
-
-    source = can_load(settings.scorer_name, settings.scorer_revision)
-    found = _model("scorer", source, "RETLLM_SCORER")
-    profile = configured_profile(settings)
-    if found.state == "ok":
-        most = min(settings.picture_tokens, (profile and profile.picture_tokens) or settings.picture_tokens)
-        limit = f"A picture has at most {most:,} visual tokens."
-        found = replace(found, message=f"{found.message} {limit} {_caches(settings)}")
-    if profile is not None:
-        found = replace(found, message=f"{found.message} {_about(profile)}")
-        if settings.default_mode not in profile.modes:
-            return Check("scorer", "failed", found.message, f"Set RETLLM_MODE to {' or '.join(profile.modes)}.")
-    layers = decoder_layers(settings.scorer_name, settings.scorer_revision)
-    if settings.trigger == "fixed" and layers is not None and (settings.fixed_layer or 0) >= layers:
-        return Check(
-            "scorer",
-            "failed",
-            f"RETLLM_FIXED_LAYER is {settings.fixed_layer}, but the layers of {source.model} are 0 to {layers - 1}.",
-            "Set RETLLM_FIXED_LAYER to one of them.",
-        )
-    return _pinned(found, source, settings.scorer_revision, f"RETLLM_SCORER_REVISION to {source.revision or _COMMIT}")
-
-
-def _caches(settings: Settings) -> str:
-    from retllm.fine.device import pick_device
-    from retllm.fine.memory import describe_caches
-
-    try:
-        device = pick_device(settings.device)
-    except ModelUnavailable as error:
-        # the check of the GPU says what to do
-        return error.message
-    return describe_caches(device, settings.token_budget, settings.prefix_cache_bytes)
-
-
-def check_answers(settings: Settings) -> list[Check]:
-    """Ask the scorer about known pairs; a warning for each way in which its scores are of no use."""
-    from retllm.cli.check_answers import inspect_answers
-    from retllm.fine.opening import open_scorer
-
-    try:
-        return [Check("answers", *found) for found in inspect_answers(open_scorer(settings), settings.default_mode)]
-    except RetllmError as error:
-        return [failed("answers", error)]
-
-
-def _check_remote(settings: Settings, url: str) -> Check:
-    from retllm.cli.check_remote import inspect_remote_scorer
-
-    try:
-        return Check("scorer", *inspect_remote_scorer(settings))
-    except RetllmError as error:
-        found = failed("scorer", error)
-        advice = "Start the server, or correct RETLLM_SCORER." if isinstance(error, ServerAway) else found.advice
-        return replace(found, message=f"{found.message} Its address is {url}.", advice=advice)
-
-
-def _about(profile: Profile) -> str:
-    modes = "" if len(profile.modes) > 1 else f" and has the mode {profile.modes[0]} only"
-    hint = "" if profile.k is None else f" It is made for {profile.k} candidates (k)."
-    return f"Its profile is {profile.name}{modes}.{hint}"
-
-
-def _embedder(check: str, source: ModelSource, variable: str) -> Check:
-    name, _, revision = source.model.partition("@")
-    assignment = f"{name}@{source.revision or _COMMIT} in {variable}"
-    return _pinned(_model(check, source, variable), source, revision, assignment)
-
-
-def _pinned(found: Check, source: ModelSource, revision: str | None, assignment: str) -> Check:
-    """Turn the check of a model into a warning if its name does not pin a commit of the hub."""
-    from retllm.fine.sources import is_commit
-
-    if found.state != "ok" or source.where == "folder" or is_commit(revision):
-        return found
-    message = f"{found.message} It may change on the hub, because no commit is set."
-    return Check(found.name, "warning", message, f"Set {assignment}.")
-
-
 def check_workers(settings: Settings, running: StackRecord | None) -> Check:
     """Check that each queue has a live worker and none is paused, if the platform is running."""
     url = _database(settings, running)
     if url is None:
         return Check("workers", "ok", "The platform is not running; `retllm up` starts its workers.")
-    message, advice = inspect_workers(url)
+    message, advice = inspect_workers(url, routing_of(settings))
     return Check("workers", "warning" if advice else "ok", message, advice)
 
 
@@ -367,31 +221,3 @@ def check_work(settings: Settings, running: StackRecord | None) -> list[Check]:
 
 def _database(settings: Settings, running: StackRecord | None) -> str | None:
     return settings.database_url or (running.database_url if running is not None else None)
-
-
-def _model(name: str, source: ModelSource, variable: str) -> Check:
-    advice = f"Set {variable} to a model that is available, or RETLLM_PRESET=demo for the models that ship with retllm."
-    if source.where == "nowhere":
-        return Check(name, "failed", source.message, advice)
-    if source.where == "download":
-        hub = _hub_problem()
-        if hub is not None:
-            return Check(name, "failed", f"{source.model} is not on this machine and {hub}.", advice)
-    return Check(name, "ok", source.message)
-
-
-def _hub_problem() -> str | None:
-    """Return why the model hub can't be used, or None if it answers."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    try:
-        httpx.head(constants.ENDPOINT, timeout=_SECONDS, follow_redirects=True)
-    except httpx.HTTPError as error:
-        return f"the hub at {constants.ENDPOINT} can't be reached ({_first_line(error)})"
-    return None
-
-
-def _first_line(error: Exception) -> Any:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -26,6 +26,7 @@ def dispatch() -> None:
     from retllm.operations.maintenance import maintenance_tasks
     from retllm.queue.dispatcher import Dispatcher
     from retllm.queue.notifications import Notifier
+    from retllm.queue.routing import routing_of
     from retllm.uploads.kept import drop_old
     from retllm.uploads.large_files import expire
     from retllm.uploads.orphans import delete_orphans
@@ -34,7 +35,7 @@ def dispatch() -> None:
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
     sessions = make_sessions(settings.database_url, idle_seconds=settings.lease_seconds)
-    notifier = Notifier(settings.redis_url)
+    notifier = Notifier(settings.redis_url, routing_of(settings))
     dispatcher = Dispatcher(sessions, notifier, settings, maintenance_tasks(sessions, notifier, settings))
     storage = get_storage(settings)
     sweeper = Sweeper(

@@ -7,7 +7,9 @@ import json
 import click
 
 from retllm.cli.audit_jobs import audit_jobs
-from retllm.cli.checks import Check, check_answers, run_checks
+from retllm.cli.check import Check
+from retllm.cli.check_models import check_answers
+from retllm.cli.checks import run_checks
 from retllm.settings import Settings
 
 _FAILED = 2
@@ -17,7 +19,7 @@ _FAILED_MARK = click.style("failed ", fg="red", bold=True)
 
 @click.command()
 @click.option("--audit", is_flag=True, help="Also check all accepted work against the rules of the job core.")
-@click.option("--scorer", is_flag=True, help="Also load the scorer and ask it about a dozen known pairs.")
+@click.option("--scorer", is_flag=True, help="Also load each scorer and ask it about a dozen known pairs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as one JSON object.")
 def doctor(audit: bool, scorer: bool, as_json: bool) -> int:
     """Check the requirements of the platform and whether work is stuck, and say what to do.

@@ -19,6 +19,7 @@ from retllm.evaluation.benchmarks import LOADERS, NAMES, make_scenes
 from retllm.evaluation.page import measure, percent, recall_figures, remarks, write_page
 from retllm.evaluation.variants import Variant, ablations, chosen, for_choices
 from retllm.fine import Injection
+from retllm.fine.opening import served_settings
 from retllm.search.request import SearchRequest, resolve
 from retllm.settings import PRESETS, Settings, public_name
 
@@ -131,10 +132,16 @@ def evaluate(
 
 
 def _settings(preset: str | None, embedder: str | None, scorer: str | None, pictures: str | None) -> Settings:
-    """Return the settings with the given models; a given preset overrides models of the environment."""
+    """Return the settings with the given models; a given preset overrides models of the environment.
+
+    A scorer of RETLLM_EXTRA_SCORERS has the revision, profile and key that stand there.
+    """
     settings = Settings()
     if preset is not None:
         settings = settings.model_copy(update={"preset": preset, "embedder": None, "scorer": None})
+    extra = next((one.name for one in settings.extra_scorers if scorer in (one.name, one.scorer)), None)
+    if extra is not None:
+        settings, scorer = served_settings(settings, extra), None
     given = {"embedder": embedder, "scorer": scorer, "model_pictures": pictures}
     named = {name: value for name, value in given.items() if value is not None}
     changed = settings.model_copy(update=named)

@@ -125,6 +125,11 @@ def settings_sentence(error: pydantic.ValidationError) -> str:
             continue
         field = str(problem["loc"][0])
         variable = field if field.isupper() else f"RETLLM_{field.upper()}"
+        if field == "extra_scorers":
+            # its input may hold a key
+            place = ".".join(map(str, problem["loc"][1:]))
+            parts.append(f"{variable}{f' ({place})' if place else ''}: {problem['msg']}")
+            continue
         parts.append(f"{variable}: {problem['msg']} (it is {problem['input']!r})")
     return redact("Invalid setting: " + "; ".join(parts) + ".")
 

@@ -59,6 +59,7 @@ def _kind_of(setting: Setting) -> dict[str, Any]:
 @click.command()
 @click.argument("collection")
 @click.argument("text", required=False)
+@click.option("--scorer", help="Scorer of the fine stage, by the name that results show; default: the main one.")
 @click.option("--picture", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Picture of the query.")
 @_with_settings
 @click.option("--watch/--no-watch", default=False, help="Wait for the final order, with a progress bar.")
@@ -69,6 +70,7 @@ def search(
     /,
     collection: str,
     text: str | None,
+    scorer: str | None,
     picture: Path | None,
     watch: bool,
     as_json: bool,
@@ -79,7 +81,8 @@ def search(
     Without --watch it prints the id of the job; `retllm jobs show ID` shows the result.
     """
     api = connect()
-    query: dict[str, Any] = {"injection": {}} if text is None else {"text": text, "injection": {}}
+    given = {"text": text, "scorer": scorer}
+    query: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | {"injection": {}}
     for name in _OPTIONS:
         *group, last = name.split(".")
         value = list(options[last]) if isinstance(options[last], tuple) else options[last]

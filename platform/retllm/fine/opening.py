@@ -18,6 +18,22 @@ def configured_profile(settings: Settings) -> Profile | None:
     return choose_profile(settings.profile, None, names_of(address.model))
 
 
+def served_settings(settings: Settings, name: str | None) -> Settings:
+    """Return the settings with the scorer of that public name (:meth:`Settings.serving`).
+
+    The default mode of a scorer beside the main one is one that its profile has, if that is known on this machine.
+
+    Raises:
+        InvalidInput: no such scorer is configured.
+    """
+    served = settings.serving(name)
+    if served is settings or served.default_mode == "true_false":
+        return served
+    profile = configured_profile(served)
+    lacks = profile is not None and served.default_mode not in profile.modes
+    return served.model_copy(update={"mode": None}) if lacks else served
+
+
 def open_scorer(settings: Settings) -> FineScorer:
     """Load the configured model, or find out what the configured server serves.
 

@@ -19,7 +19,7 @@ from retllm.errors import Conflict, NotFound
 from retllm.identity.access import changeable_jobs, job_for, require_job_rights, within_visible
 from retllm.identity.actor import Actor
 from retllm.queue import lifecycle
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.submission import Submitted
 
 NOT_ALLOWED = "of another account, in a collection that you may not change"

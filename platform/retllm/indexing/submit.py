@@ -18,7 +18,7 @@ from retllm.indexing import coverage
 from retllm.indexing.indexed import current_model, embedder_of, has_vector, is_ready
 from retllm.queue import lifecycle
 from retllm.queue.claim import Claim
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.submission import Submitted, insert_job
 from retllm.settings import Settings
 

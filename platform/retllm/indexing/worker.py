@@ -26,7 +26,7 @@ from retllm.indexing.submit import replan
 from retllm.media.parallel import InParallel, PixelBudget
 from retllm.queue import lifecycle
 from retllm.queue.claim import after, complete
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.worker import LastStep, LeasedUnit, WorkerContext
 from retllm.settings import public_name
 

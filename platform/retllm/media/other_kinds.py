@@ -59,7 +59,9 @@ _PICTURES = (
     ("Windows metafile", ".wmf .emf"),
     ("Radiance", ".hdr"),
 )
-_BY_NAME = {suffix: f"a picture by its name ({kind}): {_SAVE}" for kind, all_ in _PICTURES for suffix in all_.split()}
+_BY_NAME = {
+    suffix: f"a picture by its name ({kind}): {_SAVE}" for kind, suffixes in _PICTURES for suffix in suffixes.split()
+}
 # offset, first bytes, what it is
 _BINARY: tuple[tuple[int, bytes, str], ...] = (
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: send a ZIP"),

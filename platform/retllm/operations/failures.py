@@ -19,9 +19,8 @@ from retllm.db.tables import Collection, Job, Unit
 from retllm.errors import InvalidInput
 from retllm.identity.access import changeable_jobs, within_visible
 from retllm.identity.actor import Actor
-from retllm.operations.queues import STAGE_OF
 from retllm.queue import lifecycle
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import ONE_SCORER, Notification, Routing
 
 BATCH = 200
 """Maximum number of units that one transaction retries."""
@@ -35,17 +34,18 @@ STOPPING = "of a job that is being cancelled"
 
 @dataclass(frozen=True)
 class FailureFilters:
-    """Filters for dead units; None and the empty text match everything."""
+    """Filters for dead units; None and the empty text match everything. ``routing`` has the queue."""
 
     queue: str | None = None
     collection_id: UUID | None = None
     text: str = ""
+    routing: Routing = ONE_SCORER
 
     def matching(self, actor: Actor) -> list[sa.ColumnElement[bool]]:
         """Return the conditions on units and jobs, including that ``actor`` may see the job."""
         conditions = [Unit.state == UnitState.DEAD, within_visible(actor, Job.collection_id)]
         if self.queue is not None:
-            conditions.append(Unit.stage == STAGE_OF[self.queue])
+            conditions.extend(self.routing.within(self.queue))
         if self.collection_id is not None:
             conditions.append(Job.collection_id == self.collection_id)
         if self.text:

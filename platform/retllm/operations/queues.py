@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,16 +11,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import Stage, UnitState
+from retllm.db.enums import UnitState
 from retllm.db.operations import PausedQueue
+from retllm.db.searches import Search
 from retllm.db.tables import Unit
 from retllm.errors import NotFound
 from retllm.identity.actor import Actor
-from retllm.queue.notifications import FIRST_NOTIFIED, QUEUE_OF, Notification
+from retllm.queue.notifications import FIRST_NOTIFIED
 from retllm.queue.pauses import Pause, is_ready, paused, take_ready
+from retllm.queue.routing import Notification, Routing, scorer_of
 
-QUEUES = ("query", "media", "embed", "score")
-MEANING = {
+_MEANING = {
     "query": "coarse stage of searches: embeds the query and finds the nearest items",
     "media": "uploads: unpacks archives, decodes pictures, reads captions",
     "embed": "index jobs and uploads: embeds items",
@@ -27,8 +29,6 @@ MEANING = {
 }
 MAX_COUNTED = 10_000
 """Upper bound of the counts of ready units."""
-
-STAGE_OF = {queue: stage for stage, queue in QUEUE_OF.items()}
 
 
 @dataclass(frozen=True)
@@ -49,34 +49,35 @@ class Queue:
     @property
     def meaning(self) -> str:
         """What its workers do."""
-        return MEANING[self.name]
+        scorer = scorer_of(self.name)
+        return _MEANING[self.name] if scorer is None else f"fine stage of searches with the scorer {scorer}"
 
 
-def require_queue(name: str) -> str:
+def require_queue(routing: Routing, name: str) -> str:
     """Return ``name`` if there is such a queue.
 
     Raises:
         NotFound: there is none.
     """
-    if name not in QUEUES:
-        raise NotFound(f"There is no queue of that name. The queues are {', '.join(QUEUES)}.")
+    if name not in routing.queues:
+        raise NotFound(f"There is no queue of that name. The queues are {', '.join(routing.queues)}.")
     return name
 
 
-def pause(session: Session, actor: Actor, queue: str, reason: str = "") -> bool:
+def pause(session: Session, routing: Routing, actor: Actor, queue: str, reason: str = "") -> bool:
     """Stop claims from ``queue``; workers finish the units that they hold. Return false if it was already paused.
 
     Raises:
         NotFound: there is no such queue.
     """
-    row = {"queue": require_queue(queue), "user_id": actor.id, "reason": reason}
+    row = {"queue": require_queue(routing, queue), "user_id": actor.id, "reason": reason}
     inserted = session.execute(
         insert(PausedQueue).values(row).on_conflict_do_nothing().returning(PausedQueue.queue)
     ).scalar_one_or_none()
     return inserted is not None
 
 
-def resume(session: Session, queue: str) -> tuple[bool, list[Notification]]:
+def resume(session: Session, routing: Routing, queue: str) -> tuple[bool, list[Notification]]:
     """Allow claims from ``queue`` again.
 
     Returns whether it was paused, and the units to notify workers of after the commit.
@@ -85,44 +86,45 @@ def resume(session: Session, queue: str) -> tuple[bool, list[Notification]]:
         NotFound: there is no such queue.
     """
     deleted = session.execute(
-        sa.delete(PausedQueue).where(PausedQueue.queue == require_queue(queue)).returning(PausedQueue.queue)
+        sa.delete(PausedQueue).where(PausedQueue.queue == require_queue(routing, queue)).returning(PausedQueue.queue)
     ).scalar_one_or_none()
     if deleted is None:
         return False, []
-    return True, take_ready(session, STAGE_OF[queue], FIRST_NOTIFIED)
+    return True, take_ready(session, routing, queue, FIRST_NOTIFIED)
 
 
-def depths(session: Session) -> list[Queue]:
-    """Return the state of every queue, in the order of ``QUEUES``."""
+def depths(session: Session, routing: Routing) -> list[Queue]:
+    """Return the state of every queue, in the order of ``routing``."""
     pauses = paused(session)
-    counted = {row.stage: row for row in session.execute(_waiting())}
+    counted = {row.queue: row for row in session.execute(_waiting(routing))}
     held = (
-        sa.select(Unit.stage, sa.func.count().label("units")).where(Unit.state == UnitState.LEASED).group_by(Unit.stage)
+        sa.select(Unit.stage, Search.scorer)
+        .outerjoin(Search, Search.id == Unit.job_id)
+        .where(Unit.state == UnitState.LEASED)
     )
-    at_work = {row.stage: row.units for row in session.execute(held)}
-    found = []
-    for name in QUEUES:
-        stage = STAGE_OF[name]
-        row = counted[stage]
-        found.append(Queue(name, row.waiting, row.later, at_work.get(stage, 0), row.oldest, pauses.get(name)))
-    return found
+    at_work = Counter(routing.queue_of(stage, scorer) for stage, scorer in session.execute(held))
+    return [
+        Queue(name, row.waiting, row.later, at_work[name], row.oldest, pauses.get(name))
+        for name, row in ((name, counted[name]) for name in routing.queues)
+    ]
 
 
-def _waiting() -> sa.Select[*tuple[Any, ...]]:
-    """Select the ready units by stage, each count by an index and at most ``MAX_COUNTED``."""
+def _waiting(routing: Routing) -> sa.Select[*tuple[Any, ...]]:
+    """Select the ready units by queue, each count by an index and at most ``MAX_COUNTED``."""
     rows = []
-    for stage in Stage:
-        due = sa.select(Unit.run_after).where(*is_ready(stage), Unit.run_after <= sa.func.now())
-        later = sa.select(Unit.run_after).where(*is_ready(stage), Unit.run_after > sa.func.now())
+    for name in routing.queues:
+        ready = is_ready(routing, name)
+        due = sa.select(Unit.run_after).where(*ready, Unit.run_after <= sa.func.now())
+        later = sa.select(Unit.run_after).where(*ready, Unit.run_after > sa.func.now())
         first = due.order_by(Unit.run_after).limit(MAX_COUNTED).subquery()
         others = later.limit(MAX_COUNTED).subquery()
         rows.append(
             sa.select(
-                sa.literal(stage, Unit.stage.type).label("stage"),
+                sa.literal(name).label("queue"),
                 sa.select(sa.func.count()).select_from(first).scalar_subquery().label("waiting"),
                 sa.select(sa.func.min(first.c.run_after)).scalar_subquery().label("oldest"),
                 sa.select(sa.func.count()).select_from(others).scalar_subquery().label("later"),
             )
         )
     every = sa.union_all(*rows).subquery()
-    return sa.select(every.c.stage, every.c.waiting, every.c.oldest, every.c.later)
+    return sa.select(every.c.queue, every.c.waiting, every.c.oldest, every.c.later)

@@ -6,6 +6,7 @@ to ``queues.MAX_COUNTED``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
@@ -24,8 +25,9 @@ from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Unit
 from retllm.metrics import REGISTRY
 from retllm.operations import queues, totals
-from retllm.operations.queues import MAX_COUNTED, QUEUES, STAGE_OF, Queue
+from retllm.operations.queues import MAX_COUNTED, Queue
 from retllm.operations.workers import is_alive
+from retllm.queue.routing import Routing, stage_of
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 # a slower scrape fails; the next one comes soon
@@ -35,7 +37,7 @@ Hints = Callable[[], Mapping[str, int] | None]
 """Returns the number of hints in Redis by queue; None if Redis is unreachable."""
 
 
-def page(sessions: Sessions, hints: Hints = lambda: None) -> bytes:
+def page(sessions: Sessions, routing: Routing, hints: Hints = lambda: None) -> bytes:
     """Return the answer to one scrape.
 
     Raises:
@@ -44,7 +46,12 @@ def page(sessions: Sessions, hints: Hints = lambda: None) -> bytes:
     hint_counts = hints()
     with transaction(sessions) as session:
         session.execute(sa.text(f"SET LOCAL statement_timeout = {_TIMEOUT_MS}"))
-        families = [*_of_queues(session, hint_counts), *_of_units(session), _of_workers(session), *_of_totals(session)]
+        families = [
+            *_of_queues(session, routing, hint_counts),
+            *_of_units(session),
+            _of_workers(session, routing),
+            *_of_totals(session),
+        ]
     registry = CollectorRegistry()
     registry.register(_Fixed(families))
     return generate_latest(registry)
@@ -65,8 +72,8 @@ def _gauge(name: str, meaning: str, labels: Iterable[str], values: Mapping[tuple
     return family
 
 
-def _of_queues(session: Session, hints: Mapping[str, int] | None) -> list[Metric]:
-    every = queues.depths(session)
+def _of_queues(session: Session, routing: Routing, hints: Mapping[str, int] | None) -> list[Metric]:
+    every = queues.depths(session, routing)
     now = session.scalar(sa.select(sa.func.now())) or datetime.now(UTC)
 
     def each(value: Callable[[Queue], float]) -> dict[tuple[str, ...], float]:
@@ -99,14 +106,14 @@ def _of_queues(session: Session, hints: Mapping[str, int] | None) -> list[Metric
 
 
 def _open_units(every: list[Queue]) -> Metric:
-    values: dict[tuple[str, ...], float] = {}
+    values: Counter[tuple[str, ...]] = Counter()
     for queue in every:
-        stage = STAGE_OF[queue.name]
-        values[stage, UnitState.READY] = queue.waiting + queue.later
-        values[stage, UnitState.LEASED] = queue.at_work
+        stage = stage_of(queue.name)
+        values[stage, UnitState.READY] += queue.waiting + queue.later
+        values[stage, UnitState.LEASED] += queue.at_work
     return _gauge(
         "retllm_open_units",
-        f"Units by stage and state: ready (at most {MAX_COUNTED} claimable now and as many later) and leased.",
+        f"Units by stage and state: ready (of a queue at most {MAX_COUNTED} claimable now and as many later), leased.",
         ["stage", "state"],
         values,
     )
@@ -120,12 +127,13 @@ def _of_units(session: Session) -> list[Metric]:
     return [_gauge("retllm_dead_units", meaning, ["stage"], {(stage,): dead.get(stage, 0) for stage in Stage})]
 
 
-def _of_workers(session: Session) -> Metric:
+def _of_workers(session: Session, routing: Routing) -> Metric:
     served = sa.select(sa.func.unnest(Worker.queues).label("queue")).where(is_alive()).subquery()
     counted = sa.select(served.c.queue, sa.func.count().label("workers")).group_by(served.c.queue)
     alive = {row.queue: row.workers for row in session.execute(counted)}
     meaning = "Live worker processes that serve the queue."
-    return _gauge("retllm_workers_alive", meaning, ["queue"], {(queue,): alive.get(queue, 0) for queue in QUEUES})
+    values: dict[tuple[str, ...], float] = {(queue,): alive.get(queue, 0) for queue in routing.queues}
+    return _gauge("retllm_workers_alive", meaning, ["queue"], values)
 
 
 def _of_totals(session: Session) -> Iterable[Metric]:

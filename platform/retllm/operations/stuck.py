@@ -17,8 +17,10 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import UnitState
 from retllm.db.tables import Unit
 from retllm.operations import queues, workers
-from retllm.operations.queues import MAX_COUNTED, STAGE_OF, Queue
+from retllm.operations.queues import MAX_COUNTED, Queue
 from retllm.operations.workers import WorkerStatus, WorkerView
+from retllm.queue.pauses import is_ready
+from retllm.queue.routing import routing_of
 from retllm.settings import Settings
 
 DEAD_FOR = timedelta(days=1)
@@ -54,7 +56,8 @@ class _State:
     def __init__(self, session: Session, settings: Settings, now: datetime) -> None:
         self.session = session
         self.now = now
-        self.queues = queues.depths(session)
+        self.routing = routing_of(settings)
+        self.queues = queues.depths(session, self.routing)
         self.live_workers = [one for one in workers.every(session) if one.state is WorkerStatus.ALIVE]
         self.timeout = timedelta(
             seconds=max(_MIN_TIMEOUT, 5 * settings.dispatch_seconds, 3 * settings.republish_seconds)
@@ -117,18 +120,17 @@ def _reason(state: _State, queue: Queue) -> Stuck | None:
 
 def _progresses(state: _State, idle: list[WorkerView]) -> bool:
     """Return whether a unit that these workers serve was done recently; between two units all of them are idle."""
-    stages = {STAGE_OF[queue] for one in idle for queue in one.queues if queue in STAGE_OF}
-    done = sa.select(Unit.id).where(
-        Unit.state == UnitState.DONE, Unit.stage.in_(stages), Unit.finished_at > state.now - state.timeout
-    )
-    return bool(state.session.scalar(sa.select(done.exists())))
+    served = {queue for one in idle for queue in one.queues if queue in state.routing.queues}
+    recent = (Unit.state == UnitState.DONE, Unit.finished_at > state.now - state.timeout)
+    done = (sa.select(Unit.id).where(*state.routing.within(queue), *recent).limit(1) for queue in served)
+    return any(state.session.scalar(query) is not None for query in done)
 
 
 def _last_notified(state: _State, queue: Queue) -> datetime:
     """Return when workers were last notified of the longest waiting units; else since when the first one waits."""
     first = (
         sa.select(Unit.announced_at, Unit.run_after)
-        .where(Unit.stage == STAGE_OF[queue.name], Unit.state == UnitState.READY, Unit.run_after <= sa.func.now())
+        .where(*is_ready(state.routing, queue.name), Unit.run_after <= sa.func.now())
         .order_by(Unit.run_after)
         .limit(100)
         .subquery()

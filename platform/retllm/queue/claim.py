@@ -15,13 +15,14 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
+from retllm.db.searches import Search
 from retllm.db.session import Sessions, run_transaction, transaction
 from retllm.db.tables import Job, Unit
 from retllm.errors import JobCancelled, ModelUnavailable, RetllmError, ServerAway, StaleClaim
 from retllm.logs import carried
 from retllm.metrics import FENCED
 from retllm.queue import attempts, lifecycle, pauses
-from retllm.queue.notifications import QUEUE_OF, Notification
+from retllm.queue.routing import Notification, routing_of, served_queue
 from retllm.redaction import redact
 from retllm.settings import Settings
 
@@ -47,6 +48,8 @@ class Claim:
     attempt: int
     token: UUID
     payload: dict[str, Any]
+    scorer: str | None = None
+    """that of the search, if it is one"""
 
 
 def after(seconds: float) -> Any:
@@ -57,12 +60,17 @@ def after(seconds: float) -> Any:
 def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Settings) -> Claim | None:
     """Claim the unit if it is ready; return None if it is leased or ended, or its job was cancelled.
 
-    Also returns None while the queue is paused; resuming the queue sends the notifications again.
+    Also returns None while the queue is paused; resuming the queue sends the notifications again. And for a unit of
+    another scorer than the worker's: a notification in a wrong queue changes nothing.
     """
 
     def take(session: Session) -> Claim | None:
-        found = session.execute(sa.select(Unit.job_id, Unit.stage).where(Unit.id == unit_id)).one_or_none()
-        if found is None or pauses.is_paused(session, QUEUE_OF[found.stage]):
+        searched = sa.select(Unit.job_id, Unit.stage, Search.scorer).outerjoin(Search, Search.id == Unit.job_id)
+        found = session.execute(searched.where(Unit.id == unit_id)).one_or_none()
+        if found is None:
+            return None
+        queue = routing_of(settings).queue_of(found.stage, found.scorer)
+        if queue != served_queue(settings, found.stage) or pauses.is_paused(session, queue):
             return None
         job = lifecycle.lock_job(session, found.job_id)
         if job is None or job.finished_at is not None or lifecycle.close_if_cancelled(session, job):
@@ -84,7 +92,7 @@ def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Setting
             job.state = JobState.RUNNING
             job.started_at = job.started_at or sa.func.clock_timestamp()
         session.flush()
-        return Claim(unit_id, job.id, unit.stage, unit.seq, unit.attempt, token, dict(unit.payload))
+        return Claim(unit_id, job.id, unit.stage, unit.seq, unit.attempt, token, dict(unit.payload), found.scorer)
 
     return run_transaction(sessions, take)
 

@@ -13,13 +13,14 @@ from retllm.db.enums import Stage, UnitState
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Job, Unit
 from retllm.queue.claim import Claim, claim_unit
+from retllm.queue.routing import routing_of, served_queue
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 
 def claim_companions(sessions: Sessions, first: Claim, items: int, worker: str, settings: Settings) -> Iterator[Claim]:
-    """Claim ready units of the same stage, one for each step, until they have ``items`` items with the first one.
+    """Claim ready units of the same queue, one for each step, until they have ``items`` items with the first one.
 
     A unit that is tried again stays alone: if it ended its worker before, the others would lose an attempt with it each
     time.
@@ -29,7 +30,9 @@ def claim_companions(sessions: Sessions, first: Claim, items: int, worker: str, 
 
 
 def claim_some(sessions: Sessions, stage: Stage, items: int, worker: str, settings: Settings) -> Iterator[Claim]:
-    """Claim ready units of a stage that nobody has tried yet, one for each step, until they have ``items`` items.
+    """Claim ready units of a stage, in the queue that the worker serves, until they have ``items`` items.
+
+    They are claimed one for each step, and nobody has tried them yet.
 
     Jobs of which fewest units are in work come first. If the database fails, there are no more.
     """
@@ -38,7 +41,7 @@ def claim_some(sessions: Sessions, stage: Stage, items: int, worker: str, settin
         return
     try:
         with transaction(sessions) as session:
-            found = _ready(session, stage, left)
+            found = _ready(session, stage, left, settings)
         for unit_id, size in found:
             if left <= 0:
                 return
@@ -51,7 +54,7 @@ def claim_some(sessions: Sessions, stage: Stage, items: int, worker: str, settin
         log.warning("units.not_claimed", reason=str(error))
 
 
-def _ready(session: Session, stage: Stage, limit: int) -> list[sa.Row[UUID, int]]:
+def _ready(session: Session, stage: Stage, limit: int, settings: Settings) -> list[sa.Row[UUID, int]]:
     """Return units that nobody has tried yet, with their numbers of items, in the order in which to claim them."""
     in_work = (
         sa.select(Unit.job_id, sa.func.count().label("units"))
@@ -64,7 +67,8 @@ def _ready(session: Session, stage: Stage, limit: int) -> list[sa.Row[UUID, int]
         sa.select(Unit.id, sa.func.jsonb_array_length(Unit.payload["items"]))
         .join(Job, Job.id == Unit.job_id)
         .outerjoin(in_work, in_work.c.job_id == Unit.job_id)
-        .where(Unit.stage == stage, Unit.state == UnitState.READY, Unit.attempt == 0)
+        .where(*routing_of(settings).within(served_queue(settings, stage)))
+        .where(Unit.state == UnitState.READY, Unit.attempt == 0)
         .where(Unit.run_after <= sa.func.clock_timestamp(), ~Job.cancel_requested)
         .order_by(turn + sa.func.coalesce(in_work.c.units, 0), Unit.job_id)
     )

@@ -23,7 +23,8 @@ from retllm.db.tables import Job, Unit
 from retllm.metrics import LEASES_LOST, PASSED_OVER
 from retllm.queue import attempts, lifecycle, pauses
 from retllm.queue.claim import retry_or_fail
-from retllm.queue.notifications import QUEUE_OF, Notification, Notifier
+from retllm.queue.notifications import Notifier
+from retllm.queue.routing import Notification, routing_of
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -55,6 +56,7 @@ class Dispatcher:
         self._sessions = sessions
         self._notifier = notifier
         self._settings = settings
+        self._routing = routing_of(settings)
         self._stop = threading.Event()
         self._maintenance = [(task, time.monotonic()) for task in maintenance]
         self._deferred: dict[UUID, float] = {}
@@ -83,7 +85,7 @@ class Dispatcher:
         self._maintain_due()
         with transaction(self._sessions) as session:
             paused = pauses.paused(session)
-        return sum(self.notify_ready(stage) for stage in Stage if QUEUE_OF[stage] not in paused)
+        return sum(self.notify_ready(queue) for queue in self._routing.queues if queue not in paused)
 
     def rescue(self) -> int:
         """Take back units with expired leases, whose worker died or lost the database; return their number."""
@@ -163,18 +165,18 @@ class Dispatcher:
         except Exception as error:
             log.warning("dispatcher.upkeep_failed", task=type(task).__name__, reason=str(error).strip())
 
-    def notify_ready(self, stage: Stage) -> int:
-        """Notify workers of ready units of ``stage``, as many as the queue has room for; return the number of hints."""
-        room = self._settings.queue_depth - self._notifier.depth(QUEUE_OF[stage])
+    def notify_ready(self, queue: str) -> int:
+        """Notify workers of ready units of ``queue``, as many as it has room for; return the number of hints."""
+        room = self._settings.queue_depth - self._notifier.depth(queue)
         if room <= 0:
             return 0
-        return self._notifier.notify(self._take_ready(stage, room))
+        return self._notifier.notify(self._take_ready(queue, room))
 
-    def _take_ready(self, stage: Stage, room: int) -> list[Notification]:
+    def _take_ready(self, queue: str, room: int) -> list[Notification]:
         stale = sa.func.now() - timedelta(seconds=self._settings.republish_seconds)
         due = sa.or_(Unit.announced_at.is_(None), Unit.announced_at < stale)
         with transaction(self._sessions) as session:
-            return pauses.take_ready(session, stage, room, due)
+            return pauses.take_ready(session, self._routing, queue, room, due)
 
 
 def _expired() -> tuple[sa.ColumnElement[bool], ...]:

@@ -17,7 +17,8 @@ from retllm.db.enums import OPEN_UNITS, JobState, Stage, UnitState
 from retllm.db.locks import lock_collections_of_jobs
 from retllm.db.tables import Item, Job, Unit, new_id
 from retllm.queue.handlers import handler_of
-from retllm.queue.notifications import FIRST_NOTIFIED, Notification
+from retllm.queue.notifications import FIRST_NOTIFIED
+from retllm.queue.routing import Notification, notifications
 
 
 def lock_job(session: Session, job_id: UUID) -> Job | None:
@@ -40,7 +41,7 @@ def add_units(
         unit.announced_at = sa.func.now()
     session.add_all(units)
     session.flush()
-    return [(unit.id, stage) for unit in units[:FIRST_NOTIFIED]]
+    return notifications(session, units[:FIRST_NOTIFIED])
 
 
 def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool) -> list[Notification]:
@@ -76,8 +77,8 @@ def set_apart(session: Session, job: Job, unit: Unit, items: Collection[str]) ->
 def set_aside(session: Session, job: Job, unit: Unit, items: Collection[str], run_after: Any) -> None:
     """Move items out of a unit into one new unit, which may be claimed from the time ``run_after`` on."""
     unit.payload = {**unit.payload, "items": [item for item in unit.payload["items"] if item not in items]}
-    ((later, _),) = append_units(session, job, unit.stage, [{**unit.payload, "items": sorted(items)}])
-    session.get_one(Unit, later).run_after = run_after
+    (later,) = append_units(session, job, unit.stage, [{**unit.payload, "items": sorted(items)}])
+    session.get_one(Unit, later.unit_id).run_after = run_after
     session.flush()
 
 
@@ -177,7 +178,7 @@ def _reopen(session: Session, job: Job, condition: sa.ColumnElement[bool]) -> li
     if job.finished_at is not None:
         _queue_again(job)
     session.flush()
-    return [(unit.id, unit.stage) for unit in units[:FIRST_NOTIFIED]] + finish_if_complete(session, job)
+    return notifications(session, units[:FIRST_NOTIFIED]) + finish_if_complete(session, job)
 
 
 def _queue_again(job: Job) -> None:

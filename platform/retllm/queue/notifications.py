@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
-from uuid import UUID
 
 import redis
 import structlog
@@ -14,21 +13,18 @@ from kombu.exceptions import OperationalError
 from retllm.db.enums import Stage
 from retllm.errors import StackError
 from retllm.queue import transport
+from retllm.queue.routing import ONE_SCORER, Notification, Routing
 
 log = structlog.get_logger(__name__)
 
-# the coarse stage has its own queue, so that a search does not wait behind an index job
-QUEUE_OF = {Stage.MEDIA: "media", Stage.EMBED: "embed", Stage.COARSE: "query", Stage.FINE: "score"}
 TASK_OF = {
-    "media": "retllm.media_unit",
-    "embed": "retllm.embed_unit",
-    "query": "retllm.coarse_unit",
-    "score": "retllm.fine_unit",
+    Stage.MEDIA: "retllm.media_unit",
+    Stage.EMBED: "retllm.embed_unit",
+    Stage.COARSE: "retllm.coarse_unit",
+    Stage.FINE: "retllm.fine_unit",
 }
 # maximum number of hints sent by the request that creates the units; the dispatcher sends the others
 FIRST_NOTIFIED = 64
-
-Notification = tuple[UUID, Stage]
 
 _SOCKET = {"socket_timeout": 10, "socket_connect_timeout": 3, "socket_keepalive": True, "retry_on_timeout": True}
 
@@ -84,7 +80,8 @@ def hints(redis_url: str | None, queues: Sequence[str]) -> dict[str, int] | None
 class Notifier:
     """Sends hints. If Redis is unreachable it only logs that, since the dispatcher sends them again."""
 
-    def __init__(self, redis_url: str | None) -> None:
+    def __init__(self, redis_url: str | None, routing: Routing = ONE_SCORER) -> None:
+        self._routing = routing
         self._app = celery_app(redis_url)
         # one try with short timeouts: a request must not wait for an unreachable Redis
         self._app.conf.broker_transport_options |= {
@@ -100,18 +97,18 @@ class Notifier:
     def notify(self, units: Iterable[Notification]) -> int:
         """Send a hint for each unit until one fails; return the number sent."""
         sent = 0
-        for unit_id, stage in units:
-            queue = QUEUE_OF[stage]
+        for unit in units:
+            queue = self._routing.queue_of(unit.stage, unit.scorer)
             try:
-                self._send(queue, [str(unit_id)])
+                self._send(TASK_OF[unit.stage], queue, [str(unit.unit_id)])
             except (OperationalError, redis.RedisError, OSError) as error:
-                log.warning("announce.failed", unit_id=str(unit_id), queue=queue, reason=str(error))
+                log.warning("announce.failed", unit_id=str(unit.unit_id), queue=queue, reason=str(error))
                 break
             sent += 1
         return sent
 
-    def _send(self, queue: str, args: Sequence[Any]) -> None:
-        self._app.send_task(TASK_OF[queue], args=list(args), queue=queue, retry=False, ignore_result=True)
+    def _send(self, task: str, queue: str, args: Sequence[Any]) -> None:
+        self._app.send_task(task, args=list(args), queue=queue, retry=False, ignore_result=True)
 
     def depth(self, queue: str) -> int:
         """Return the number of hints in ``queue``.

@@ -9,10 +9,10 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import Stage, UnitState
+from retllm.db.enums import UnitState
 from retllm.db.operations import PausedQueue
 from retllm.db.tables import Unit, User
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification, Routing, scorer_of, stage_of
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,15 @@ def is_paused(session: Session, queue: str) -> bool:
     return session.scalar(sa.select(PausedQueue.queue).where(PausedQueue.queue == queue)) is not None
 
 
-def take_ready(session: Session, stage: Stage, limit: int, *where: sa.ColumnElement[bool]) -> list[Notification]:
-    """Select claimable units, longest waiting first, and set ``announced_at``; the caller notifies the workers."""
+def take_ready(
+    session: Session, routing: Routing, queue: str, limit: int, *where: sa.ColumnElement[bool]
+) -> list[Notification]:
+    """Select claimable units of ``queue``, longest waiting first, and set ``announced_at``."""
     # a common table expression is evaluated once; a subquery may be evaluated for each row, and would then skip the
     # rows just updated and take others beyond the limit
     first = (
         sa.select(Unit.id)
-        .where(*is_ready(stage), Unit.run_after <= sa.func.now(), *where)
+        .where(*is_ready(routing, queue), Unit.run_after <= sa.func.now(), *where)
         .order_by(Unit.run_after, Unit.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -55,9 +57,9 @@ def take_ready(session: Session, stage: Stage, limit: int, *where: sa.ColumnElem
         .returning(Unit.id)
         .execution_options(synchronize_session=False)
     )
-    return [(unit_id, stage) for unit_id in taken]
+    return [Notification(unit_id, stage_of(queue), scorer_of(queue)) for unit_id in taken]
 
 
-def is_ready(stage: Stage) -> Sequence[sa.ColumnElement[bool]]:
-    """Return the conditions for ready units of ``stage``."""
-    return Unit.stage == stage, Unit.state == UnitState.READY
+def is_ready(routing: Routing, queue: str) -> Sequence[sa.ColumnElement[bool]]:
+    """Return the conditions for ready units of a queue."""
+    return *routing.within(queue), Unit.state == UnitState.READY

@@ -15,7 +15,7 @@ from retllm.db.locks import lock_collection
 from retllm.db.tables import Job, new_id
 from retllm.errors import Conflict, InvalidInput
 from retllm.identity.actor import Actor
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 
 _MAX_KEY_LENGTH = 200
 

@@ -22,7 +22,8 @@ from retllm.metrics import ATTEMPTS, ENDED, UNIT_SECONDS
 from retllm.queue import claim as claims
 from retllm.queue.claim import Claim, Lease
 from retllm.queue.companions import claim_companions, claim_some
-from retllm.queue.notifications import Notification, Notifier
+from retllm.queue.notifications import Notifier
+from retllm.queue.routing import Notification
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)

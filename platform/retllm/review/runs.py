@@ -18,7 +18,7 @@ from retllm.db.tables import Collection, Job, User, new_id
 from retllm.errors import Conflict, Forbidden, InvalidInput, NotFound
 from retllm.identity.access import Right, collection_for, has_scope, is_admin, require_scope, right_in, within_visible
 from retllm.identity.actor import Actor
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.review.reports import Report
 from retllm.review.reviewed import reviewed
 from retllm.search.request import SearchRequest

@@ -14,7 +14,7 @@ from retllm.embedding import fuse
 from retllm.errors import ModelUnavailable
 from retllm.indexing.worker import Embedders, Vectors, configured_name, register
 from retllm.queue.claim import complete
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.search import coarse
 from retllm.search.coarse import QueryVector

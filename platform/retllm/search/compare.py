@@ -261,6 +261,7 @@ class Other:
     k: int
     mode: str
     trigger: str | None
+    scorer: str
 
 
 def same_question(session: Session, actor: Actor, search_id: UUID, *, limit: int = 30) -> list[Other]:
@@ -291,6 +292,7 @@ def _others(session: Session, actor: Actor, conditions: Sequence[sa.ColumnElemen
         "k": Search.k,
         "mode": Search.mode,
         "trigger": Search.injection["trigger"].astext,
+        "scorer": Search.scorer,
     }
     query = (
         sa.select(*(column.label(name) for name, column in columns.items()))

@@ -36,7 +36,7 @@ from retllm.fine.interface import FineScorer
 from retllm.fine.prompts import Mode
 from retllm.media.parallel import PixelBudget
 from retllm.queue.claim import complete
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.worker import Following, LastStep, LeasedUnit, UnitsFunction, WorkerContext
 from retllm.search import score_cache
 from retllm.search.fine import is_entropy_pass

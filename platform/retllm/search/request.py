@@ -63,6 +63,9 @@ class SearchRequest(Strict):
     """A search by text, picture or both; the picture is sent separately as bytes."""
 
     text: str | None = Field(default=None, description="the query text")
+    scorer: str | None = Field(
+        default=None, description="the scorer of the fine stage, by its public name; default: the main one"
+    )
     injection: InjectionRequest = InjectionRequest()
     coarse: CoarseRequest | None = Field(default=None, description="the sources of the candidates")
     adaptive: Waves | None = Field(

@@ -14,7 +14,7 @@ from retllm.db.searches import Search
 from retllm.db.tables import Item
 from retllm.errors import Conflict, InvalidInput
 from retllm.fine.injection import Injection
-from retllm.fine.opening import configured_profile
+from retllm.fine.opening import configured_profile, served_settings
 from retllm.fine.prompts import Mode
 from retllm.fine.sources import decoder_layers
 from retllm.identity.access import collection_for, require_scope
@@ -51,9 +51,11 @@ def submit_search(
     Raises:
         NotFound: the collection does not exist.
         Forbidden: the actor has a smaller scope than ``search``.
-        InvalidInput: the query is empty, a field is out of bounds, or the scorer can't do what the request asks for.
+        InvalidInput: the query is empty, a field is out of bounds, the scorer is not configured, or it can't do what
+            the request asks for.
         Conflict: the collection is empty or not indexed, or the idempotency key belongs to a different request.
     """
+    settings = served_settings(settings, request.scorer)
     embedder = embedder_of(collection_for(session, actor, collection_id), settings)
     require_scope(actor, TokenScope.SEARCH)
     text = _checked_text(request, settings, has_picture=picture is not None)

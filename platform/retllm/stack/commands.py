@@ -15,23 +15,26 @@ READY_VARIABLE = "RETLLM_READY_FILE"
 """Environment variable with the path of the file that a worker of the stack writes when it is ready."""
 
 QUEUES = {"media": "media", "embed": "query,embed", "score": "score"}
-"""The queues of each kind of worker, by priority: the coarse stage of a search precedes index jobs."""
+"""The queues of each kind of worker, by priority: the coarse stage of a search precedes index jobs.
+
+Workers of other scorers than the main one serve `score:NAME`.
+"""
 
 
-def worker(kind: str) -> tuple[str, ...]:
-    """Return the command of a worker for the queues of `kind`; it does one unit at a time."""
+def worker(kind: str, queues: str | None = None) -> tuple[str, ...]:
+    """Return the command of a worker for `queues`, by default those of `kind`; it does one unit at a time."""
     return (
         *("-m", "celery", "--app", "retllm_workers.app", "worker"),
-        *("--queues", QUEUES[kind], "--pool", "solo", "--concurrency", "1"),
+        *("--queues", queues or QUEUES[kind], "--pool", "solo", "--concurrency", "1"),
         # workers do not communicate with each other; mingling would delay each start by a second
         *("--without-gossip", "--without-mingle"),
         *("--hostname", f"{kind}@%h"),
     )
 
 
-def stack_worker(kind: str, node: str) -> tuple[str, ...]:
+def stack_worker(kind: str, node: str, queues: str | None = None) -> tuple[str, ...]:
     """Return `worker` with its own node name (the last one counts) and the module that reports readiness."""
-    return (*worker(kind), "--hostname", node, "--include", "retllm.stack.ready")
+    return (*worker(kind, queues), "--hostname", node, "--include", "retllm.stack.ready")
 
 
 PROCFILE = {"web": WEB, "dispatch": DISPATCH, **{kind: worker(kind) for kind in QUEUES}}

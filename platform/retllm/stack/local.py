@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import filelock
+from pydantic_core import to_json
 
 from retllm.errors import StackError
 from retllm.settings import Settings
@@ -280,7 +280,7 @@ class LocalStack:
             env.pop(variable, None)
             if value is not None:
                 # settings parse tuples from JSON
-                env[variable] = json.dumps(value) if isinstance(value, tuple) else str(value)
+                env[variable] = to_json(value).decode() if isinstance(value, tuple) else str(value)
         for name, url in (("DATABASE_URL", self._database_url), ("REDIS_URL", self._redis_url)):
             env.pop(name, None)
             if url:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from retllm.scorer_address import is_remote
 from retllm.settings import Settings
 from retllm.stack import commands
 from retllm.stack.child import ProcessSpec
@@ -39,11 +42,46 @@ def platform_stages(
     last: list[ProcessSpec] = []
     if "dispatch" in parts:
         last.append(spec("dispatch", commands.DISPATCH, ready=_ready_after_delay()))
-    stop = settings.stop_seconds
-    for kind in commands.QUEUES:
-        count: int = getattr(settings, f"{kind}_workers")
-        last += [_worker(kind, number, count, env, log_path, run, stop) for number in range(count) if kind in parts]
+    last += [
+        _worker(one, env, log_path, run, settings.stop_seconds) for one in _workers(settings, env) if one.part in parts
+    ]
     return [*stages, last] if last else stages
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """One worker process: its part of the stack, name, queues, and environment beside that of all."""
+
+    part: str
+    name: str
+    queues: str
+    env: Mapping[str, str]
+
+
+def _workers(settings: Settings, env: Mapping[str, str]) -> Iterator[_Worker]:
+    for kind in ("media", "embed"):
+        count: int = getattr(settings, f"{kind}_workers")
+        for number in range(count):
+            yield _Worker(kind, _numbered(kind, number, count), commands.QUEUES[kind], _one_gpu(number, count, env))
+    count = settings.score_workers
+    on_gpus = count * sum(not is_remote(scorer) for scorer in settings.scorers)
+    started = 0
+    for place, scorer in enumerate(settings.scorers, 1):
+        # the place keeps the names of two scorers apart
+        name = "score" if place == 1 else f"score-{place}-{_in_file_names(settings.scorer_names[place - 1])}"
+        queue = commands.QUEUES["score"] if place == 1 else f"score:{settings.scorer_names[place - 1]}"
+        for number in range(count):
+            gpu = {} if is_remote(scorer) else _one_gpu(started, on_gpus, env)
+            started += not is_remote(scorer)
+            yield _Worker("score", _numbered(name, number, count, "" if place == 1 else "-"), queue, gpu)
+
+
+def _numbered(name: str, number: int, count: int, between: str = "") -> str:
+    return name if count == 1 else f"{name}{between}{number + 1}"
+
+
+def _in_file_names(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name)[:60]
 
 
 def _spec(
@@ -82,21 +120,18 @@ def _ready_after_delay() -> Callable[[], bool]:
 
 
 def _worker(
-    kind: str,
-    number: int,
-    count: int,
+    worker: _Worker,
     env: Mapping[str, str],
     log_path: Callable[[str], Path],
     run: Path,
     stop_seconds: float,
 ) -> ProcessSpec:
-    name = kind if count == 1 else f"{kind}{number + 1}"
-    file = run / f"{name}.ready"
+    file = run / f"{worker.name}.ready"
     file.unlink(missing_ok=True)
     return _spec(
-        name,
-        commands.stack_worker(kind, f"{name}@{env['RETLLM_STACK'][:12]}"),
-        env={**env, commands.READY_VARIABLE: str(file)} | _one_gpu(number, count, env),
+        worker.name,
+        commands.stack_worker(worker.part, f"{worker.name}@{env['RETLLM_STACK'][:12]}", worker.queues),
+        env={**env, commands.READY_VARIABLE: str(file), **worker.env},
         log_path=log_path,
         ready=file.exists,
         ready_seconds=_MODEL_LIBRARIES_SECONDS,
@@ -106,7 +141,7 @@ def _worker(
 
 
 def _one_gpu(number: int, count: int, env: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment that assigns one of several GPUs to one of several workers of a kind."""
+    """Return the environment that assigns one of several GPUs to one of several workers of a kind, or of scorers."""
     listed = [part for part in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if part]
     if "CUDA_VISIBLE_DEVICES" not in env and _NVIDIA.is_dir():
         listed = [str(index) for index, _ in enumerate(_NVIDIA.iterdir())]

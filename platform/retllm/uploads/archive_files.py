@@ -21,7 +21,7 @@ from retllm.media.ingest import delete_files
 from retllm.media.sheets.batches import batches
 from retllm.queue import lifecycle
 from retllm.queue.claim import complete
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.uploads.receive import rejection
 

@@ -25,7 +25,7 @@ from retllm.media.sheets.batches import batches
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sniffing import PICTURED, FileKind
 from retllm.queue.claim import complete
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.uploads.archive_files import ArchiveFiles
 from retllm.uploads.kept import release

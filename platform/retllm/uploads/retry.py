@@ -13,7 +13,7 @@ from retllm.db.uploads import UploadFile
 from retllm.errors import Conflict
 from retllm.media.sniffing import PICTURED, FileKind
 from retllm.queue import lifecycle
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.uploads.handler import CANCELLED, FAILED
 from retllm.uploads.kept import to_try_again
 from retllm.uploads.submit import UNIT_FILES

@@ -22,7 +22,7 @@ from retllm.identity.actor import Actor
 from retllm.indexing.submit import embedders_for, embedding_params
 from retllm.media.sniffing import FileKind
 from retllm.queue import lifecycle
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.submission import Submitted, insert_job
 from retllm.settings import Settings
 from retllm.uploads import large_files, unsent

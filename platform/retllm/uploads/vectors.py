@@ -18,7 +18,7 @@ from retllm.indexing.submit import items_in_units, to_embed
 from retllm.media.file_table import SUFFIXES, FileRole
 from retllm.media.sniffing import FileKind
 from retllm.queue import lifecycle
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.settings import Settings
 from retllm.uploads.submit import waiting
 

@@ -22,7 +22,7 @@ from retllm.media.parallel import InParallel, PixelBudget
 from retllm.media.pictures import inspect_single
 from retllm.media.sniffing import PICTURED, FileKind, limit_of, sniff
 from retllm.queue.claim import complete
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.worker import LastStep, LeasedUnit, WorkerContext
 from retllm.uploads.archive_files import ArchiveFiles, unpack
 from retllm.uploads.captions import apply_captions

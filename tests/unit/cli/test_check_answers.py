@@ -12,6 +12,7 @@ import pytest
 from retllm.cli import checks
 from retllm.cli import main as entry
 from retllm.cli.check_answers import inspect_answers, known_scenes
+from retllm.cli.check_models import check_answers
 from retllm.demo.claims import caption
 from retllm.fine import Content, PairScore
 from retllm.settings import PRESETS, Settings
@@ -114,6 +115,8 @@ def test_a_mode_that_the_profile_lacks_fails_before_any_search() -> None:
 
 
 def test_a_scorer_that_cannot_be_loaded_fails(tmp_path: Path) -> None:
-    (found,) = checks.check_answers(Settings(scorer=str(tmp_path)))
+    settings = Settings.model_validate({"scorer": str(tmp_path), "extra_scorers": [str(tmp_path / "other")]})
+    found, other = check_answers(settings)
     assert found.state == "failed"
     assert "has no config.json" in found.message
+    assert (other.name, other.state) == ("answers 2", "failed")

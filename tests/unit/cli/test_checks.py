@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from retllm.cli import checks
+from retllm.cli import check_models, checks
 from retllm.cli.doctor import doctor
 from retllm.errors import StackError
 from retllm.fine import ModelSource
@@ -163,6 +163,19 @@ def test_the_scorer_is_shown_with_its_limit_of_visual_tokens(tmp_path: Path) -> 
     assert "at most 400 visual tokens" in checks.check_scorer(settings(tmp_path, picture_tokens=400)).message
 
 
+def test_each_extra_scorer_has_its_own_check(tmp_path: Path) -> None:
+    extras = [str(tmp_path / "away"), {"scorer": PRESETS["demo"].scorer, "profile": "qwen3_vl_reranker"}]
+    configured = settings(tmp_path / "home", port=0, scorer="/models/main", mode="choice", extra_scorers=extras)
+    found = {check.name: check for check in checks.run_checks(configured)}
+    second, third = found["scorer 2"], found["scorer 3"]
+    assert (second.state, str(tmp_path / "away") in second.message) == ("failed", True)
+    assert second.advice == "Remove it from RETLLM_EXTRA_SCORERS, or name a model that is available."
+    # it is asked in a mode that it has
+    assert third.state == "ok"
+    assert "Its profile is qwen3_vl_reranker and has the mode true_false only." in third.message
+    assert "RETLLM_SCORER to" in found["scorer"].advice
+
+
 def test_each_extra_embedder_has_its_own_check(tmp_path: Path) -> None:
     configured = settings(tmp_path / "home", port=0, extra_embedders=(f"local-dir:{tmp_path / 'away'}",))
     found = {check.name: check for check in checks.run_checks(configured)}
@@ -188,8 +201,8 @@ def source(where: str) -> ModelSource:
 def test_a_model_that_must_be_downloaded_needs_a_reachable_hub(
     monkeypatch: pytest.MonkeyPatch, where: str, problem: str | None, state: str
 ) -> None:
-    monkeypatch.setattr(checks, "_hub_problem", lambda: problem)
-    assert checks._model("scorer", source(where), "RETLLM_SCORER").state == state
+    monkeypatch.setattr(check_models, "_hub_problem", lambda: problem)
+    assert check_models._model("scorer", source(where), "RETLLM_SCORER").state == state
 
 
 @pytest.mark.parametrize("commit", ["0" * 40, None])
@@ -197,7 +210,7 @@ def test_a_model_from_the_hub_causes_a_warning_until_its_commit_is_pinned(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, commit: str | None
 ) -> None:
     found = ModelSource("org/model", "cache" if commit else "download", None, commit, "It is somewhere.")
-    monkeypatch.setattr(checks, "_hub_problem", lambda: None)
+    monkeypatch.setattr(check_models, "_hub_problem", lambda: None)
     monkeypatch.setattr("retllm.fine.can_load", lambda *_: found)
     named = commit or "COMMIT"
     for revision, state in ((None, "warning"), ("main", "warning"), ("1" * 40, "ok")):

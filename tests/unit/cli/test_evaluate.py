@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from retllm.cli import evaluate
 from retllm.cli import main as entry
 
 pytestmark = pytest.mark.slow
@@ -125,3 +126,12 @@ def test_the_preset_option_overrides_the_models_of_the_environment(capsys, monke
     monkeypatch.setenv("RETLLM_SCORER", "/nowhere/model")
     status, _, _ = run_eval(capsys, "scenes", *SMALL, "--limit", "1", "-k", "1", "--preset", "demo")
     assert status == 0
+
+
+@pytest.mark.parametrize("asked", ["openai:org/judge", "openai+http://gpu:1/v1#org/judge"])
+def test_an_extra_scorer_is_evaluated_with_its_own_key_and_profile(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    extra = {"scorer": "openai+http://gpu:1/v1#org/judge", "key": "key-of-the-judge", "profile": "qwen3_vl"}
+    monkeypatch.setenv("RETLLM_EXTRA_SCORERS", json.dumps([extra]))
+    monkeypatch.setenv("RETLLM_SCORER_KEY", "key-of-the-main-one")
+    chosen = evaluate._settings(None, None, asked, None)
+    assert (chosen.scorer_name, chosen.scorer_key, chosen.profile) == (extra["scorer"], extra["key"], extra["profile"])

@@ -57,7 +57,7 @@ def test_doctor_says_that_the_server_is_away_or_refuses_the_key(monkeypatch: pyt
     with refusing_server() as root:
         settings = Settings(scorer=f"openai+{root}#m", scorer_key="canary-of-a-key")
         refused = checks._guarded("scorer", lambda: checks.check_scorer(settings))
-    assert (refused.state, refused.advice) == ("failed", "Set RETLLM_SCORER_KEY.")
+    assert (refused.state, refused.advice) == ("failed", "Set RETLLM_SCORER_KEY, or its key in RETLLM_EXTRA_SCORERS.")
     assert "refuses the key (401)" in refused.message
     away = checks._guarded("scorer", lambda: checks.check_scorer(settings))
     assert (away.state, away.advice) == ("failed", "Start the server, or correct RETLLM_SCORER.")

@@ -205,7 +205,7 @@ def test_a_passing_failure_is_repeated(
         (429, ServerAway, f"The server of the scorer openai:{MODEL} is away: it answers 429."),
         (503, ServerAway, f"The server of the scorer openai:{MODEL} is away: it answers 503."),
         (500, ServerFailed, f'The server of the scorer openai:{MODEL} fails: it answers 500 ("as ordered").'),
-        ("garbage", ServerFailed, "answered something that is no JSON: check RETLLM_SCORER."),
+        ("garbage", ServerFailed, "answered something that is no JSON: check its address."),
         ("endless", ServerFailed, f"The server of the scorer openai:{MODEL} sent an endless answer."),
         ("drip", ServerAway, f"The server of the scorer openai:{MODEL} is away: it did not answer within 0.5 s."),
         ("hang", ServerAway, f"The server of the scorer openai:{MODEL} is away: it did not answer within 0.5 s."),
@@ -244,7 +244,8 @@ def test_a_wrong_key_is_an_error_that_does_not_quote_it(server: ScoringServer, o
     with pytest.raises(ModelUnavailable) as raised:
         opened(scorer_key="canary-of-a-wrong-scorer-key")
     assert str(raised.value) == (
-        f"The server of the scorer openai:{MODEL} refuses the key (401): set RETLLM_SCORER_KEY."
+        f"The server of the scorer openai:{MODEL} refuses the key (401): "
+        "set RETLLM_SCORER_KEY, or its key in RETLLM_EXTRA_SCORERS."
     )
     assert opened(scorer_key=server.key).score(TEXTS[0], [TEXTS[0]])[0].error is None
 

@@ -16,7 +16,7 @@ from retllm.indexing.submit import submit_index
 from retllm.metrics import REGISTRY
 from retllm.queue.claim import complete
 from retllm.queue.dispatcher import Dispatcher
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 
 COUNTS = ("attempts_total", "leases_lost_total", "fenced_writes_total", "unit_seconds_count")

@@ -14,6 +14,7 @@ from retllm.identity import accounts
 from retllm.identity.actor import Actor
 from retllm.operations import activity, queues, workers
 from retllm.operations.activity import WINDOWS, Activity
+from retllm.queue.routing import ONE_SCORER
 
 
 def _ended(world, state: JobState, ago: timedelta, seconds: float = 1.0, kind: JobKind = JobKind.SEARCH) -> Job:
@@ -124,7 +125,7 @@ def test_the_stamp_changes_with_the_data_shown_and_not_with_a_heartbeat(world) -
     changes = [
         lambda: send_report(False),
         lambda: send_report(True),
-        lambda: world.in_transaction(lambda session: queues.pause(session, world.user, "score")),
+        lambda: world.in_transaction(lambda session: queues.pause(session, ONE_SCORER, world.user, "score")),
         lambda: _ended(world, JobState.FAILED, timedelta(0)),
         lambda: world.add_texts("new"),
         lambda: world.in_transaction(lambda session: workers.leave(session, "host:1")),

@@ -113,7 +113,7 @@ def test_requeuing_a_unit_reopens_its_job_and_leaves_the_other_units_dead(world)
     _die(world, second)
     assert world.job(job_id).state is JobState.FAILED
     done = _requeue(world, [first.id])
-    assert (done.number, done.refused, [unit for unit, _ in done.units]) == (1, {}, [first.id])
+    assert (done.number, done.refused, [unit.unit_id for unit in done.units]) == (1, {}, [first.id])
     assert (world.job(job_id).state, world.job(job_id).finished_at) == (JobState.QUEUED, None)
     claim = world.must_claim(first.id)
     assert claim.attempt == 1

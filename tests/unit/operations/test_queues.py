@@ -14,6 +14,7 @@ from retllm.errors import NotFound
 from retllm.indexing.submit import submit_index
 from retllm.operations import queues
 from retllm.queue.dispatcher import Dispatcher
+from retllm.queue.routing import ONE_SCORER, Notification
 
 
 class Recorder:
@@ -23,7 +24,7 @@ class Recorder:
         self.notified: list[UUID] = []
 
     def notify(self, units) -> int:
-        taken = [unit_id for unit_id, _ in units]
+        taken = [unit_id for unit_id, *_ in units]
         self.notified += taken
         return len(taken)
 
@@ -39,17 +40,17 @@ def _job(world, texts: int = 4) -> UUID:
 
 def _pause(world, queue: str, reason: str = "") -> bool:
     with transaction(world.sessions) as session:
-        return queues.pause(session, world.user, queue, reason)
+        return queues.pause(session, ONE_SCORER, world.user, queue, reason)
 
 
 def _resume(world, queue: str):
     with transaction(world.sessions) as session:
-        return queues.resume(session, queue)
+        return queues.resume(session, ONE_SCORER, queue)
 
 
 def _depths(world) -> dict[str, queues.Queue]:
     with transaction(world.sessions) as session:
-        return {one.name: one for one in queues.depths(session)}
+        return {one.name: one for one in queues.depths(session, ONE_SCORER)}
 
 
 def test_units_of_a_paused_queue_can_be_claimed_only_after_it_is_resumed(world) -> None:
@@ -62,7 +63,9 @@ def test_units_of_a_paused_queue_can_be_claimed_only_after_it_is_resumed(world) 
     assert world.units(job_id)[1].attempt == 0, "a refused claim does not count as an attempt"
     was_paused, units = _resume(world, "embed")
     assert was_paused
-    assert units == [(second.id, Stage.EMBED)], "announced again immediately, since its notification was consumed"
+    assert units == [Notification(second.id, Stage.EMBED)], (
+        "announced again immediately, since its notification was consumed"
+    )
     assert world.must_claim(second.id).attempt == 1
 
 

@@ -16,13 +16,14 @@ from retllm.db.tables import Job, Unit, new_id
 from retllm.operations import queues, scrape, workers
 from retllm.operations.totals import Totals
 from retllm.operations.workers import WorkerReport
+from retllm.queue.routing import ONE_SCORER, Routing
 
 
-def _samples(world, hints: Any = lambda: None) -> dict[tuple[str, ...], float]:
+def _samples(world, hints: Any = lambda: None, routing: Routing = ONE_SCORER) -> dict[tuple[str, ...], float]:
     """Samples by name and the values of their labels, sorted by label."""
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(scrape.page(world.sessions, hints).decode())
+        for family in text_string_to_metric_families(scrape.page(world.sessions, routing, hints).decode())
         for sample in family.samples
     }
 
@@ -46,8 +47,8 @@ def test_the_metrics_have_all_stages() -> None:
 def test_an_idle_installation_reports_zero_for_every_metric(world) -> None:
     samples = _samples(world)
     assert {value for key, value in samples.items() if "total" not in key[0]} == {0}
-    expected = {("retllm_queue_depth", queue) for queue in queues.QUEUES}
-    expected |= {("retllm_workers_alive", queue) for queue in queues.QUEUES}
+    expected = {("retllm_queue_depth", queue) for queue in ONE_SCORER.queues}
+    expected |= {("retllm_workers_alive", queue) for queue in ONE_SCORER.queues}
     expected |= {("retllm_dead_units", stage) for stage in Stage}
     expected |= {("retllm_fenced_writes_total", stage) for stage in Stage}
     expected |= {("retllm_leases_lost_total", stage) for stage in Stage}
@@ -66,7 +67,7 @@ def test_the_metrics_match_the_queues_units_and_workers(world) -> None:
     _units(world, Stage.EMBED, UnitState.DEAD, 4, finished_at=now)
     _units(world, Stage.EMBED, UnitState.DONE, 5, finished_at=now)
     with transaction(world.sessions) as session:
-        queues.pause(session, world.user, "score")
+        queues.pause(session, ONE_SCORER, world.user, "score")
         for name, of in (("a:1", ["score"]), ("a:2", ["query", "embed"]), ("a:3", ["score"]), ("a:4", ["score"])):
             workers.record(session, WorkerReport(name, of, "cpu", "0.1.0"))
         workers.leave(session, "a:4")
@@ -103,7 +104,8 @@ def crowded(world):
     return world
 
 
-def test_a_scrape_does_not_scan_the_whole_table_of_units(crowded) -> None:
+@pytest.mark.parametrize("routing", [ONE_SCORER, Routing(("other",))])
+def test_a_scrape_does_not_scan_the_whole_table_of_units(crowded, routing: Routing) -> None:
     statements: list[tuple[str, Any]] = []
     engine = crowded.sessions.kw["bind"]
 
@@ -111,7 +113,7 @@ def test_a_scrape_does_not_scan_the_whole_table_of_units(crowded) -> None:
         statements.append((statement, parameters))
 
     sa.event.listen(engine, "before_cursor_execute", record)
-    samples = _samples(crowded)
+    samples = _samples(crowded, routing=routing)
     sa.event.remove(engine, "before_cursor_execute", record)
     assert (samples["retllm_queue_depth", "score"], samples["retllm_dead_units", "fine"]) == (50, 50)
     over_units = [(statement, given) for statement, given in statements if "FROM units" in statement]

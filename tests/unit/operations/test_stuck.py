@@ -20,6 +20,7 @@ from retllm.operations import queues, stuck, workers
 from retllm.operations.workers import WorkerReport
 from retllm.queue import claim as claims
 from retllm.queue.claim import Claim
+from retllm.queue.routing import ONE_SCORER
 
 RECENTLY = sa.func.now() - timedelta(seconds=20)
 AN_HOUR_AGO = sa.func.now() - timedelta(minutes=61)
@@ -81,7 +82,7 @@ def test_units_without_a_live_worker_are_stuck(world, job_id: UUID) -> None:
 def test_units_of_a_paused_queue_are_stuck(world, job_id: UUID) -> None:
     _worker(world)
     with transaction(world.sessions) as session:
-        queues.pause(session, world.user, "embed", "a new GPU")
+        queues.pause(session, ONE_SCORER, world.user, "embed", "a new GPU")
     what, advice = _only(world)
     assert what.endswith("in the queue embed, the first for 61 min: ada paused it (a new GPU).")
     assert advice.startswith("Resume it")
@@ -89,7 +90,7 @@ def test_units_of_a_paused_queue_are_stuck(world, job_id: UUID) -> None:
 
 def test_a_paused_or_unserved_queue_without_units_is_not_reported(world) -> None:
     with transaction(world.sessions) as session:
-        queues.pause(session, world.user, "embed")
+        queues.pause(session, ONE_SCORER, world.user, "embed")
     assert _found(world) == []
 
 

@@ -11,7 +11,7 @@ from retllm.db.enums import Stage
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.tables import Embedding, Job
 from retllm.queue import claim as claims
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.settings import default_of
 
 WEIGHT = default_of("item_image_weight")

@@ -20,7 +20,7 @@ from retllm.history import control
 from retllm.indexing.submit import submit_index
 from retllm.queue import claim as claims
 from retllm.queue.claim import Lease
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 
 
 def _index(world, *texts: str) -> tuple[UUID, list[UUID]]:
@@ -201,7 +201,7 @@ def test_an_invalid_item_does_not_fail_the_other_items_of_its_unit(world) -> Non
     claim = world.must_claim(unit_id)
     opened = claims.fail(world.sessions, claim, MediaRejected("can't be decoded"), world.settings)
     assert len(opened) == 2
-    for single, _ in opened:
+    for single, *_ in opened:
         claim = world.must_claim(single)
         if claim.payload["items"] == [bad]:
             claims.fail(world.sessions, claim, MediaRejected("can't be decoded"), world.settings)

@@ -77,7 +77,7 @@ def _round(context: WorkerContext, world, number: int) -> None:
         ingest.add_picture(f"{colour}.png", _picture(30 * colour))
     assert _files(world) == 4 * WORKERS
     with transaction(world.sessions) as session:
-        units = [unit for unit, _ in submit_index(session, world.user, collection.id, world.settings).units]
+        units = [unit.unit_id for unit in submit_index(session, world.user, collection.id, world.settings).units]
     assert len(units) == WORKERS
     barrier = threading.Barrier(WORKERS + 3, timeout=60)
 

@@ -15,7 +15,8 @@ from retllm.db.tables import Attempt, Unit
 from retllm.indexing.submit import submit_index
 from retllm.queue import pauses
 from retllm.queue.dispatcher import Dispatcher
-from retllm.queue.notifications import QUEUE_OF, TASK_OF, Notifier
+from retllm.queue.notifications import TASK_OF, Notifier
+from retllm.queue.routing import ONE_SCORER, QUEUE_OF, Notification
 
 
 class Recorder:
@@ -26,7 +27,7 @@ class Recorder:
         self.waiting = waiting
 
     def notify(self, units) -> int:
-        taken = [unit_id for unit_id, _ in units]
+        taken = [unit_id for unit_id, *_ in units]
         self.notified.extend(taken)
         return len(taken)
 
@@ -76,7 +77,7 @@ def test_the_limit_of_announced_units_holds_for_every_query_plan(world, method: 
     with transaction(world.sessions) as session:
         for other in {"hashjoin", "mergejoin", "nestloop", "hashagg", "material", "memoize", "sort"} - {method}:
             session.execute(sa.text(f"SET LOCAL enable_{other} = off"))
-        assert len(pauses.take_ready(session, Stage.EMBED, 3)) == 3
+        assert len(pauses.take_ready(session, ONE_SCORER, "embed", 3)) == 3
 
 
 def test_two_dispatchers_announce_each_unit_once(world) -> None:
@@ -139,10 +140,10 @@ def test_notifications_are_sent_to_the_queue_of_their_stage_with_its_task_name(w
     notifier = Notifier(redis_url)
     for stage in Stage:
         before = notifier.depth(QUEUE_OF[stage])
-        assert notifier.notify([(unit_id, stage)]) == 1
+        assert notifier.notify([Notification(unit_id, stage)]) == 1
         assert notifier.depth(QUEUE_OF[stage]) == before + 1
         message = client.lindex(QUEUE_OF[stage], 0)
-        assert TASK_OF[QUEUE_OF[stage]].encode() in message
+        assert TASK_OF[stage].encode() in message
         client.lpop(QUEUE_OF[stage])
 
 
@@ -150,7 +151,7 @@ def test_an_unreachable_broker_does_not_make_notify_fail(world, unused_tcp_port:
     job_id = _job(world, 1)
     unit = world.units(job_id)[0]
     notifier = Notifier(f"redis://127.0.0.1:{unused_tcp_port}/0")
-    assert notifier.notify([(unit.id, Stage.EMBED)]) == 0
+    assert notifier.notify([Notification(unit.id, Stage.EMBED)]) == 0
     with pytest.raises(redis.RedisError):
         notifier.depth("embed")
 

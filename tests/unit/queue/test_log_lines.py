@@ -16,7 +16,7 @@ from retllm.db.session import transaction
 from retllm.errors import InvalidInput
 from retllm.indexing.submit import submit_index
 from retllm.queue.claim import complete
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 
 

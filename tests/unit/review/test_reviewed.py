@@ -142,3 +142,12 @@ def test_settings_are_compared_on_their_common_queries(world):
     assert first.means.recall_fine == pytest.approx(1 / 3)
     assert (second.setting.mode, len(second.searches), second.shared, second.gain) == ("choice", 1, 1, 1.0)
     assert summary.by_settings([]) == []
+
+
+def test_two_scorers_are_two_settings(world):
+    for text in ("a", "b"):
+        _mark(world, world.search(text, [0, 1], [0, 1]), relevant=[1])
+    world.search("a", [0, 1], [1, 0], scorer="other", scorer_version="v2")
+    first, second = summary.by_settings(_read(world))
+    assert (first.setting.scorer, len(first.searches)) == ("scorer", 2)
+    assert (second.setting.scorer, second.shared, second.gain) == ("other", 1, 1.0)

@@ -22,6 +22,7 @@ from retllm.history import control
 from retllm.identity import accounts
 from retllm.identity.actor import Actor
 from retllm.indexing.submit import submit_index
+from retllm.queue.routing import Notification
 from retllm.queue.submission import Submitted
 from retllm.search.request import SearchRequest
 from retllm.search.submit import StoredPicture, submit_search
@@ -74,7 +75,7 @@ def test_an_index_job_fixes_its_items_in_units_of_the_configured_size(world) -> 
     units = world.units(submitted.job.id)
     assert [len(unit.payload["items"]) for unit in units] == [2, 2, 1]
     assert [UUID(item) for unit in units for item in unit.payload["items"]] == sorted(ids)
-    assert submitted.units == [(unit.id, Stage.EMBED) for unit in units]
+    assert submitted.units == [Notification(unit.id, Stage.EMBED) for unit in units]
 
 
 def test_only_items_without_a_current_embedding_are_indexed(indexed) -> None:

@@ -133,7 +133,7 @@ def test_a_cancelled_search_opens_no_wave_and_a_retry_continues_it(context: Work
     assert world.job(search_id).state is JobState.CANCELLED
     assert len(world.units(search_id, Stage.FINE)) == 2
     with transaction(world.sessions) as session:
-        assert [unit for unit, _ in control.retry_job(session, world.user, search_id).units] == [last]
+        assert [unit.unit_id for unit in control.retry_job(session, world.user, search_id).units] == [last]
     scorer = FakeScorer(scores_of({}))
     run(context, world, search_id, scorer)
     assert scorer.texts == texts[2:]
@@ -162,7 +162,7 @@ def test_workers_are_notified_of_the_units_of_a_further_wave(context: WorkerCont
 
     class Recorder:
         def notify(self, units) -> int:
-            notified.extend(unit_id for unit_id, _ in units)
+            notified.extend(unit_id for unit_id, *_ in units)
             return len(units)
 
     search_id, _ = pool_of(context, world, 8, adaptive=WAVES)

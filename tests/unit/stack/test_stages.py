@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from retllm.queue.routing import QUEUE_OF, Routing
 from retllm.settings import Settings
 from retllm.stack import commands
 from retllm.stack.child import ProcessSpec
@@ -16,9 +18,9 @@ PARTS = {"migrate", "web", "dispatch", "embed", "score"}
 
 
 def stages(
-    tmp_path: Path, parts: set[str] = PARTS, env: dict[str, str] | None = None, **values: int
+    tmp_path: Path, parts: set[str] = PARTS, env: dict[str, str] | None = None, **values: Any
 ) -> list[list[ProcessSpec]]:
-    settings = Settings(home=tmp_path, **values)  # type: ignore[arg-type]
+    settings = Settings(home=tmp_path, **values)
     env = {"RETLLM_STACK": "0123456789abcdef", **(env or {})}
     return platform_stages(settings, parts, env, 1, lambda name: tmp_path / f"{name}.log", tmp_path)
 
@@ -52,6 +54,25 @@ def test_several_workers_are_distributed_over_the_visible_gpus(tmp_path: Path) -
     assert one[0].env["CUDA_VISIBLE_DEVICES"] == "4,7"
 
 
+EXTRAS = ["openai+http://gpu:1/v1#org/judge:v2", "/models/other"]
+
+
+def test_each_scorer_has_workers_for_its_queue_under_a_name_that_a_file_can_have(tmp_path: Path) -> None:
+    (last,) = stages(tmp_path, {"score"}, extra_scorers=EXTRAS)
+    queues = [spec.argv[spec.argv.index("--queues") + 1] for spec in last]
+    assert [spec.name for spec in last] == ["score", "score-2-openai-org-judge-v2", "score-3-other"]
+    assert queues == ["score", "score:openai:org/judge:v2", "score:other"]
+    assert set(queues) < set(Routing(("openai:org/judge:v2", "other")).queues)
+    (last,) = stages(tmp_path, {"score"}, extra_scorers=EXTRAS, score_workers=2)
+    assert [spec.name for spec in last][3:] == ["score-2-openai-org-judge-v2-2", "score-3-other-1", "score-3-other-2"]
+
+
+def test_the_scorers_share_the_gpus_and_one_on_a_server_takes_none(tmp_path: Path) -> None:
+    env = {"CUDA_VISIBLE_DEVICES": "4,7,9"}
+    (last,) = stages(tmp_path, {"score"}, env=env, extra_scorers=EXTRAS, score_workers=2)
+    assert [spec.env["CUDA_VISIBLE_DEVICES"] for spec in last] == ["4", "7", "4,7,9", "4,7,9", "9", "4"]
+
+
 def test_a_worker_is_ready_when_its_file_exists_and_an_old_file_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "score.ready").touch()
     (last,) = stages(tmp_path, {"score"})
@@ -76,8 +97,6 @@ def test_the_workers_of_the_stack_extend_the_commands_of_the_procfile() -> None:
 
 
 def test_the_workers_serve_exactly_the_queues_that_get_notifications() -> None:
-    from retllm.queue.notifications import QUEUE_OF
-
     served = {queue for queues in commands.QUEUES.values() for queue in queues.split(",")}
     assert served == set(QUEUE_OF.values())
 

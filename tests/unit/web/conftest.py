@@ -23,7 +23,7 @@ from retllm.identity.audit import Action
 from retllm.identity.secret_key import secret_key
 from retllm.media.storage import get_storage
 from retllm.queue.claim import complete
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.settings import Settings
 from retllm.uploads.worker import media_unit
@@ -43,17 +43,17 @@ class RecordingNotifier:
     Uploaded files are processed at once, and so are units that only ask whether there is a newer embedder.
     """
 
-    units: list[tuple[UUID, Stage]] = field(default_factory=list)
+    units: list[Notification] = field(default_factory=list)
     context: WorkerContext | None = None
 
-    def notify(self, units: Sequence[tuple[UUID, Stage]]) -> None:
-        for unit_id, stage in units:
+    def notify(self, units: Sequence[Notification]) -> None:
+        for unit_id, stage, _ in units:
             if stage is Stage.MEDIA and self.context is not None:
                 run_unit(self.context, unit_id, media_unit)
             elif stage is Stage.EMBED and self.context is not None and self._is_empty(unit_id):
                 run_unit(self.context, unit_id, _do_nothing)
             else:
-                self.units.append((unit_id, stage))
+                self.units.append(Notification(unit_id, stage))
 
     def _is_empty(self, unit_id: UUID) -> bool:
         assert self.context is not None

@@ -356,7 +356,7 @@ def test_a_bulk_retry_notifies_workers_and_makes_dead_units_ready(
     keys = [uuid.UUID(history.search(f"{n}", JobState.FAILED)) for n in range(3)]
     with app.test_request_context():
         assert bulk.apply_to(ada.user, bulk.BulkAction.RETRY, keys).done == 3
-    assert [stage for _, stage in notified.units] == [Stage.FINE] * 3
+    assert [unit.stage for unit in notified.units] == [Stage.FINE] * 3
     with served.sessions() as session:
         assert set(session.scalars(sa.select(Unit.state))) == {UnitState.READY}
 

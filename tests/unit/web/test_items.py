@@ -58,7 +58,7 @@ def test_an_upload_reports_the_outcome_of_each_file(ada: Caller, birds: str, not
     job = ada.get(f"/jobs/{body['job_id']}").json
     assert [(stage["stage"], stage["items_total"]) for stage in job["stages"]] == [("media", 4), ("embed", 3)]
     assert (job["kind"], job["state"]) == ("upload", "running")
-    assert [stage for _, stage in notified.units] == [Stage.EMBED]
+    assert [unit.stage for unit in notified.units] == [Stage.EMBED]
 
 
 def test_an_archive_and_many_files_can_be_uploaded_together(ada: Caller, birds: str) -> None:
@@ -121,7 +121,7 @@ def test_an_upload_embeds_what_it_brings_even_if_the_collection_has_it(
     _send(ada, birds, ("a.txt", b"a robin"), query="?index=false")
     again = _send(ada, birds, ("b.txt", b"a robin")).json
     assert again["duplicate"] == 1
-    assert [stage for _, stage in notified.units] == [Stage.EMBED]
+    assert [unit.stage for unit in notified.units] == [Stage.EMBED]
 
 
 @pytest.mark.parametrize(

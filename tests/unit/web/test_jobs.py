@@ -67,7 +67,7 @@ def test_submitting_an_index_job_stores_it_and_notifies_workers(
     assert answer.headers["Location"] == f"/api/v1/jobs/{job['id']}"
     assert (job["kind"], job["state"], job["collection_name"], job["user_name"]) == ("index", "queued", "Texts", "ada")
     assert ada.get(f"/jobs/{job['id']}").json == job
-    assert [stage for _, stage in notified.units] == [Stage.EMBED]
+    assert [unit.stage for unit in notified.units] == [Stage.EMBED]
 
 
 def test_an_empty_collection_cannot_be_indexed_or_searched(ada: Caller) -> None:
@@ -93,7 +93,7 @@ def test_a_text_search_is_accepted(ada: Caller, indexed: str, notified: Recordin
     }
     answer = ada.post(f"/collections/{indexed}/searches", json=asked)
     assert answer.status_code == 202
-    assert [stage for _, stage in notified.units] == [Stage.COARSE]
+    assert [unit.stage for unit in notified.units] == [Stage.COARSE]
     search = ada.get(f"/searches/{answer.json['id']}").json
     assert (search["text"], search["kind"], search["k"], search["kinds"]) == ("a robin", "text", 2, ["text"])
     assert (search["has_picture"], search["provisional"], search["candidates"]) == (False, True, [])

@@ -78,17 +78,26 @@ def test_only_administrators_pause_and_resume_queues(
     assert ada.post("/system/queues/embed/resume").status_code == 403
     notified.units.clear()
     assert _queue(root.post("/system/queues/embed/resume"), "embed")["pause"] is None
-    assert [stage for _, stage in notified.units] == [Stage.EMBED]
+    assert [unit.stage for unit in notified.units] == [Stage.EMBED]
 
 
 def test_hints_are_counted_if_redis_is_reachable(ada: Caller) -> None:
     assert all(isinstance(one["hints"], int) for one in ada.get("/system/queues").json["queues"])
 
 
+def test_a_queue_that_does_not_exist_is_not_found(root: Caller) -> None:
+    for answer in (
+        root.post("/system/queues/score:openai:org/judge/pause", json={}),
+        root.post("/system/queues/pictures/resume"),
+        root.get("/system/dead-units?queue=pictures"),
+    ):
+        assert answer.status_code == 404
+        assert answer.json["error"]["message"].endswith("The queues are query, media, embed, score.")
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("pictures/pause", {}),
         ("embed/pause", {"reason": 5}),
         ("embed/pause", {"reason": "x" * 501}),
         ("embed/pause", {"reason": "a\0b"}),
@@ -120,7 +129,6 @@ def test_dead_units_can_be_listed_and_requeued_only_with_access_to_their_job(
         "after=x",
         "after=0001-01-01T00:00:00%2B23:59_" + UNKNOWN_ID,
         "after=9999-12-31T23:59:59-23:59_" + UNKNOWN_ID,
-        "queue=pictures",
         "text=%00",
         "limit=0",
         "other=1",

@@ -22,6 +22,16 @@ pytestmark = pytest.mark.slow
 _TIMEOUT = 60.0
 
 
+def test_a_worker_of_an_unknown_scorer_ends_at_once_and_says_which_there_are(
+    fresh_database: str, redis_url: str, tmp_path: Path
+) -> None:
+    environment = os.environ | {"DATABASE_URL": fresh_database, "REDIS_URL": redis_url, "RETLLM_HOME": str(tmp_path)}
+    command = commands.python(commands.worker("score", "score:other"))
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT)
+    assert ended.returncode == 2
+    assert "The scorer other is not configured. The scorers are mllm." in ended.stderr
+
+
 @pytest.fixture
 def worker(fresh_database: str, redis_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A worker of the queue ``score`` whose model does not exist."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -19,10 +20,12 @@ from retllm_workers import context
         (16, {"score_workers": 3}, 4),
         (16, {"score_workers": 0, "embed_workers": 0}, 16),
         (8, {"torch_threads": 3}, 3),
+        # one on a server needs none
+        (12, {"extra_scorers": ["/models/other", "openai+http://gpu:1#m"], "score_workers": 2}, 2),
     ],
 )
 def test_the_cores_are_shared_among_the_workers(
-    cores: int, settings: dict[str, int], threads: int, monkeypatch: pytest.MonkeyPatch
+    cores: int, settings: dict[str, Any], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[int] = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)

@@ -23,7 +23,7 @@ from retllm.identity.audit import Action
 from retllm.indexing import coverage
 from retllm.indexing.indexed import current_model, embedder_of, fresh_embedding, has_vector, is_ready
 from retllm.media import ingest
-from retllm.queue.notifications import QUEUE_OF
+from retllm.queue.routing import QUEUE_OF
 from retllm.search.languages import change_language, require_known
 from retllm.settings import Settings
 from retllm_web.actions.auditing import record

@@ -31,7 +31,7 @@ def pause(actor: Actor, queue: str, reason: str) -> bool:
     """
     require_role(actor, Role.ADMIN)
     with transaction(services().sessions) as session:
-        done = queues.pause(session, actor, queue, reason)
+        done = queues.pause(session, services().routing, actor, queue, reason)
         if done:
             record(session, Action.QUEUE_PAUSED, target=queue, reason=reason)
     return done
@@ -46,7 +46,7 @@ def resume(actor: Actor, queue: str) -> bool:
     """
     require_role(actor, Role.ADMIN)
     with transaction(services().sessions) as session:
-        done, units = queues.resume(session, queue)
+        done, units = queues.resume(session, services().routing, queue)
         if done:
             record(session, Action.QUEUE_RESUMED, target=queue)
     services().notifier.notify(units)

@@ -20,7 +20,7 @@ from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.media.outcomes import FileOutcome, IncomingFile
 from retllm.queue import lifecycle
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.uploads import large_files, offers, retry, submit, unsent
 from retllm.uploads.large_files import Arrived, Part
 from retllm.uploads.offers import Offer

@@ -25,7 +25,7 @@ from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.media.clutter import ClutterCount
 from retllm.media.outcomes import IncomingFile
-from retllm.queue.notifications import Notification
+from retllm.queue.routing import Notification
 from retllm.queue.submission import Submitted
 from retllm.uploads import offers, submit, unsent
 from retllm.uploads.offers import Offer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from flask import Response
@@ -26,7 +26,7 @@ from retllm_web.http.services import services
 
 TAGS = tags("system")
 
-QueueName = Literal["query", "media", "embed", "score"]
+QueueName = Annotated[str, Field(description="query, media, embed, score, or score:NAME for another scorer")]
 Reason = Annotated[str, StringConstraints(max_length=500)]
 
 
@@ -174,9 +174,9 @@ def list_workers() -> Response:
 
 
 def _queues() -> list[QueueBody]:
-    hint_counts = hints(services().settings.redis_url, queues.QUEUES) or {}
+    hint_counts = hints(services().settings.redis_url, services().routing.queues) or {}
     with transaction(services().sessions) as session:
-        depths = queues.depths(session)
+        depths = queues.depths(session, services().routing)
     return [QueueBody.model_validate(_queue(queue) | {"hints": hint_counts.get(queue.name)}) for queue in depths]
 
 
@@ -190,14 +190,14 @@ def list_queues() -> Response:
     return answer(QueueList(queues=_queues()))
 
 
-@api.post("/system/queues/<string:queue>/pause", tags=TAGS, responses={200: QueueList})
+@api.post("/system/queues/<path:queue>/pause", tags=TAGS, responses={200: QueueList})
 def pause_queue(path: QueuePath, body: PauseRequest) -> Response:
     """Pause a queue: workers finish the units that they hold, and claim no more. For administrators."""
     operations.pause(current_actor(), path.queue, body.reason)
     return answer(QueueList(queues=_queues()))
 
 
-@api.post("/system/queues/<string:queue>/resume", tags=TAGS, responses={200: QueueList})
+@api.post("/system/queues/<path:queue>/resume", tags=TAGS, responses={200: QueueList})
 def resume_queue(path: QueuePath) -> Response:
     """Resume a paused queue. For administrators."""
     operations.resume(current_actor(), path.queue)
@@ -208,7 +208,9 @@ def resume_queue(path: QueuePath) -> Response:
 def list_dead_units(query: DeadQuery) -> Response:
     """List the dead units of the jobs that the caller may see."""
     after = FailureCursor.parse(query.after) if query.after is not None else None
-    filters = FailureFilters(query.queue, query.collection, query.text or "")
+    routing = services().routing
+    queue = None if query.queue is None else queues.require_queue(routing, query.queue)
+    filters = FailureFilters(queue, query.collection, query.text or "", routing)
     with transaction(services().sessions) as session:
         rows = failures.page(session, current_actor(), filters, after=after, limit=query.limit + 1)
     page = rows[: query.limit]

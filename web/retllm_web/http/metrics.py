@@ -9,7 +9,6 @@ from flask import Blueprint, Response, abort, request
 
 from retllm.errors import Unauthorized
 from retllm.operations import scrape
-from retllm.operations.queues import QUEUES
 from retllm.queue.notifications import hints
 from retllm_web.http.services import services
 
@@ -24,12 +23,12 @@ def metrics() -> Response:
         NotFound: the setting RETLLM_METRICS_TOKEN is not set.
         Unauthorized: the request does not send it as bearer token.
     """
-    settings = services().settings
+    settings, routing = services().settings, services().routing
     if not settings.metrics_token:
         abort(404)
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     fits = hmac.compare_digest(given.strip().encode(), settings.metrics_token.encode())
     if scheme.lower() != "bearer" or not fits:
         raise Unauthorized("Send the value of RETLLM_METRICS_TOKEN as bearer token.")
-    body = scrape.page(services().sessions, partial(hints, settings.redis_url, QUEUES))
+    body = scrape.page(services().sessions, routing, partial(hints, settings.redis_url, routing.queues))
     return Response(body, content_type=scrape.CONTENT_TYPE)

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
-from uuid import UUID
 
 from flask import current_app
 
-from retllm.db.enums import Stage
 from retllm.db.session import Sessions
 from retllm.media.storage import Storage
+from retllm.queue.routing import Notification, Routing, routing_of
 from retllm.settings import Settings
 
 
 class Notifying(Protocol):
     """Notifies workers that units are ready; a lost message is harmless, since the dispatcher sends it again."""
 
-    def notify(self, units: Sequence[tuple[UUID, Stage]]) -> object:
+    def notify(self, units: Sequence[Notification]) -> object:
         """Send one hint per unit."""
 
 
@@ -30,6 +29,11 @@ class Services:
     storage: Storage
     notifier: Notifying
     settings: Settings
+
+    @property
+    def routing(self) -> Routing:
+        """The queues of this installation."""
+        return routing_of(self.settings)
 
 
 def services() -> Services:

@@ -18,8 +18,8 @@ from retllm.errors import InvalidInput, RetllmError
 from retllm.history.job_views import JobView, job_view
 from retllm.identity.access import Right, collection_for, right_in
 from retllm.queue import pauses
-from retllm.queue.notifications import QUEUE_OF
 from retllm.queue.pauses import Pause
+from retllm.queue.routing import QUEUE_OF
 from retllm.search.languages import languages
 from retllm_web.actions import catalog, contents, page_uploads, submissions
 from retllm_web.actions.collection_views import CollectionChange, CollectionRequest, CollectionView, collection_views

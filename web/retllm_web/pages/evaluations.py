@@ -89,7 +89,7 @@ def ask_again(collection_id: UUID) -> ResponseReturnValue:
 
 
 def _request_of(form: Form) -> SearchRequest:
-    settings: dict[str, Any] = dict(form.given("k", "mode", "fusion_weight"))
+    settings: dict[str, Any] = dict(form.given("scorer", "k", "mode", "fusion_weight"))
     settings["injection"] = form.given("trigger", "alpha", "fixed_layer")
     if settings["injection"].get("trigger") != "fixed":
         # only the trigger "fixed" takes a layer

@@ -20,8 +20,8 @@ from retllm.history.job_etag import job_etag
 from retllm.history.job_views import JobView, job_view
 from retllm.identity.access import Right, job_for, right_in
 from retllm.queue import pauses
-from retllm.queue.notifications import QUEUE_OF
 from retllm.queue.pauses import Pause
+from retllm.search.results import SearchView
 from retllm.search.views import search_view
 from retllm.uploads.views import (
     FileView,
@@ -65,7 +65,7 @@ def _shown(job_id: UUID) -> dict[str, Any]:
             "attempts": attempts(session, current_actor(), job_id, limit=_ATTEMPTS + 1),
             "attempts_shown": _ATTEMPTS,
             "may_change": may_change(session, current_actor(), found),
-            "pauses": _pauses(session, job),
+            "pauses": _pauses(session, job, search),
         }
 
 
@@ -103,9 +103,10 @@ def _upload(session: Session, job: Job) -> UploadPage | None:
     return UploadPage(state, status, files, after, following, may_retry)
 
 
-def _pauses(session: Session, job: JobView) -> list[Pause]:
+def _pauses(session: Session, job: JobView, search: SearchView | None) -> list[Pause]:
     """Return the pauses of the queues that this job waits for."""
-    queues = {QUEUE_OF[stage.stage] for stage in job.stages if any(stage.units.get(state) for state in OPEN_UNITS)}
+    stages = [stage.stage for stage in job.stages if any(stage.units.get(state) for state in OPEN_UNITS)]
+    queues = {services().routing.queue_of(stage, search.scorer if search else None) for stage in stages}
     if not queues:
         return []
     return [pause for name, pause in pauses.paused(session).items() if name in queues]

@@ -29,7 +29,7 @@ def _window() -> activity.Window:
 
 def _shown() -> dict[str, Any]:
     window = _window()
-    hint_counts = hints(services().settings.redis_url, queues.QUEUES)
+    hint_counts = hints(services().settings.redis_url, services().routing.queues)
     user = current_actor()
     with transaction(services().sessions) as session:
         recent = activity.activity(session, user, window)
@@ -37,7 +37,7 @@ def _shown() -> dict[str, Any]:
         shown = {
             "holdings": activity.holdings(session, user),
             "jobs": listing.counts(session, user, listing.JobFilters()),
-            "queues": queues.depths(session),
+            "queues": queues.depths(session, services().routing),
             "failures": activity.latest_failures(session, user),
         }
     return {

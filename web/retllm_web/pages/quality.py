@@ -139,6 +139,7 @@ def quality_page(collection_id: UUID, form: Form | None = None, status: int = 20
         may_rerun=may_rerun,
         form=form or Form(),
         defaults=services().settings,
+        scorers=services().settings.scorer_names,
         modes=MODES,
         triggers=TRIGGERS,
         address=_address(verdict, period),

@@ -16,6 +16,7 @@ from werkzeug.datastructures import MultiDict
 from retllm.db.tables import Item
 from retllm.errors import InvalidInput
 from retllm.fine.decision import default_tie_decimals
+from retllm.fine.opening import served_settings
 from retllm.fine.prompts import Mode
 from retllm.search.request import SearchRequest
 from retllm.search.results import SearchView
@@ -29,12 +30,13 @@ from retllm_web.pages.forms import Form
 _FIELDS = {setting.path[-1]: setting for setting in SETTINGS}
 _BOXES = [name for name, setting in _FIELDS.items() if setting.is_switch]
 _SEVERAL = [*(name for name, setting in _FIELDS.items() if setting.is_list), "like_parts"]
-_SINGLE = ["text", *(name for name in _FIELDS if name not in _BOXES and name not in _SEVERAL)]
-# other fields; `again` is the search whose picture is used again, `earlier` the one whose picture is offered
-_OTHER = ("collection", "like", "again", "earlier", "whole")
+_SINGLE = ["text", "scorer", *(name for name in _FIELDS if name not in _BOXES and name not in _SEVERAL)]
+# other fields; `shown` is the scorer whose defaults the form shows, `again` the search whose picture is used again,
+# `earlier` the one whose picture is offered
+_OTHER = ("shown", "collection", "like", "again", "earlier", "whole")
 # fields without a value, which can have errors
 _ONLY_ERRORS = ("picture", "coarse")
-_QUERY = ("text", "k")
+_QUERY = ("text", "k", "scorer")
 _YES = ("1", "true", "on", "yes")
 
 MODES: dict[str, tuple[str, str]] = {
@@ -67,7 +69,21 @@ class SearchForm(Form):
     @classmethod
     def posted(cls) -> SearchForm:
         """Return the form of this request, with an empty value for every field that was not sent."""
-        return cls(_values(request.form), compact=not request.form.get("whole"))
+        form = cls(_values(request.form), compact=not request.form.get("whole"))
+        form.follow_scorer()
+        return form
+
+    def follow_scorer(self) -> None:
+        """Give the chosen scorer its own defaults, where the form has those of the scorer that it showed.
+
+        What a scorer on a server can't do is thus no obstacle if nobody asked for it.
+        """
+        before, after = (_defaults(_serving(str(self.values[name]))) for name in ("shown", "scorer"))
+        self.values |= {
+            name: after[name]
+            for name, value in before.items()
+            if value != after[name] and _plain(self.values.get(name)) == _plain(value)
+        }
 
     def widen(self) -> None:
         """Turn a compact form into a full one; the fields that it did not show get their defaults."""
@@ -82,9 +98,14 @@ class SearchForm(Form):
         return [(mode, *MODES.get(mode, (mode, ""))) for mode in get_args(Mode)]
 
     @property
-    def on_server(self) -> bool:
-        """Return whether the scorer runs on a server, where nothing can be re-injected."""
-        return services().settings.remote_scorer is not None
+    def scorers(self) -> list[ScorerChoice]:
+        """Return the scorers; the first one is the main one."""
+        return [_choice(name) for name in services().settings.scorer_names]
+
+    @property
+    def scorer(self) -> ScorerChoice:
+        """Return the chosen scorer; the main one if it is not configured."""
+        return _choice(str(self.values.get("scorer", "")))
 
     @property
     def triggers(self) -> dict[str, str]:
@@ -99,7 +120,7 @@ class SearchForm(Form):
     @property
     def defaults(self) -> dict[str, Any]:
         """Return the default settings as values of this form."""
-        return _defaults(services().settings)
+        return _defaults(_serving(str(self.values.get("scorer", ""))))
 
     def bounds(self, name: str) -> dict[str, Any]:
         """Return the bounds of a numeric field."""
@@ -118,6 +139,27 @@ class SearchForm(Form):
     def refused_settings(self) -> list[str]:
         """Return the names of the advanced settings with errors."""
         return [name for name in (*self.defaults, "coarse") if name in self.errors and name not in _QUERY]
+
+
+@dataclass(frozen=True)
+class ScorerChoice:
+    """A scorer that a search can name: whether it runs on a server, and its own defaults, by field."""
+
+    name: str
+    on_server: bool
+    defaults: dict[str, Any]
+
+
+def _choice(name: str) -> ScorerChoice:
+    settings = _serving(name)
+    defaults = {field: _shown(_FIELDS[field].default(settings)) for field in ("mode", "trigger")}
+    return ScorerChoice(public_name(settings.scorer_name), settings.remote_scorer is not None, defaults)
+
+
+def _serving(name: str) -> Settings:
+    """Return the settings with a scorer; with the main one if that is not configured."""
+    settings = services().settings
+    return served_settings(settings, name if name in settings.scorer_names else None)
 
 
 def _plain(value: Any) -> Any:
@@ -151,8 +193,10 @@ def _values(sent: MultiDict[str, str]) -> dict[str, Any]:
 
 def search_form(given: MultiDict[str, str] | None = None, *, compact: bool = True) -> SearchForm:
     """Return the form with the default settings, overridden by those of an address."""
-    form = SearchForm(_defaults(services().settings), compact=compact)
-    fill(form, given or MultiDict())
+    given = given or MultiDict()
+    settings = _serving(given.get("scorer", ""))
+    form = SearchForm(_defaults(settings) | {"scorer": public_name(settings.scorer_name)}, compact=compact)
+    fill(form, given)
     return form
 
 
@@ -164,13 +208,14 @@ def fill(form: SearchForm, given: MultiDict[str, str]) -> None:
 
 def form_of(search: SearchView) -> SearchForm:
     """Return the form filled with an earlier search, for searching again."""
-    settings, asked = services().settings, search.settings
+    settings, asked = _serving(search.scorer), search.settings
     values = {name: _value(setting, asked, settings) for name, setting in _FIELDS.items()}
     values["tie_decimals"] = _own_decimals(asked, settings)
     if settings.remote_scorer is not None:
         values |= {"trigger": "off", "trace": False}
     values["embedders"] = [name for name in asked.coarse.embedders if name in settings.embedders]
-    form = SearchForm({name: _shown(value) for name, value in values.items()} | {"text": search.text or ""})
+    query = {"text": search.text or "", "scorer": public_name(settings.scorer_name)}
+    form = SearchForm({name: _shown(value) for name, value in values.items()} | query)
     if search.has_picture:
         form.values["again"] = form.values["earlier"] = str(search.id)
     form.notes = _notes(search, settings)
@@ -208,7 +253,7 @@ def request_of(form: SearchForm) -> SearchRequest:
     Raises:
         InvalidInput: a field is invalid; ``detail.fields`` names it.
     """
-    asked: dict[str, Any] = form.given("text") | _given(form) | {"injection": _injection(form)}
+    asked: dict[str, Any] = form.given("text", "scorer") | _given(form) | {"injection": _injection(form)}
     if not form.compact:
         asked["adaptive"] = _given(form, "adaptive") if form.values["adaptive"] else False
         asked["coarse"] = _coarse(form)

@@ -37,9 +37,9 @@ WORKER_STATES = {
 
 def _state() -> dict[str, Any]:
     """Return the template variables of the live part."""
-    hint_counts = hints(services().settings.redis_url, queues.QUEUES)
+    hint_counts = hints(services().settings.redis_url, services().routing.queues)
     with transaction(services().sessions) as session:
-        depths = queues.depths(session)
+        depths = queues.depths(session, services().routing)
         shown = workers.every(session, current_actor())
     served = {queue for worker in shown if worker.state is WorkerStatus.ALIVE for queue in worker.queues}
     return {
@@ -58,7 +58,8 @@ def _filters(values: Any) -> FailureFilters:
     queue = values.get("queue")
     text = str(values.get("text", "")).replace("\0", "").strip()
     collection = key_or_none(values.get("collection"), "collection")
-    return FailureFilters(queue if queue in queues.QUEUES else None, collection, text)
+    routing = services().routing
+    return FailureFilters(queue if queue in routing.queues else None, collection, text, routing)
 
 
 def _address(filters: FailureFilters) -> dict[str, str]:
@@ -111,7 +112,7 @@ def system_live() -> ResponseReturnValue:
     return unchanged(*values) or render_template("_system_live.html", **_state())
 
 
-@pages.post("/system/queues/<queue>/pause")
+@pages.post("/system/queues/<path:queue>/pause")
 def pause_queue(queue: str) -> ResponseReturnValue:
     """Pause a queue."""
     here = url_for("pages.system")
@@ -124,7 +125,7 @@ def pause_queue(queue: str) -> ResponseReturnValue:
     return redirect(here)
 
 
-@pages.post("/system/queues/<queue>/resume")
+@pages.post("/system/queues/<path:queue>/resume")
 def resume_queue(queue: str) -> ResponseReturnValue:
     """Resume a queue."""
     here = url_for("pages.system")

@@ -15,6 +15,9 @@ function ready(form) {
   form.addEventListener("dragleave", (event) => { if (!form.contains(event.relatedTarget)) form.classList.remove("over"); });
   form.addEventListener("drop", (event) => drop(form, event));
   form.addEventListener("submit", (event) => submit(form, event));
+  form.querySelector("#scorer")?.addEventListener("change", () => followScorer(form));
+  // after going back or reloading, the browser restores the chosen scorer
+  addEventListener("pageshow", () => followScorer(form));
   form.querySelector("[data-to-defaults]")?.addEventListener("click", () => toDefaults(form));
   form.querySelector("[data-carry]")?.addEventListener("click", (event) => carry(form, event.currentTarget));
   form.querySelector("[data-in-address]")?.addEventListener("change", (event) => inAddress(event.currentTarget));
@@ -163,11 +166,31 @@ function showRejected(input, html) {
 
 // the rest of the form
 
+// Give the chosen scorer its own defaults, where the fields have those of the scorer before; the server does the same.
+function followScorer(form) {
+  const select = form.querySelector("#scorer");
+  const chosen = select?.selectedOptions[0];
+  if (!chosen || form.elements.shown.value === select.value) return;
+  form.elements.shown.value = select.value;
+  for (const [name, value] of Object.entries(JSON.parse(chosen.dataset.defaults))) {
+    const field = form.elements[name];
+    if (!field) continue;
+    if (field.value === field.dataset.default) field.value = value;
+    field.dataset.default = value;
+    const label = [...field.options].find((option) => option.value === value)?.text ?? value;
+    const hint = form.querySelector(`#${name}-hint`);
+    hint.textContent = hint.textContent.replace(/Default: .*$/s, `Default: ${label}`);
+  }
+  const note = form.querySelector("p[data-on-server]");
+  if (note) note.hidden = chosen.dataset.onServer === undefined;
+}
+
 function toDefaults(form) {
   for (const field of form.querySelectorAll("[data-default]")) {
     if (field.type === "checkbox") field.checked = field.dataset.default === "1";
     else field.value = field.dataset.default;
   }
+  followScorer(form);
   form.querySelector("[data-search-said]").textContent = "Settings reset to defaults.";
 }
 
@@ -184,7 +207,7 @@ function reveal(form, event) {
 
 function carry(form, link) {
   const address = new URL(link.href);
-  for (const name of ["text", "k"]) if (form.elements[name].value) address.searchParams.set(name, form.elements[name].value);
+  for (const name of ["text", "k", "scorer"]) if (form.elements[name]?.value) address.searchParams.set(name, form.elements[name].value);
   link.href = address;
 }
 

@@ -141,15 +141,18 @@ class Client:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
             raise ServerFailed(
-                f"The server of the scorer {self.name} answered something that is no JSON: check RETLLM_SCORER."
+                f"The server of the scorer {self.name} answered something that is no JSON: check its address."
             ) from error
 
     def _not_served(self, status: int, content: bytes) -> str:
         if status in (401, 402, 403):
-            return f"The server of the scorer {self.name} refuses the key ({status}): set RETLLM_SCORER_KEY."
+            return (
+                f"The server of the scorer {self.name} refuses the key ({status}): set RETLLM_SCORER_KEY, or its key "
+                "in RETLLM_EXTRA_SCORERS."
+            )
         return (
             f"The server of the scorer {self.name} does not serve that model at this address ({status}, "
-            f"{_message(content)}): check RETLLM_SCORER."
+            f"{_message(content)}): check its address."
         )
 
 

@@ -30,7 +30,7 @@ class RerankScorer(RemoteScorer):
             if info["model_id"] != self._address.model:
                 raise ModelUnavailable(
                     f"The server of the scorer has the model {info['model_id']}, not {self._address.model}. "
-                    "Correct RETLLM_SCORER.",
+                    "Correct its address.",
                     model=self._address.name,
                 )
             return info

@@ -102,7 +102,7 @@ class RemoteScorer(FineScorer, ABC):
         if found is None:
             names = ", ".join(sorted(str(model.get("id")) for model in models)[:5]) or "none"
             raise ModelUnavailable(
-                f"The server of the scorer has no model {self._address.model}. It has: {names}. Correct RETLLM_SCORER.",
+                f"The server of the scorer has no model {self._address.model}. It has: {names}. Correct its address.",
                 model=self._address.name,
             )
         version = self._client.get(f"{self._address.root}/version") if found.get("owned_by") == "vllm" else None

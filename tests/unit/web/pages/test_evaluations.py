@@ -161,10 +161,10 @@ def test_reviewed_queries_are_repeated_and_compared(
     notified: RecordingNotifier,
 ) -> None:
     reader.get(f"/quality/{indexed}")
-    page = reader.send(f"/quality/{indexed}/ask", name="wider", k="2", mode="true_false", trigger="off")
+    page = reader.send(f"/quality/{indexed}/ask", name="wider", scorer="mllm", k="2", mode="true_false", trigger="off")
     assert page.one("h1").text == "wider"
     assert "0 of 2 searches ended" in page.text
-    assert "k = 2, mode = true_false, trigger = off" in page.text
+    assert "scorer = mllm, k = 2, mode = true_false, trigger = off" in page.text
     run = page.path
     with served.sessions() as session:
         made = session.scalars(sa.select(Search).order_by(Search.id.desc()).limit(2)).all()
@@ -215,7 +215,14 @@ def test_a_run_with_an_invalid_field_creates_no_searches(
     reader: Visitor, two_queries: dict[str, UUID], served: Services, indexed: str, notified: RecordingNotifier
 ) -> None:
     reader.get(f"/quality/{indexed}")
-    for field, value in (("k", "0"), ("k", "100000"), ("alpha", "2"), ("mode", "dance"), ("name", "x" * 201)):
+    for field, value in (
+        ("k", "0"),
+        ("k", "100000"),
+        ("alpha", "2"),
+        ("mode", "dance"),
+        ("scorer", "third"),
+        ("name", "x" * 201),
+    ):
         page = reader.send(f"/quality/{indexed}/ask", **{field: value})
         assert page.status == 422, field
         assert page.one("div", id=f"{field}-problem").text, field

@@ -106,7 +106,7 @@ def test_an_administrator_pauses_a_queue_with_a_reason_and_resumes_it(
     assert "root paused the queue embed" in admin.get("/").text
     admin.get("/system")
     assert "Queue embed resumed." in admin.send("/system/queues/embed/resume").text
-    assert [stage for _, stage in notified.units] == [Stage.EMBED], "workers are notified of the waiting units"
+    assert [unit.stage for unit in notified.units] == [Stage.EMBED], "workers are notified of the waiting units"
     assert _audit_entries(served) == [(Action.QUEUE_PAUSED, "embed"), (Action.QUEUE_RESUMED, "embed")]
 
 
@@ -138,7 +138,7 @@ def test_selected_dead_units_are_retried(
     page = reader.send("/system/dead-units/requeue", unit=dead[:2])
     assert "Retrying 2 units." in page.text
     assert len(_dead_units(page)) == 1
-    assert sorted(str(unit) for unit, _ in notified.units) == sorted(dead[:2])
+    assert sorted(str(unit.unit_id) for unit in notified.units) == sorted(dead[:2])
     assert _audit_entries(served) == [(Action.UNITS_REQUEUED, None)]
     assert "Select the units to retry" in reader.send("/system/dead-units/requeue").text
 

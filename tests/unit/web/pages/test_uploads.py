@@ -96,7 +96,7 @@ def test_a_beacon_closes_an_upload_and_what_arrived_is_indexed(
     script.send(upload, red=RED)
     answer = script.reader.client.post(f"/uploads/{upload}/close", data={"csrf_token": script.token})
     assert answer.status_code == 200
-    assert [stage.value for _, stage in notified.units] == ["embed"]
+    assert [unit.stage.value for unit in notified.units] == ["embed"]
     with transaction(served.sessions) as session:
         assert session.scalar(sa.select(sa.func.count()).where(Item.picture_key.is_not(None))) == 1
 

@@ -1,0 +1,55 @@
+"""A server of a scorer as a process, and what tests of it share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from retllm.cli.client import Api
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def wait(condition: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+    """Return the value of the condition as soon as it is true; ``what`` says what is wrong otherwise."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+    return found
+
+
+@contextmanager
+def server(port: int, *arguments: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the server as a process; yield it when it answers."""
+    process = subprocess.Popen([sys.executable, "-m", "tests.scoring_server", *map(str, (port, *arguments))], cwd=ROOT)
+
+    def answers() -> bool:
+        assert process.poll() is None
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        wait(answers, "the server of the scorer does not start")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def upload(api: Api, folder: Path, names: list[str]) -> str:
+    """Upload files into a new collection, and return its key when they are indexed."""
+    collection = api.call("POST", "/collections", json={"name": "scenes"})["id"]
+    files = [("file", (name, (folder / name).read_bytes())) for name in names]
+    job = api.call("POST", f"/collections/{collection}/items", files=files)["job_id"]
+    assert api.watch(job, lambda _: None)["state"] == "succeeded"
+    return str(collection)
