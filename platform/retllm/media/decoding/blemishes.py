@@ -93,7 +93,7 @@ def is_complete(jpeg: bytes) -> bool:
     different codes and further restart intervals: where the data is complete, no pixel depends on these.
     """
     assert jpeg.endswith(_EOI)
-    body = jpeg[: -len(_EOI)]
+    body = jpeg[: -len(_EOI)].rstrip(b"\xff")  # before a marker, these fill
     kept = body.rstrip(b"\0")
     if len(body) - len(kept) < _HOLE:
         return _is_whole(body)
