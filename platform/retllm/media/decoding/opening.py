@@ -223,10 +223,17 @@ def _load_png(source: Source) -> None:
             raise
         again = partial(_opened_by_pillow, Mended(data))
         source.data, source.picture, source.again = data, again(), source.again and again
+        _forget_other_orientations(source.picture)
         source.picture.load()
     else:
         if not png_stream.is_filled(source.picture):
             _checked_png(source.data)
+
+
+def _forget_other_orientations(picture: Image.Image) -> None:
+    """Leave EXIF, or an AVIF's own rotation, as the only word on orientation, as browsers do; Pillow takes others."""
+    for name in ("xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
+        picture.info.pop(name, None)
 
 
 def _checked_png(data: bytes) -> bytes:
@@ -242,11 +249,9 @@ def _source(
     if picture.width * picture.height > max_pixels:
         raise Refused("pixels", width=picture.width, height=picture.height)
     texts = texts_of(picture, mended.texts)
-    if picture.format == "AVIF":
-        # Pillow has put the file's own rotation into EXIF, beside which XMP does not count
-        picture.info.pop("xmp", None)
-        if "icc_profile" not in picture.info:
-            mended.code_points = heif.code_points(mended.data)
+    _forget_other_orientations(picture)
+    if picture.format == "AVIF" and "icc_profile" not in picture.info:
+        mended.code_points = heif.code_points(mended.data)
     reopened = again if deep.is_deep(picture) else None
     return Source(
         picture, picture.format or "", mended.blemishes, mended.bits, texts, mended.code_points, reopened, mended.data
