@@ -85,15 +85,49 @@ def test_xmp_goes_before_iptc_and_iptc_before_exif() -> None:
     "text",
     ["OLYMPUS DIGITAL CAMERA         ", "SONY DSC", "Exif_JPEG_PICTURE", "DCIM\\100MEDIA\\DJI_0001.JPG", "default",
      "ImageJ=1.53t\nimages=3", "<?xml version='1.0'?><OME/>", '{"shape": [3, 4]}', "cof", "<Digimax S600>", "IMG_0001",
-     "SAMSUNG CAMERA PICTURES", "20240101_120000", "KODAK Digital Still Camera"],
+     "SAMSUNG CAMERA PICTURES", "20240101_120000", "KODAK Digital Still Camera", "Created with GIMP",
+     "Created with The GIMP on a Mac", "Created with Ricoh THETA", "Shot with DxO ONE", "Created by Imlib",
+     "hdrpl;fileterIntensity: 0.0; filterMask: 0;", "filter: 0; fileterIntensity: 0.0; \nhdrForward: 0; shaking: 0.1;",
+     "HP_Scan", "EPSON MFP image", "Scanned Document", "MINOLTA DIGITAL CAMERA", "Screenshot", "charset=Ascii",
+     "oznorWO", "mde_soft"],
 )  # fmt: skip
 def test_what_cameras_and_programs_write_into_every_picture_is_no_caption(text: str) -> None:
     assert embedded_caption(SETTINGS, exif=text) is None
     assert embedded_caption(SETTINGS, xmp=packet(description=text.replace("<", "&lt;")), exif="A boat") == "A boat"
+    assert embedded_caption(SETTINGS, comment=b"ASCII\0\0\0" + text.encode()) is None
 
 
 @pytest.mark.parametrize(
-    "text", ["Sony DSC on a table", "Default settings explained", "Image of a boat", "Cofee", "IMG"]
+    ("name", "text", "is_caption"),
+    [
+        ("day 1/Boat_3.JPG", "boat_3.jpg", False),
+        ("day 1/Boat_3.JPG", "Boat_3", False),
+        ("day 1/Boat_3.JPG", "Boat_3 at sea", True),
+        ("A boat at sea.jpg", "A boat at sea", True),
+        ("A boat at sea.jpg", "A boat at sea.jpg", False),
+        ("", "boat", True),
+    ],
+)
+def test_the_name_of_the_file_is_no_caption(name: str, text: str, is_caption: bool) -> None:
+    expected = text if is_caption else None
+    for source in ({"exif": text}, {"comment": b"ASCII\0\0\0" + text.encode()}, {"xmp": packet(description=text)}):
+        assert embedded_caption(SETTINGS, name=name, **source) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sony DSC on a table",
+        "Default settings explained",
+        "Image of a boat",
+        "Cofee",
+        "Created with love by Anna",
+        "Scanned from an album",
+        "Cameraman",
+        "Monday",
+        "Norway",
+        "Burst balloon",
+    ],
 )
 def test_a_caption_may_resemble_a_placeholder(text: str) -> None:
     assert embedded_caption(SETTINGS, exif=text) == text
