@@ -38,8 +38,8 @@ def embedded_caption(
     """Return the caption that a picture's file has in itself, None if it has none.
 
     The first of these counts that is not what a camera writes into every picture: XMP's ``dc:description``,
-    ``acdsee:caption``, ``acdsee:notes``; IPTC's caption; EXIF's ImageDescription, UserComment; XMP's
-    ``photoshop:Headline``. Damaged metadata counts as absent.
+    ``acdsee:caption``, ``acdsee:notes``, ``tiff:ImageDescription``; IPTC's caption; EXIF's ImageDescription,
+    UserComment; XMP's ``photoshop:Headline``, ``Iptc4xmpCore:AltTextAccessibility``. Damaged metadata counts as absent.
 
     Args:
         name: that of the file, which is no caption.
@@ -66,6 +66,7 @@ def _candidates(
     yield _decoded(exif)
     yield _from_comment(comment or b"")
     yield said.get(xmp_document.HEADLINE, "")
+    yield said.get(xmp_document.ALTERNATIVE, "")
 
 
 def _from_xmp(packet: bytes | None) -> dict[str, str]:

@@ -161,6 +161,8 @@ SAID = {
     "dc": "http://purl.org/dc/elements/1.1/",
     "acdsee": "http://ns.acdsee.com/iptc/1.0/",
     "photoshop": "http://ns.adobe.com/photoshop/1.0/",
+    "tiff": "http://ns.adobe.com/tiff/1.0/",
+    "Iptc4xmpCore": "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/",
 }
 
 
@@ -173,10 +175,12 @@ def said(**properties: str) -> bytes:
 
 def test_the_first_source_of_a_caption_with_words_counts() -> None:
     xmp_texts = {"photoshop_Headline": "headline", "acdsee_notes": "notes", "acdsee_caption": "caption"}
-    xmp_texts |= {"dc_description": "description", "dc_title": "title"}
+    xmp_texts |= {"dc_description": "description", "dc_title": "title", "tiff_ImageDescription": "tiff"}
+    xmp_texts["Iptc4xmpCore_AltTextAccessibility"] = "alternative"
     others = {"iptc": field(2, 120, b"iptc"), "exif": b"exif", "comment": b"ASCII\0\0\0comment"}
-    removed = ("dc_description", "acdsee_caption", "acdsee_notes", "iptc", "exif", "comment", "photoshop_Headline")
-    expected = ["description", "caption", "notes", "iptc", "exif", "comment", "headline"]
+    removed = ("dc_description", "acdsee_caption", "acdsee_notes", "tiff_ImageDescription", "iptc", "exif", "comment")
+    removed += ("photoshop_Headline", "Iptc4xmpCore_AltTextAccessibility")
+    expected = ["description", "caption", "notes", "tiff", "iptc", "exif", "comment", "headline", "alternative"]
     made = []
     for name in removed:
         made.append(embedded_caption(SETTINGS, xmp=said(**xmp_texts), **others))  # type: ignore[arg-type]
@@ -185,6 +189,7 @@ def test_the_first_source_of_a_caption_with_words_counts() -> None:
     assert made == expected
     assert embedded_caption(SETTINGS, xmp=said(**xmp_texts)) is None
     assert xmp.description(io.BytesIO(said(**xmp_texts))) == "title"
+    assert xmp.description(io.BytesIO(said(Iptc4xmpCore_AltTextAccessibility="alternative"))) == "alternative"
     assert xmp.description(io.BytesIO(said(**xmp_texts, photoshop_Headline="headline"))) == "headline"
     assert embedded_caption(SETTINGS, xmp=said(dc_description="SONY DSC", acdsee_notes="A boat")) == "A boat"
 
