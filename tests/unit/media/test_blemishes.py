@@ -354,6 +354,23 @@ def test_of_a_jpeg_that_is_damaged_in_the_middle_the_remark_says_so(
     assert inspect_picture(io.BytesIO(sound), settings).remark is None
 
 
+def test_zeros_are_a_hole_of_a_jpeg_unless_they_stand_for_flat_blocks(settings: Settings) -> None:
+    sound = encoded(noise(4, (20, 15)).resize((320, 240)), "JPEG", quality=95)
+    flat = Image.new("RGB", (1600, 1600), "white")
+    flat.paste(PICTURE)
+    flat_file = encoded(flat, "JPEG", optimize=True)
+    assert bytes(100) in flat_file[700:]
+    for file in (flat_file, sound, sound + bytes(500), sound[:-2] + bytes(70) + sound[-2:]):
+        assert inspect_picture(io.BytesIO(file), settings).remark is None
+    holes = 0
+    for at in range(len(sound) // 4, len(sound) * 3 // 4, 997):
+        file = sound[:at] + bytes(300) + sound[at + 300 :]
+        with suppress(MediaRejected):  # of some a part is seen to be missing
+            assert inspect_picture(io.BytesIO(file), settings).remark == INSIDE
+            holes += 1
+    assert holes > 10
+
+
 def test_padding_and_further_pictures_after_a_jpeg_need_no_remark(settings: Settings) -> None:
     data = encoded(PICTURE, "JPEG")
     several = encoded(PICTURE, "MPO", save_all=True, append_images=[noise(2, (160, 120))])

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from PIL import Image
 from simplejpeg import decode_jpeg  # type: ignore[attr-defined]  # exported without saying so
 
-from retllm.media.decoding.blemishes import up_to_end
+from retllm.media.decoding.blemishes import segments, up_to_end
 
 # Pillow's mode -> simplejpeg's name
 _COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 # libjpeg, jerror.h: what it says of bytes that are no coefficients
 _DAMAGE = "Corrupt JPEG data"
 _SURPLUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
-_END = 0xD9
+_SEQUENTIAL, _DHT, _END, _SOS = (0xC0, 0xC1), 0xC4, 0xD9, 0xDA
 # tables, restart markers, end and further scans, before which coefficients end; others stand in the header
-_ENDS_DATA = (0xC4, *range(0xD0, 0xD8), _END, 0xDA)
+_ENDS_DATA = (_DHT, *range(0xD0, 0xD8), _END, _SOS)
+_GAP = bytes(64)
 
 
 class Damaged(Exception):
@@ -47,6 +49,8 @@ def decoded(data: bytes, picture: Image.Image, least: tuple[int, int]) -> Image.
         if _is_damage(str(error), data):
             raise Damaged from error
         return None
+    if _has_gap(data):
+        raise Damaged
     if not is_shown:
         return None
     made = Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0])
@@ -65,3 +69,28 @@ def _is_damage(said: str, data: bytes) -> bool:
         return marker in _ENDS_DATA
     # cameras that reserve more space than they need fill it with one value
     return len(set(up_to_end(data)[:-2].rstrip(b"\xff")[-count:])) > 1
+
+
+def _has_gap(data: bytes) -> bool:
+    """Whether zeros fill a place inside a JPEG with one sequential scan, where they can't stand for flat blocks.
+
+    They do where the shortest code of each AC table (ITU-T T.81, annex C: zeros only) means the end of a block.
+    """
+    components, first = 0, set()
+    for marker, at, end in segments(data):
+        if marker in _SEQUENTIAL:
+            components = data[at + 9]
+        elif marker == _DHT:
+            first |= set(_first_of_ac(data[at + 4 : end]))
+        elif marker == _SOS and components and data[at + 4] == components and first - {0}:
+            gap = data.find(_GAP, end)
+            return gap >= 0 and data.find(bytes((0xFF, _END)), end, gap) < 0
+    return False
+
+
+def _first_of_ac(tables: bytes) -> Iterator[int]:
+    """Yield what the first code of each AC table stands for."""
+    while len(tables) > 17:
+        if tables[0] >> 4:
+            yield tables[17]
+        tables = tables[17 + sum(tables[1:17]) :]
