@@ -137,3 +137,18 @@ def indexed(scenes: Scenes, visit: Visits) -> Page:
     page.goto(scenes.path)
     expect(page.locator("#index-state")).to_contain_text("All 16 items are indexed")
     return page
+
+
+@pytest.fixture
+def empty(api: httpx.Client, request: pytest.FixtureRequest) -> str:
+    """A new collection."""
+    name = f"Of {request.node.name}"[:200]
+    return str(api.post("/collections", json={"name": name}).raise_for_status().json()["id"])
+
+
+@pytest.fixture
+def page(visit: Visits, empty: str) -> Page:
+    """The page of the new collection."""
+    opened = visit()
+    opened.goto(f"/collections/{empty}")
+    return opened

@@ -273,6 +273,20 @@ SHEET_FORMS = {
     "Flickr8k tokens": ("txt", b"a.png#0\ta robin\na.png#1\ta bird\n"),
     "Flickr30k": ("csv", b"image_name| comment_number| comment\na.png| 0| a robin\na.png| 1| a bird\n"),
     "Excel": ("csv", b"sep=;\r\nfile;caption\r\na.png;a robin\r\n"),
+    "MySQL": ("csv", b'file,caption\na.png,"a \\"red\\" robin"\nb.png,"a \\\\ wren"\n'),
+    "list with wrong bytes": (
+        "json",
+        b'[{"file": "a.png", "text": "a robin"}, {"file": "b.png", "text": "a w\xffren"}]',
+    ),
+    "lines with wrong bytes": (
+        "jsonl",
+        b'{"file": "a.png", "text": "a robin"}\n{"file": "b\xe9.png", "text": "wren"}\n',
+    ),
+    "ACDSee": (
+        "xmp",
+        b'<r xmlns:a="http://ns.acdsee.com/iptc/1.0/" xmlns:p="http://ns.adobe.com/photoshop/1.0/" p:Headline="a wren">'
+        b"<a:caption>a robin</a:caption><a:notes>a bird</a:notes></r>",
+    ),
     "img2dataset": ("json", b'{"caption": "a robin", "url": "http://x/a.png", "key": "000", "status": "success"}'),
     "Takeout": ("json", b'{"title": "a.png", "description": "a robin", "photoTakenTime": {"timestamp": "1"}}'),
     "XMP": (

@@ -67,6 +67,8 @@ def valid(chance: random.Random, form: str) -> bytes:
         exif = Image.Exif()
         exif[0x0112] = chance.randrange(0, 99)
         exif[0x010E] = "x" * chance.randrange(500)
+        code = chance.choice((b"ASCII\0\0\0", b"UNICODE\0", b"JIS\0\0\0\0\0", bytes(8), b""))
+        exif.get_ifd(0x8769)[0x9286] = code + chance.randbytes(chance.randrange(500))
         return encoded(picture, form, exif=exif, **options)
     return encoded(picture, form, **options)
 

@@ -144,7 +144,6 @@ def test_other_files_are_refused_with_their_type(data: bytes, name: str, message
         ("EPS", "RGB", "a.eps", "a PostScript drawing"),
         ("ICNS", "RGB", "a.icns", "an icon"),
         ("ICO", "RGB", "a.ico", "an icon"),
-        ("IM", "RGB", "a.im", "a picture of IFUNC"),
         ("JPEG2000", "RGB", "a.jp2", "a JPEG 2000 picture"),
         ("MSP", "1", "a.msp", "a picture of Microsoft Paint"),
         ("PALM", "1", "a.palm", r"a picture by its name \(Palm\)"),
@@ -310,10 +309,11 @@ def _is_picture(data: bytes) -> bool:
     st.sampled_from(["", ".jpg", ".png", ".zip", ".exe", *BY_NAME]),
 )
 @example(b"words\0", b"", "", ".txt")
+@example(b"words\0", b"words" * 3, "", ".csv")
 @example(b"words", b"", "", ".jpg")
 @example(b"words", b"", "", ".exe")
 def test_any_data_has_one_kind_or_is_refused(begin: bytes, rest: bytes, name: str, suffix: str) -> None:
-    """Pictures and archives are recognized by their first bytes, other files by name if they have no zero byte."""
+    """Pictures and archives are recognized by their first bytes, others by name; only tables may have a few zeros."""
     data = begin + rest
     try:
         kind: FileKind | None = sniff(data, "a" + name.replace(".", "") + suffix)
@@ -326,7 +326,8 @@ def test_any_data_has_one_kind_or_is_refused(begin: bytes, rest: bytes, name: st
     elif data.startswith(b"%PDF-"):
         assert kind is FileKind.PDF
     else:
-        assert kind is None or (kind is BY_NAME.get(suffix) and b"\0" not in data)
+        most = len(data) // 20 if kind is FileKind.CSV else 0
+        assert kind is None or (kind is BY_NAME.get(suffix) and data.count(0) <= most)
 
 
 def test_a_table_may_have_single_zeros() -> None:

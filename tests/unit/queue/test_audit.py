@@ -168,6 +168,7 @@ def test_inconsistent_uploads_are_reported(context: Any, world: Any) -> None:
     other = sa.select(UploadFile.item_id).where(UploadFile.name == "a.png").scalar_subquery()
     assert _broken(world, _file("note.txt", item_id=other)) == {"added_once"}
     assert _broken(world, _file("bad.png", error=None)) == {"rejected_says_why"}
+    assert _broken(world, _file("bad.png", status="not_sent")) == set()
     assert _broken(world, _file("a.png", error="bad")) == {"rejected_says_why"}
 
 

@@ -192,6 +192,20 @@ def test_jobs_retry_tries_the_rejected_files_again_that_are_kept(
     assert files(ada, job) == [("folder/long.txt", "added", None)]
 
 
+def test_jobs_retry_says_that_a_sheet_is_read_again_for_its_rejected_rows(
+    run: Run, ada: Caller, collection: str, folder: Path
+) -> None:
+    (folder / "late.png").write_bytes(picture("red"))
+    (folder / "captions.csv").write_text("file,caption\nlate.png,late\n0.png,dark\n")
+    first = [file for file in sorted(folder.iterdir()) if file.name != "late.png"]
+    assert run(upload.upload, collection, "--no-index", *first).exit_code == 1
+    job = the_job(ada, collection)
+    assert run(upload.upload, collection, "--no-index", folder / "late.png").exit_code == 0
+    told = lines(run(jobs.jobs, "retry", job).stdout)[1]
+    assert told == "Trying again: 1 sheet or document with rejected rows or pages, 1 unit."
+    assert "rejected" not in {status for _, status, _ in files(ada, job)}
+
+
 def test_every_file_has_one_entry_also_those_that_hold_others(
     run: Run, ada: Caller, collection: str, folder: Path
 ) -> None:

@@ -80,7 +80,8 @@ class SendQuery(BaseModel):
 
     quoted: bool = Field(
         default=False,
-        description="whether names are percent-encoded (UTF-8): in the headers of a form, `%22` is a quotation mark",
+        description="whether names are percent-encoded (UTF-8): in the headers of a form, `%22`, `%0D` and `%0A` "
+        "are quotation marks and line breaks",
     )
 
 

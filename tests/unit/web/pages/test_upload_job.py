@@ -198,3 +198,30 @@ def test_the_error_of_a_dead_unit_names_its_file(
     page = reader.get(f"/jobs/{upload}")
     assert "red.png: the decoder died" in page.text
     assert _names(page) == ["red.png"]
+
+
+def test_pages_say_how_the_rest_is_sent_where_something_is_missing(
+    reader: Visitor, script: Script, stopped: str
+) -> None:
+    here = f"/collections/{script.collection}#upload-title"
+    for path in (f"/jobs/{stopped}", f"/collections/{script.collection}"):
+        (link,) = [a for a in reader.get(path).all("a") if a.text == "choose the same files or folder again"]
+        assert link.attributes["href"] == here
+        assert reader.get(f"/collections/{script.collection}").one("h2", id="upload-title")
+    upload = script.open()
+    script.send(upload, blue=BLUE)
+    script.ask(upload, "close")
+    assert "choose the same" not in reader.get(f"/jobs/{upload}").text
+
+
+def test_the_last_upload_leads_to_where_it_is_resumed(reader: Visitor, script: Script, ada: Caller) -> None:
+    upload = script.open()
+    script.send(upload, red=RED)
+    assert "Resume it" not in reader.get(f"/collections/{script.collection}").text
+    ada.post(f"/jobs/{upload}/cancel")
+    page = reader.get(f"/collections/{script.collection}")
+    (link,) = [a for a in page.all("a") if a.text.startswith("Resume it")]
+    assert link.attributes["href"] == f"/jobs/{upload}#job"
+    job = reader.get(f"/jobs/{upload}")
+    assert "Resume" in [button.text.strip() for button in job.all("button")]
+    assert "Trying again: " in reader.send(f"/jobs/{upload}/retry").text

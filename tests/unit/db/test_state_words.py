@@ -1,0 +1,30 @@
+"""The words for states and outcomes."""
+
+from __future__ import annotations
+
+import pytest
+
+from retllm.db.enums import FileStatus
+from retllm.db.state_words import PROBLEMS, again_words, outcome_counts
+
+
+@pytest.mark.parametrize(
+    ("again", "words"),
+    [
+        ((1, 0, 0), "Trying again: 1 unit."),
+        (
+            (1200, 1, 2),
+            "Trying again: 1 rejected file, 2 sheets or documents with rejected rows or pages, 1,200 units.",
+        ),
+        ((0, 0, 0), "Nothing was left to try again."),
+    ],
+)
+def test_a_retry_is_told_in_words(again: tuple[int, int, int], words: str) -> None:
+    assert again_words(*again) == words
+
+
+def test_outcomes_are_counted_without_what_was_read_for_its_rows() -> None:
+    counts = {FileStatus.NOT_SENT: 1, FileStatus.READ: 2, FileStatus.ADDED: 3000, FileStatus.REJECTED: 0}
+    assert outcome_counts(counts) == "3,000 added, 1 not sent"
+    assert outcome_counts(counts, PROBLEMS) == "1 not sent"
+    assert outcome_counts({}) == ""
