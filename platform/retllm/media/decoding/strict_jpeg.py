@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from PIL import Image
-from simplejpeg import decode_jpeg  # type: ignore[attr-defined]  # exported without saying so
+from simplejpeg import decode_jpeg  # type: ignore[import-untyped]  # it has no types
 
 from retllm.media.decoding.blemishes import segments, up_to_end
 
