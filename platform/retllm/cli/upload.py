@@ -126,7 +126,12 @@ def find_or_make(api: Api, name: str, *, create: bool) -> Json:
     except NotFound:
         if not create or is_id(name):
             raise
-    return api.call("POST", "/collections", json={"name": name})
+    try:
+        return api.call("POST", "/collections", json={"name": name})
+    except RequestRejected as error:
+        if error.body["error"].get("code") != Conflict.code:
+            raise
+        return api.collection(name)  # another command has made it meanwhile
 
 
 def upload_files(

@@ -1,9 +1,9 @@
 """The program that decodes pictures in a separate, limited process; :mod:`retllm.media.sandbox` starts it.
 
-It is run by path and imports only the standard library, Pillow, NumPy and :mod:`retllm.media.decoding`, so that it
-starts fast and holds no secrets. It reads requests from a socket, its standard input, one at a time until the other end
-closes: the length of a JSON object, the object, then the bytes of the file, or its descriptor. Responses have the same
-format.
+It is run by path and imports only the standard library, Pillow, NumPy, simplejpeg and :mod:`retllm.media.decoding`, so
+that it starts fast and holds no secrets. It reads requests from a socket, its standard input, one at a time until the
+other end closes: the length of a JSON object, the object, then the bytes of the file, or its descriptor. Responses have
+the same format.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from PIL.Image import Transpose
 from retllm.media.decoding.colour import to_rgb
 from retllm.media.decoding.confinement import confine, extend_cpu_limit
 from retllm.media.decoding.facts import Blemish, Refused, Source
-from retllm.media.decoding.opening import count_pages, opened, prepare
+from retllm.media.decoding.opening import JPEGS, count_pages, load_checked, opened, prepare
 from retllm.media.decoding.opening import load as load_source
 from retllm.media.decoding.parts import split
 from retllm.media.decoding.rendering import FILTER, MAX_COPY_SIDE, copy_size, encoded, encoded_copy, resized
@@ -83,10 +83,8 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int, copy_side:
         wanted = _copy_of(source, copy_side)
         if not side and wanted is None:
             return Small(source.format, width, height, b"", b"")
-        if picture.format in ("JPEG", "MPO"):
-            # decoding a JPEG to 1/2, 1/4 or 1/8 is much faster and still reads every byte
-            picture.draft(None, wanted or (2 * side, 2 * side))
-        load_source(source)
+        # decoding a JPEG smaller is much faster and still reads every byte
+        load_checked(source, wanted or (2 * side, 2 * side))
         picture = source.picture
         transposition = _transposition(picture)
         small, copy = to_rgb(source), b""
@@ -140,7 +138,7 @@ def load(data: bytes, max_pixels: int, min_side: int = 0) -> Image.Image:
     """
     with opened(data, max_pixels) as source:
         picture = source.picture
-        if min_side and picture.format in ("JPEG", "MPO"):
+        if min_side and picture.format in JPEGS:
             picture.draft(None, (min_side, min_side))
         load_source(source)
         picture = source.picture

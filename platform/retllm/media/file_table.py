@@ -91,6 +91,7 @@ CLUTTER: dict[str, tuple[str, ...]] = {
         "shared_album_comments.json",
         "user-generated-memory-titles.json",
     ),
+    "index page of Google Takeout": ("archive_browser.html",),
     "preview that a camera keeps beside a film": ("*.thm",),
     "earlier state kept by a program": ("*.*~", "*.bak"),
     "data of a backup program": ("_gsdata_",),

@@ -235,7 +235,7 @@ class Ingest:
         if caption is None and isinstance(inspected, Inspected):
             texts = inspected.texts
             caption = embedded_caption(
-                self.settings, xmp=texts.xmp, iptc=texts.iptc, exif=texts.exif, comment=texts.comment
+                self.settings, name=name, xmp=texts.xmp, iptc=texts.iptc, exif=texts.exif, comment=texts.comment
             )
         # a UUID v7 begins with a timestamp; its last digits spread the folders evenly
         folder = f"items/{item_id.hex[-2:]}/{item_id}"

@@ -18,6 +18,7 @@ _REMARKS = {
     Blemish.END: "The file does not end with its end marker; the picture itself is complete.",
     Blemish.TRAILING: "Other data follows the picture in its file and was left out.",
     Blemish.PREVIEW: "The raw file is damaged or of a camera that is not known yet: the camera's own preview is shown.",
+    Blemish.INSIDE: "The file is damaged in the middle: parts of the picture may be wrong.",
     Blemish.REST: "The rest of the film is damaged and was left out.",
 }
 # what each extra of the installation reads

@@ -100,7 +100,9 @@ def one_line(text: str) -> str:
     """Return ``text`` in NFC on one line, with single spaces, without control characters and direction marks."""
     if text.isascii() and text.isprintable() and "  " not in text:
         return text.strip()
-    visible = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in composed(text) if c not in _BIDI)
+    # composed last, since a direction mark may separate a letter from its accent
+    text = composed("".join(c for c in text if c not in _BIDI))
+    visible = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in text)
     return re.sub(r"\s+", " ", visible).strip()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from retllm.media.names import suffix_of
 
 _SAVE = "save it as PNG"
@@ -10,6 +12,14 @@ _TABLE = "save it as CSV or JSON Lines"
 WORD = "a document of Word (DOCX): save it as PDF, or as plain text"
 EXCEL = "a workbook of Excel (XLSX): save each sheet as CSV"
 POWERPOINT = "a document of PowerPoint (PPTX): save it as PDF"
+PROCREATE = f"a drawing of Procreate: {_SAVE}"
+FIGMA = f"a drawing of Figma: {_SAVE}"
+SCENE = f"a scene in three dimensions: {_SAVE}"
+SPLIT = "part of a split archive: join the parts, then upload"
+# names that 7-Zip, WinRAR, WinZip and split give the parts
+_PART = re.compile(
+    r"\.(z\d\d+|r\d\d|part\d+\.rar|(7z|zip|rar|tar|t?gz|t?bz2|t?xz|zst)\.(\d{3,}|a[a-z]))\Z", re.IGNORECASE
+)
 _TEXT_DOCUMENT = "save it as PDF, or as plain text"
 _DOCUMENTS = {
     ".docx": WORD,
@@ -31,8 +41,21 @@ _DOCUMENTS = {
     ".key": "a document of Keynote: save it as PDF",
     ".kra": f"a drawing of Krita: {_SAVE}",
     ".ora": f"an OpenRaster drawing: {_SAVE}",
-    ".procreate": f"a drawing of Procreate: {_SAVE}",
+    ".odg": f"a drawing in OpenDocument (ODG): {_SAVE}",
+    ".procreate": PROCREATE,
     ".sketch": f"a drawing of Sketch: {_SAVE}",
+    ".xd": f"a drawing of Adobe XD: {_SAVE}",
+    ".fig": FIGMA,
+    ".pxd": f"a drawing of Pixelmator: {_SAVE}",
+    ".vsdx": "a drawing of Visio: save it as PDF",
+    ".idml": "an InDesign document: save it as PDF",
+    ".xps": "a document in XPS: save it as PDF",
+    ".oxps": "a document in XPS: save it as PDF",
+    ".xmind": f"a mind map: {_SAVE}",
+    ".ggb": f"a drawing of GeoGebra: {_SAVE}",
+    ".mscz": "music in notes (MuseScore)",
+    **dict.fromkeys((".usdz", ".3mf", ".fcstd"), SCENE),
+    **dict.fromkeys((".apk", ".ipa", ".jar", ".xpi"), "a program, no archive of pictures"),
     ".cdr": f"a CorelDRAW drawing: {_SAVE}",
     ".svgz": f"a packed SVG drawing: {_SAVE}",
     ".fpx": f"a FlashPix picture: {_SAVE}",
@@ -72,7 +95,7 @@ _BINARY: tuple[tuple[int, bytes, str], ...] = (
     (0, b"LZIP", f"compressed with lzip: {_UNPACK}"),
     (0, b"\x5d\0\0\x80\0", f"compressed with LZMA: {_UNPACK}"),
     (0, b"MSCF", f"a cabinet of Windows: {_UNPACK}"),
-    (0, b"PK\x07\x08", "a part of a ZIP in several parts: join them to one ZIP"),
+    (0, b"PK\x07\x08", SPLIT),
     (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture: save it as JPEG"),
     (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture: save it as JPEG"),
     (0, b"II\xbc\x01", "a JPEG XR picture: save it as JPEG"),
@@ -195,6 +218,8 @@ _TEXTUAL = (
     (b"begin:vcard", "an address card"),
     (b"begin:vcalendar", "a calendar"),
 )
+# Git LFS, docs/spec.md: what lies in the place of a large file
+_POINTER = b"version https://git-lfs.github.com/spec/"
 # the first element of a document in XML
 _XML = (
     (b"<svg", f"an SVG drawing (XML): {_SAVE}"),
@@ -207,11 +232,11 @@ _XML = (
 
 
 def document_of(name: str) -> str | None:
-    """Return what the document of an office program with this name is, and what to do with it; None for other names.
+    """Return what the document or part of an archive with this name is, and what to do with it; None for other names.
 
     Its bytes do not matter: a part of one, or one with a password, is no other file than the whole one.
     """
-    return _DOCUMENTS.get(suffix_of(name))
+    return SPLIT if _PART.search(name) else _DOCUMENTS.get(suffix_of(name))
 
 
 def by_suffix(name: str) -> str | None:
@@ -230,6 +255,8 @@ def name_of(head: bytes, *, textual: bool = True) -> str | None:
         # a text may begin with the same letters, but has no zero
         if head.startswith(magic, offset) and (b"\0" in head or not _is_words(magic)):
             return what
+    if head.startswith(_POINTER):
+        return "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"
     if not textual:
         return None
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()

@@ -189,6 +189,11 @@ def _misnamed(name: str, head: bytes = b"") -> MediaRejected:
         return MediaRejected("The file has other data before its picture: export it again as JPEG or PNG.")
     if role is FileRole.PICTURE:
         return MediaRejected(f"The file is named {suffix} but is not such a picture: export it again as JPEG or PNG.")
+    if suffix == ".zip":
+        return MediaRejected(
+            "The file is named .zip but is not such an archive: pack it again. If it is "
+            "part of a split archive, join the parts, then upload."
+        )
     if role is FileRole.ARCHIVE:
         return MediaRejected(f"The file is named {suffix} but is not such an archive: pack it again.")
     if role is FileRole.FILM:

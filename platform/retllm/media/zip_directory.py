@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import streams
+from retllm.media.other_kinds import SPLIT
 from retllm.settings import Settings
 
 # APPNOTE.TXT 6.3.10, sections 4.3.16, 4.3.14, 4.3.15 and 4.3.12
@@ -102,7 +103,7 @@ def _end(stream: BinaryIO) -> tuple[int, int, int] | None:
         return None
     _, disk, disk_of_directory, _, _, size, offset, _ = _END.unpack_from(tail, position)
     if disk not in _NO_DISK or disk_of_directory not in _NO_DISK:
-        raise MediaRejected("The ZIP is the last part of several: join them to one ZIP, or pack the files again.")
+        raise MediaRejected(f"The file is {SPLIT}.")
     location = first + position
     before = location - _LOCATOR64.size - _END64.size
     if before >= 0:

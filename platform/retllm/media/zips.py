@@ -40,7 +40,10 @@ _DOCUMENTS = {
     b"AndroidManifest.xml": "a program for Android, no archive of pictures",
     b"META-INF/MANIFEST.MF": "a document or program of Java, no archive of pictures",
     b"META-INF/container.xml": "a document in EPUB: save it as PDF",
+    b"Document.archive": other_kinds.PROCREATE,
+    b"canvas.fig": other_kinds.FIGMA,
 }
+_SCENES = (b".usdc", b".usda", b".usd")
 _OFFICE_FOLDERS = {
     b"word/": other_kinds.WORD,
     b"xl/": other_kinds.EXCEL,
@@ -150,6 +153,9 @@ def _checked(entries: Sequence[ZipEntry]) -> Sequence[ZipEntry]:
 def _document(entries: Sequence[ZipEntry]) -> str | None:
     """Return what kind of document or program these are the entries of; None if they are those of an archive."""
     names = [entry.name for entry in entries[:64]]
+    # OpenUSD, "Usdz File Format Specification": the first file is the scene
+    if names and names[0].lower().endswith(_SCENES):
+        return other_kinds.SCENE
     found = next((name for name in _DOCUMENTS if name in names), None)
     if found is None:
         return None

@@ -210,6 +210,9 @@ def test_an_unreadable_zip_is_refused(data: bytes, settings: Settings) -> None:
         (["Index/Document.iwa", "preview.jpg"], "Pages, Numbers or Keynote"),
         (["META-INF/MANIFEST.MF", "xl/a.png"], "Java"),
         (["AndroidManifest.xml", "res/a.png"], "Android"),
+        (["Document.archive", "QuickLook/Thumbnail.png"], "a drawing of Procreate: save it as PNG"),
+        (["canvas.fig", "thumbnail.png", "images/1"], "a drawing of Figma"),
+        (["boat.usdc", "0/sail.png"], "a scene in three dimensions"),
     ],
 )
 def test_documents_and_programs_in_a_zip_are_refused_by_their_true_name(
@@ -217,6 +220,12 @@ def test_documents_and_programs_in_a_zip_are_refused_by_their_true_name(
 ) -> None:
     with pytest.raises(MediaRejected, match=what):
         unpacked(packed(dict.fromkeys(entries, b"x")), settings)
+
+
+def test_a_comic_is_an_archive_of_pictures(settings: Settings) -> None:
+    data = packed({"1.png": b"a"})
+    assert sniff(data[:512], "a.cbz") is FileKind.ARCHIVE
+    assert unpacked(data, settings) == {"1.png": b"a"}
 
 
 @pytest.mark.parametrize("mark", [b"PK\x07\x08", b"PK00"])
@@ -229,7 +238,7 @@ def test_a_zip_that_was_to_be_split_but_has_one_part_is_read(mark: bytes, settin
 def test_the_last_part_of_a_split_zip_is_refused_as_what_it_is(settings: Settings) -> None:
     data = bytearray(packed({"a.txt": b"a"}))
     struct.pack_into("<2H", data, data.index(b"PK\5\6") + 4, 1, 1)
-    with pytest.raises(MediaRejected, match="last part of several: join them"):
+    with pytest.raises(MediaRejected, match="The file is part of a split archive: join the parts, then upload"):
         unpacked(bytes(data), settings)
 
 

@@ -34,6 +34,7 @@ from retllm.media.file_table import GLOBS, FileRole, accepted, clutter_of, role_
         ("./desktop.ini", "desktop.ini"),
         ("x/a.png:Zone.Identifier", "x/a.png:Zone.Identifier"),
         ("Takeout/print-subscriptions.json", "Takeout/print-subscriptions.json"),
+        ("Takeout/archive_browser.html", "Takeout/archive_browser.html"),
         ("DCIM/IMG_0001.AAE", "DCIM/IMG_0001.AAE"),
         ("lost+found/#123", "lost+found"),
         ("System Volume Information/x", "System Volume Information"),

@@ -14,6 +14,7 @@ import pillow_heif
 import pillow_jxl  # noqa: F401 - registers the format, to write it
 import pytest
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 from tests.unit.media import icc
 from tests.unit.media.photoshop import psd
 from tests.unit.media.raws import dng
@@ -78,9 +79,20 @@ def test_the_rotation_in_exif_does_not_count_where_the_format_has_its_own(kind: 
         assert is_like(load(file, settings), quarters(), tolerance=12)
 
 
-def test_the_rotation_in_xmp_does_not_count_in_an_avif(settings: Settings) -> None:
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_rotation_that_is_not_in_exif_does_not_count_as_in_browsers(kind: str, settings: Settings) -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
-    assert is_like(load(written(quarters(), "AVIF", xmp=xmp), settings), quarters(), tolerance=12)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    texts = PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    texts.add_text("Raw profile type exif", f"\nexif\n{len(exif.tobytes()):8}\n{exif.tobytes().hex()}\n")
+    options: dict[str, dict[str, Any]] = {"PNG": {"pnginfo": texts}, "TIFF": {"tiffinfo": {700: xmp}}}
+    data = encoded(quarters(), kind, **options.get(kind, {"xmp": xmp}))
+    seen = inspect_picture(io.BytesIO(data), settings)
+    assert (seen.width, seen.height) == (64, 32)
+    assert is_like(load(data, settings), quarters(), tolerance=12)
+    assert seen.texts.xmp == xmp
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])

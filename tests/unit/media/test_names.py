@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from retllm.media.names import MAX_NAME, base_name, clean_name, clean_names, coded, joined_folders, one_line, suffix_of
@@ -49,6 +49,7 @@ def test_names_that_come_together_are_clean_and_stay_as_they_are_if_they_were(na
 
 
 @given(ANY)
+@example("a\u200e\u0301")
 def test_cleaning_a_name_is_idempotent(name: str) -> None:
     assert clean_name(clean_name(name)) == clean_name(name)
 

@@ -14,6 +14,9 @@ from retllm.errors import MediaRejected
 from retllm.media.decoding.signatures import media_type_of
 from retllm.media.sniffing import FileKind, check_is_picture, sniff, whole_media_type
 
+SPLIT = r"The file is part of a split archive: join the parts, then upload\."
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
 @pytest.mark.parametrize("name", ["a.jpg", "a.txt", "a.csv", "a.zip", "a"])
@@ -85,7 +88,19 @@ def test_a_transport_stream_is_a_film() -> None:
         (b"\x93NUMPY\1\0v\0", "a.npy", "a NumPy array"),
         (b"\x80\x04\x95", "a.pkl", "a pickle of Python"),
         (b"\x28\xb5\x2f\xfd", "a.tar.zst", "compressed with Zstandard: unpack it first"),
-        (b"PK\x07\x08PK\1\2", "a.z01", "a part of a ZIP in several parts"),
+        (b"PK\x07\x08PK\1\2", "a", SPLIT),
+        (b"PK\x07\x08PK\3\4", "a.z01", SPLIT),
+        (b"\1\2", "a.z10", SPLIT),
+        (b"PK\3\4\x14\0", "a.zip.001", SPLIT),
+        *((b"\1\2\0", name, SPLIT) for name in ("a.zip.002", "a.7z.002", "a.part2.rar", "a.r00", "a.tar.gz.aa")),
+        (b"7z\xbc\xaf\x27\x1c", "a.7z.001", SPLIT),
+        (b"Rar!\x1a\x07", "A.Part1.RAR", SPLIT),
+        (b"Rar!\x1a\x07", "apart1.rar", "a RAR archive"),
+        (b"\1\2\0", "a.zip", "pack it again. If it is part of a split archive, join the parts, then upload"),
+        (POINTER, "a.png", "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"),
+        (POINTER, "a.txt", "a Git LFS pointer"),
+        (POINTER, "a.csv", "a Git LFS pointer"),
+        (POINTER, "a", "a Git LFS pointer"),
         (b"\xff\xfb\x90\x44\0", "a.mp3", r"a sound \(MP3\)"),
         (b"OggS\0\2" + bytes(22) + b"OpusHead", "a.ogg", r"a sound \(Opus\)"),
         (b"OggS\0\2" + bytes(22) + b"\1vorbis", "a.ogg", r"a sound \(Ogg Vorbis\)"),
@@ -174,7 +189,7 @@ def test_files_of_other_programs_are_called_by_their_names(head: bytes, said: st
             sniff(head, name)
 
 
-@pytest.mark.parametrize("suffix", ["kra", "ora", "sketch", "cdr", "key"])
+@pytest.mark.parametrize("suffix", ["kra", "ora", "sketch", "procreate", "usdz", "3mf", "xd", "cdr", "key"])
 def test_a_drawing_that_is_packed_as_a_zip_is_no_archive(suffix: str) -> None:
     with pytest.raises(MediaRejected, match=r"The file is an? .*: save it as P"):
         sniff(b"PK\3\4\x14\0", f"a.{suffix}")

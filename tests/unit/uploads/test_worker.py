@@ -20,6 +20,7 @@ from retllm.db.tables import Item, Unit
 from retllm.errors import JobCancelled, StorageFull
 from retllm.history import control
 from retllm.history.job_views import job_view
+from retllm.media.clutter import ClutterCount
 from retllm.media.ingest import delete_item
 from retllm.media.storage import Storage
 from retllm.queue.claim import Lease
@@ -304,14 +305,14 @@ def test_a_cancel_ends_the_listing_of_an_archive(
         if len(listed) == 3:
             raise JobCancelled
 
-    def listing(name: str) -> str:
+    def listing(_clutter: ClutterCount, name: str) -> bool:
         listed.append(name)
-        return name
+        return False
 
     (unit,) = uploads.ready(job_id)
     with monkeypatch.context() as patched:
         patched.setattr(Lease, "check", check)
-        patched.setattr("retllm.media.archives.clean_name", listing)
+        patched.setattr(ClutterCount, "take", listing)
         uploads.do(unit)
     assert listed == ["0.png", "1.png", "2.png"]
     assert list(uploads.statuses(job_id).values()) == [FileStatus.WAITING]

@@ -19,6 +19,7 @@ from tests.unit.web.conftest import Caller
 from tests.unit.web.pictures import picture
 
 from retllm.cli import collections, jobs, sending, show, upload
+from retllm.cli.client import Api
 from retllm.cli.patience import GaveUp, PatientApi, Unreachable
 from retllm.errors import NotFound
 from retllm.media import special_files
@@ -356,3 +357,23 @@ def test_an_id_of_no_collection_is_named_and_makes_none(run: Run, ada: Caller, f
     with pytest.raises(NotFound, match=rf"no collection with the id {key}\. `retllm collections` lists"):
         run(*arguments)
     assert ada.get("/collections").json["collections"] == []
+
+
+def test_a_collection_that_another_command_makes_meanwhile_is_used(
+    run: Run, ada: Caller, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = Api.collection
+    made: list[str] = []
+
+    def late(api: Api, name: str) -> Any:
+        try:
+            return once(api, name)
+        except NotFound:
+            made.append(ada.post("/collections", json={"name": name}).json["id"])
+            raise
+
+    monkeypatch.setattr(Api, "collection", late)
+    done = run(upload.upload, "both", "--no-index", "--json", folder)
+    (line,) = lines(done.stdout)
+    assert (done.exit_code, json.loads(line)["collection"]) == (0, made[0])
+    assert len(json.loads(line)["files"]) == 6

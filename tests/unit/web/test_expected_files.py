@@ -83,6 +83,13 @@ def test_files_that_came_without_their_names_are_not_missed(ada: Caller, collect
     assert unsent(ada, upload) == [("a.png", 1, LEFT), ("1 more file", 1, LEFT)]
 
 
+def test_of_files_none_of_which_was_named_those_that_came_are_not_missed(ada: Caller, collection: str) -> None:
+    upload = begin(ada, collection, files=3)
+    send(ada, upload, red_png=RED)
+    ada.post(f"/uploads/{upload}/close")
+    assert unsent(ada, upload) == [("2 more files", 2, LEFT)]
+
+
 def test_an_upload_that_is_left_behind_lists_what_is_missing(ada: Caller, collection: str, served: Services) -> None:
     upload = begin(ada, collection)
     expect(ada, upload, 0, "a.png")

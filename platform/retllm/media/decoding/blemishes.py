@@ -93,7 +93,7 @@ def is_complete(jpeg: bytes) -> bool:
     different codes and further restart intervals: where the data is complete, no pixel depends on these.
     """
     assert jpeg.endswith(_EOI)
-    body = jpeg[: -len(_EOI)]
+    body = jpeg[: -len(_EOI)].rstrip(b"\xff")  # before a marker, these fill
     kept = body.rstrip(b"\0")
     if len(body) - len(kept) < _HOLE:
         return _is_whole(body)
@@ -279,7 +279,7 @@ class _Header:
 def _scan_start(data: bytes) -> _Header | None:
     """Return where the first scan of a JPEG begins; metadata, which can hold a whole thumbnail, comes before it."""
     components = b""
-    for marker, at, end in _segments(data):
+    for marker, at, end in segments(data):
         if marker in _PROGRESSIVE:
             components = data[at + 10 : end : 3]
         if marker == _SOS:
@@ -291,7 +291,7 @@ def unread_kind(data: bytes) -> str | None:
     """Return what a JPEG or PNG is that is of a kind that no decoder here reads; None for others."""
     if data.startswith(_APPLES, len(_PNG) + 4):
         return "a PNG in a form of Apple's own (CgBI), as it lies in apps"
-    for marker, at, _ in _segments(data) if data.startswith(_JPEG) else ():
+    for marker, at, _ in segments(data) if data.startswith(_JPEG) else ():
         if marker == _JPEG_LS:
             return "a JPEG-LS picture"
         if marker in _LOSSLESS:
@@ -301,7 +301,7 @@ def unread_kind(data: bytes) -> str | None:
     return None
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the marker of each segment of a JPEG up to its first scan, where it is, and where the segment ends."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:

@@ -45,6 +45,7 @@ class Blemish(StrEnum):
     END = "end"  # no end marker at the end; the pixels are complete
     TRAILING = "trailing"  # other data after the end of the picture
     PREVIEW = "preview"  # a raw file that can't be developed: what the camera made of it
+    INSIDE = "inside"  # a JPEG whose data is damaged between its begin and its end
     REST = "rest"  # what follows in a film is damaged
 
 

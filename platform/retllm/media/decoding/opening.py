@@ -21,13 +21,14 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from retllm.media.decoding import blemishes, camera, deep, heif, jpegxl, photoshop, png_stream, tiff
+from retllm.media.decoding import blemishes, camera, deep, heif, jpegxl, photoshop, png_stream, strict_jpeg, tiff
 from retllm.media.decoding.blemishes import Mended
 from retllm.media.decoding.facts import Blemish, Refused, Source, damage
 from retllm.media.decoding.signatures import media_type_of
 from retllm.media.decoding.texts import texts_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
+JPEGS = ("JPEG", "MPO")
 # imported before the limits apply; Pillow would import them for the first picture
 _PLUGINS = (
     AvifImagePlugin,
@@ -164,7 +165,7 @@ def _opened_by_pillow(mended: Mended) -> ImageFile.ImageFile:
         if media_type_of(mended.data[:_HEAD]) in _PLAIN:
             raise Refused("damaged", reason="its header can't be read") from error
         raise
-    if picture.format in ("JPEG", "MPO") and (Blemish.END in mended.blemishes or blemishes.is_suspect(mended.data)):
+    if picture.format in JPEGS and (Blemish.END in mended.blemishes or blemishes.is_suspect(mended.data)):
         _check_jpeg(mended.data)
     return picture
 
@@ -172,6 +173,31 @@ def _opened_by_pillow(mended: Mended) -> ImageFile.ImageFile:
 def _check_jpeg(data: bytes) -> None:
     if not blemishes.is_complete(blemishes.up_to_end(data)):
         raise Refused("damaged", reason="the file is cut short")
+
+
+def load_checked(source: Source, least: tuple[int, int]) -> None:
+    """Decode an opened picture as :func:`load` does, and note damage inside of a JPEG.
+
+    Args:
+        least: a JPEG may be decoded smaller, but with at least this width and height in pixels.
+
+    Raises:
+        Refused: as :func:`load` does.
+    """
+    if source.picture.format not in JPEGS or not source.data:
+        load(source)
+        return
+    try:
+        made = strict_jpeg.decoded(source.data, source.picture, least)
+    except strict_jpeg.Damaged:
+        source.blemishes.add(Blemish.INSIDE)
+        made = None
+    if made is not None:
+        source.picture = made
+        return
+    assert isinstance(source.picture, ImageFile.ImageFile)
+    source.picture.draft(None, least)
+    load(source)
 
 
 def load(source: Source) -> None:
@@ -184,7 +210,7 @@ def load(source: Source) -> None:
         _load_png(source)
         return
     source.picture.load()
-    if source.format in ("JPEG", "MPO") and source.data and blemishes.is_filled(source.picture):
+    if source.format in JPEGS and source.data and blemishes.is_filled(source.picture):
         _check_jpeg(source.data)
 
 
@@ -197,10 +223,17 @@ def _load_png(source: Source) -> None:
             raise
         again = partial(_opened_by_pillow, Mended(data))
         source.data, source.picture, source.again = data, again(), source.again and again
+        _forget_other_orientations(source.picture)
         source.picture.load()
     else:
         if not png_stream.is_filled(source.picture):
             _checked_png(source.data)
+
+
+def _forget_other_orientations(picture: Image.Image) -> None:
+    """Leave EXIF, or an AVIF's own rotation, as the only word on orientation, as browsers do; Pillow takes others."""
+    for name in ("xmp", "XML:com.adobe.xmp", "Raw profile type exif"):
+        picture.info.pop(name, None)
 
 
 def _checked_png(data: bytes) -> bytes:
@@ -216,11 +249,9 @@ def _source(
     if picture.width * picture.height > max_pixels:
         raise Refused("pixels", width=picture.width, height=picture.height)
     texts = texts_of(picture, mended.texts)
-    if picture.format == "AVIF":
-        # Pillow has put the file's own rotation into EXIF, beside which XMP does not count
-        picture.info.pop("xmp", None)
-        if "icc_profile" not in picture.info:
-            mended.code_points = heif.code_points(mended.data)
+    _forget_other_orientations(picture)
+    if picture.format == "AVIF" and "icc_profile" not in picture.info:
+        mended.code_points = heif.code_points(mended.data)
     reopened = again if deep.is_deep(picture) else None
     return Source(
         picture, picture.format or "", mended.blemishes, mended.bits, texts, mended.code_points, reopened, mended.data

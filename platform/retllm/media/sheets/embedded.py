@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import codecs
 import io
-import re
 from collections.abc import Iterator
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media.sheets import xmp as xmp_document
+from retllm.media.sheets.placeholders import is_placeholder, is_settings
 from retllm.media.texts import clean_text
 from retllm.settings import Settings
 
@@ -22,27 +22,6 @@ _EXTENDED = 0x8000
 _RESOURCE = b"8BIM"
 _IPTC_RESOURCE = 0x0404
 _MAX_FIELDS = 10_000
-# what cameras and programs write there without being asked
-_PLACEHOLDER = re.compile(
-    r"olympus digital camera|sony dsc|minolta digital camera|konica minolta digital camera|kodak digital still camera|"
-    r"lead technologies inc\.? v[\d.]+|"
-    r"samsung( digital camera| camera pictures)?|digital (still )?camera|digital image|exif[_ ]jpeg([_ ]picture)?|"
-    r"jpeg|dcf \d\.\d|default|untitled|ascii|charset=.*|none|null|n/?a|unknown|"
-    r"<?digimax.*|created by dji.*|dcim[\\/].*|img_\d+.*|dsc[nf_]?\d*|my beautiful picture|screenshot|"
-    r"(cof|sdr|dav|rbt|edf|mde|ptr|nor|oznor|hdr|hdrpl|ptfhdr|btf|bty|fbt|rhdr|qrf|binary)([_,;]\w{0,6})?|"
-    r"processed (with|by) .*|picture|image|photo|[\W_\d]*",
-    re.IGNORECASE | re.DOTALL,
-)
-# TIFF files of microscopes and scientific programs keep their parameters there
-_PARAMETERS = re.compile(r"\s*(<|\{|\[|ImageJ=|SCIFIO=|Aperio |NIH_Image)")
-
-
-# what phones and programs that generate pictures write into a comment: "Steps: 20, Sampler: Euler", "filter: 0; hdr: 1"
-_MACHINE = re.compile(
-    r".*\bsteps: \d+, \w+: .*|oplus_\d+|hisilicon .*|binary comment|metadata-start.*|"
-    r"(?=.*[:=]\s*(-?\d[\d.,-]*|true|false|null)\s*([;\n]|$))(\w[\w. -]{0,39}[:=][^;\n]*([;\n]\s*|$)){2,}",
-    re.IGNORECASE | re.DOTALL,
-)
 # EXIF 2.32, table 9: the character code before a comment; nobody keeps to JIS without its escapes
 _CODES = {b"ASCII\0\0\0": "utf-8", b"UNICODE\0": "utf-16", b"JIS\0\0\0\0\0": "iso2022_jp", bytes(8): "utf-8"}
 
@@ -50,6 +29,7 @@ _CODES = {b"ASCII\0\0\0": "utf-8", b"UNICODE\0": "utf-16", b"JIS\0\0\0\0\0": "is
 def embedded_caption(
     settings: Settings,
     *,
+    name: str = "",
     xmp: bytes | None = None,
     iptc: bytes | None = None,
     exif: bytes | str | None = None,
@@ -58,10 +38,11 @@ def embedded_caption(
     """Return the caption that a picture's file has in itself, None if it has none.
 
     The first of these counts that is not what a camera writes into every picture: XMP's ``dc:description``,
-    ``acdsee:caption``, ``acdsee:notes``; IPTC's caption; EXIF's ImageDescription, UserComment; XMP's
-    ``photoshop:Headline``. Damaged metadata counts as absent.
+    ``acdsee:caption``, ``acdsee:notes``, ``tiff:ImageDescription``; IPTC's caption; EXIF's ImageDescription,
+    UserComment; XMP's ``photoshop:Headline``, ``Iptc4xmpCore:AltTextAccessibility``. Damaged metadata counts as absent.
 
     Args:
+        name: that of the file, which is no caption.
         xmp: the packet. iptc: the IIM fields, or Photoshop's resources that hold them.
         exif: the value of the tag ImageDescription, or the description of a PNG.
         comment: the value of the tag UserComment.
@@ -71,7 +52,7 @@ def embedded_caption(
             caption = clean_text(found.rstrip("\0"), settings)
         except (MediaRejected, TooLarge):
             continue
-        if not _PLACEHOLDER.fullmatch(caption) and not _PARAMETERS.match(caption):
+        if not is_placeholder(caption, name):
             return caption
     return None
 
@@ -85,6 +66,7 @@ def _candidates(
     yield _decoded(exif)
     yield _from_comment(comment or b"")
     yield said.get(xmp_document.HEADLINE, "")
+    yield said.get(xmp_document.ALTERNATIVE, "")
 
 
 def _from_xmp(packet: bytes | None) -> dict[str, str]:
@@ -109,7 +91,7 @@ def _from_comment(comment: bytes) -> str:
     except UnicodeDecodeError:
         return ""
     text = text.strip("\0 \t\r\n")
-    return "" if _MACHINE.fullmatch(text) else text
+    return "" if is_settings(text) else text
 
 
 def _decoded(value: bytes | str | None, codec: str = "utf-8") -> str:

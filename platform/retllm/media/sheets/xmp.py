@@ -17,15 +17,18 @@ _MAX_DEPTH = 100
 _DC = "{http://purl.org/dc/elements/1.1/}"
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 _ACDSEE = "{http://ns.acdsee.com/iptc/1.0/}"
+_TIFF = "{http://ns.adobe.com/tiff/1.0/}"
 HEADLINE = "{http://ns.adobe.com/photoshop/1.0/}Headline"
 TITLE = f"{_DC}title"
-CAPTIONS = (f"{_DC}description", f"{_ACDSEE}caption", f"{_ACDSEE}notes")
+# IPTC Photo Metadata Standard 2021.1, "Alt Text (Accessibility)"
+ALTERNATIVE = "{http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/}AltTextAccessibility"
+CAPTIONS = (f"{_DC}description", f"{_ACDSEE}caption", f"{_ACDSEE}notes", f"{_TIFF}ImageDescription")
 """Properties that describe a picture, the best first."""
-_PROPERTIES = (*CAPTIONS, HEADLINE, TITLE)
+_PROPERTIES = (*CAPTIONS, HEADLINE, TITLE, ALTERNATIVE)
 
 
 def description(stream: BinaryIO) -> str | None:
-    """Return the description of an XMP document, or else its headline or title; None if it has none.
+    """Return the description of an XMP document, or else its headline, title or alternative text; None if it has none.
 
     Raises:
         MediaRejected, TooLarge: as :func:`properties` does.

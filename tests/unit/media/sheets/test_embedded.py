@@ -85,15 +85,49 @@ def test_xmp_goes_before_iptc_and_iptc_before_exif() -> None:
     "text",
     ["OLYMPUS DIGITAL CAMERA         ", "SONY DSC", "Exif_JPEG_PICTURE", "DCIM\\100MEDIA\\DJI_0001.JPG", "default",
      "ImageJ=1.53t\nimages=3", "<?xml version='1.0'?><OME/>", '{"shape": [3, 4]}', "cof", "<Digimax S600>", "IMG_0001",
-     "SAMSUNG CAMERA PICTURES", "20240101_120000", "KODAK Digital Still Camera"],
+     "SAMSUNG CAMERA PICTURES", "20240101_120000", "KODAK Digital Still Camera", "Created with GIMP",
+     "Created with The GIMP on a Mac", "Created with Ricoh THETA", "Shot with DxO ONE", "Created by Imlib",
+     "hdrpl;fileterIntensity: 0.0; filterMask: 0;", "filter: 0; fileterIntensity: 0.0; \nhdrForward: 0; shaking: 0.1;",
+     "HP_Scan", "EPSON MFP image", "Scanned Document", "MINOLTA DIGITAL CAMERA", "Screenshot", "charset=Ascii",
+     "oznorWO", "mde_soft"],
 )  # fmt: skip
 def test_what_cameras_and_programs_write_into_every_picture_is_no_caption(text: str) -> None:
     assert embedded_caption(SETTINGS, exif=text) is None
     assert embedded_caption(SETTINGS, xmp=packet(description=text.replace("<", "&lt;")), exif="A boat") == "A boat"
+    assert embedded_caption(SETTINGS, comment=b"ASCII\0\0\0" + text.encode()) is None
 
 
 @pytest.mark.parametrize(
-    "text", ["Sony DSC on a table", "Default settings explained", "Image of a boat", "Cofee", "IMG"]
+    ("name", "text", "is_caption"),
+    [
+        ("day 1/Boat_3.JPG", "boat_3.jpg", False),
+        ("day 1/Boat_3.JPG", "Boat_3", False),
+        ("day 1/Boat_3.JPG", "Boat_3 at sea", True),
+        ("A boat at sea.jpg", "A boat at sea", True),
+        ("A boat at sea.jpg", "A boat at sea.jpg", False),
+        ("", "boat", True),
+    ],
+)
+def test_the_name_of_the_file_is_no_caption(name: str, text: str, is_caption: bool) -> None:
+    expected = text if is_caption else None
+    for source in ({"exif": text}, {"comment": b"ASCII\0\0\0" + text.encode()}, {"xmp": packet(description=text)}):
+        assert embedded_caption(SETTINGS, name=name, **source) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sony DSC on a table",
+        "Default settings explained",
+        "Image of a boat",
+        "Cofee",
+        "Created with love by Anna",
+        "Scanned from an album",
+        "Cameraman",
+        "Monday",
+        "Norway",
+        "Burst balloon",
+    ],
 )
 def test_a_caption_may_resemble_a_placeholder(text: str) -> None:
     assert embedded_caption(SETTINGS, exif=text) == text
@@ -127,6 +161,8 @@ SAID = {
     "dc": "http://purl.org/dc/elements/1.1/",
     "acdsee": "http://ns.acdsee.com/iptc/1.0/",
     "photoshop": "http://ns.adobe.com/photoshop/1.0/",
+    "tiff": "http://ns.adobe.com/tiff/1.0/",
+    "Iptc4xmpCore": "http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/",
 }
 
 
@@ -139,10 +175,12 @@ def said(**properties: str) -> bytes:
 
 def test_the_first_source_of_a_caption_with_words_counts() -> None:
     xmp_texts = {"photoshop_Headline": "headline", "acdsee_notes": "notes", "acdsee_caption": "caption"}
-    xmp_texts |= {"dc_description": "description", "dc_title": "title"}
+    xmp_texts |= {"dc_description": "description", "dc_title": "title", "tiff_ImageDescription": "tiff"}
+    xmp_texts["Iptc4xmpCore_AltTextAccessibility"] = "alternative"
     others = {"iptc": field(2, 120, b"iptc"), "exif": b"exif", "comment": b"ASCII\0\0\0comment"}
-    removed = ("dc_description", "acdsee_caption", "acdsee_notes", "iptc", "exif", "comment", "photoshop_Headline")
-    expected = ["description", "caption", "notes", "iptc", "exif", "comment", "headline"]
+    removed = ("dc_description", "acdsee_caption", "acdsee_notes", "tiff_ImageDescription", "iptc", "exif", "comment")
+    removed += ("photoshop_Headline", "Iptc4xmpCore_AltTextAccessibility")
+    expected = ["description", "caption", "notes", "tiff", "iptc", "exif", "comment", "headline", "alternative"]
     made = []
     for name in removed:
         made.append(embedded_caption(SETTINGS, xmp=said(**xmp_texts), **others))  # type: ignore[arg-type]
@@ -151,6 +189,7 @@ def test_the_first_source_of_a_caption_with_words_counts() -> None:
     assert made == expected
     assert embedded_caption(SETTINGS, xmp=said(**xmp_texts)) is None
     assert xmp.description(io.BytesIO(said(**xmp_texts))) == "title"
+    assert xmp.description(io.BytesIO(said(Iptc4xmpCore_AltTextAccessibility="alternative"))) == "alternative"
     assert xmp.description(io.BytesIO(said(**xmp_texts, photoshop_Headline="headline"))) == "headline"
     assert embedded_caption(SETTINGS, xmp=said(dc_description="SONY DSC", acdsee_notes="A boat")) == "A boat"
 
