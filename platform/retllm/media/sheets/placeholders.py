@@ -24,7 +24,8 @@ _TEXTS = (
     r"hp[_ ]?scan\w*|epson mfp image|canoscan\w*|brother mfc\S*|(scan|scanned) ?(document|image|page|photo|picture)?",
     # GIMP's standard comment, Imlib, LEAD's library, and other programs that draw or edit
     r"(created|made|edited) (by|in|with) (the )?(gimp|imlib|inkscape|imagemagick|paint\.net|adobe|matplotlib)\b.*",
-    r"lead technologies inc\.? v[\d.]+|processed (with|by) .*|(intel\S* jpeg library|creator: gd-jpeg)\b.*",
+    r"lead technologies inc\.? v[\d.]+|(intel\S* jpeg library|creator: gd-jpeg)\b.*",
+    r"processed with (vsco|snapseed|rni films)\b.*",
     # macOS and iOS, into UserComment
     r"screen ?shot",
     # Windows XP's wizard for scanners, and what programs write for want of words
@@ -32,17 +33,19 @@ _TEXTS = (
     # the character code of a UserComment, once more in its text
     r"ascii|unicode|charset=.*",
     # numbers of cameras, and texts without a letter, such as dates
-    r"img_\d+.*|dsc[nf_]?\d*|[\W_\d]*",
+    r"img_\d+\S*|dsc[nf_]?\d*|[\W_\d]*",
 )
 _TEXT = re.compile("|".join(_TEXTS), re.IGNORECASE | re.DOTALL)
 # microscopes and scientific programs (OME, ImageJ, SCIFIO, Aperio, NIH Image, tifffile): begins of their parameters
 _PARAMETERS = re.compile(r"<|\{|\[|ImageJ=|SCIFIO=|Aperio |NIH_Image")
-# programs that generate pictures: "Steps: 20, Sampler: Euler"; of others, lists such as "ZoomRatio=1.0\nHdr=true"
-_SETTINGS = re.compile(
-    r".*\bsteps: \d+, \w+: .*|"
-    r"(?=.*[:=]\s*(-?\d[\d.,-]*|true|false|null)\s*([;\n]|$))(\w[\w. -]{0,39}[:=][^;\n]*([;\n]\s*|$)){2,}",
-    re.IGNORECASE | re.DOTALL,
-)
+# programs that generate pictures: "Steps: 20, Sampler: Euler"
+_GENERATED = re.compile(r".*\bsteps: \d+, \w+: .*", re.IGNORECASE | re.DOTALL)
+# phones and other programs: "filter: 0; hdr: 1; zoom: 1.0", one of which may have words
+_BETWEEN_FIELDS = re.compile(r"[;\n]")
+_FIELD = re.compile(r"\s*\w[\w. -]{0,39}[:=].*")
+_NUMBER = re.compile(r"\s*\w[\w. -]{0,39}[:=]\s*(-?\d[\d.,-]*|true|false|null)\s*", re.IGNORECASE)
+# a person may write two of them, but with a colon
+_LEAST_FIELDS = {"=": 2, ":": 3}
 
 
 def is_placeholder(text: str, name: str = "") -> bool:
@@ -56,8 +59,15 @@ def is_placeholder(text: str, name: str = "") -> bool:
 
 
 def is_settings(text: str) -> bool:
-    """Return whether a text is a list of settings: what programs note in a UserComment."""
-    return _SETTINGS.fullmatch(text) is not None
+    """Return whether a text is a list of settings: what programs note in a UserComment.
+
+    That of a person may have fields with numbers too, but not so many of them.
+    """
+    fields = [field for field in _BETWEEN_FIELDS.split(text) if field.strip()]
+    numbers = sum(_NUMBER.fullmatch(field) is not None for field in fields)
+    least = _LEAST_FIELDS["=" if all("=" in field for field in fields) else ":"]
+    listed = len(fields) >= least and 2 * numbers > len(fields) and all(map(_FIELD.fullmatch, fields))
+    return listed or _GENERATED.fullmatch(text) is not None
 
 
 def _is_name(text: str, name: str) -> bool:

@@ -223,6 +223,16 @@ WORDS = "Ein Möwenpaar über dem Hafen"
         (b"UNICODE\0" + "a boat\nSteps: 20, Sampler: Euler, Seed: 1".encode("utf-16-be"), None),
         (b"ASCII\0\0\0Left: Anna; right: Bob", "Left: Anna; right: Bob"),
         (b"ASCII\0\0\0Steps: to the harbour", "Steps: to the harbour"),
+        *(
+            (b"ASCII\0\0\0" + text.encode(), text)
+            for text in (
+                "Title: Old mill; Year: 1931",
+                "Year: 1931; Sheet: 12",
+                "Title: Old mill\nPlace: Ulm\nYear: 1931\nSheet: 12",
+                "IMG_1234 at the beach",
+                "Processed by hand at the mill",
+            )
+        ),
     ],
 )
 def test_a_user_comment_is_a_caption_if_it_has_words(comment: bytes, expected: str | None) -> None:
