@@ -206,10 +206,23 @@ class Captioner:
             return False
         with document.opened() as stream:
             fields = sidecars.read_object(stream)
-            if fields is None or named:
-                return fields is not None
-            count = captioned(stream, document.kind, self._ingest.settings)
-            return count == 0 or (count == 1 and sidecars.has_caption(fields))
+            if fields is None:
+                return False
+            files = captioned(stream, document.kind, self._ingest.settings)
+        if len(files) != 1:
+            return not files
+        (file,) = files
+        meant = self._meant(file, document.located)
+        if sidecars.has_caption(fields):
+            # Google Takeout has the name that the picture had before it was counted
+            return named or not meant - {item_id for picture in neighbours.meant for item_id in picture.items}
+        return named and not meant
+
+    def _meant(self, file: str, sheet: Located) -> set[UUID]:
+        """Return the items that a row of a sheet may mean, among those of this upload."""
+        found = reference(file)
+        pictures = self._seen.pictures.fitting(found, sheet) if found is not None else []
+        return {item_id for picture in pictures for item_id in picture.items}
 
     def _sheet(self, document: Document, captions: SheetCaptions) -> Writing:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha256
 
 from retllm.media.normalization import composed
@@ -14,6 +14,7 @@ MAX_FOLDERS = 200
 """So many characters of a name are folders at most; whether these are cut does not depend on the file in them."""
 _MAX_SUFFIX_LENGTH = 16
 _HASH_LENGTH = 12
+_DOT = re.compile(r"\.")
 # of a name as it comes; no file system has longer ones
 _MAX_GIVEN = 1 << 14
 # marks that change the text direction, so that "gpj.exe" reads as "exe.jpg"
@@ -46,7 +47,7 @@ def clean_names(names: Sequence[str]) -> list[str]:
     """Return the clean names of files that come together, different where the last parts of their raw names differ.
 
     Of several files with one clean name the one whose raw name is clean keeps it, or else the first one; the others are
-    :func:`coded`, and so are their sidecars, whose names are theirs but for the suffix.
+    :func:`coded`, and so are their sidecars, whose names begin with theirs.
     """
     cleaned = [clean_name(name) for name in names]
     splits = list(map(_split, names, cleaned))
@@ -55,23 +56,41 @@ def clean_names(names: Sequence[str]) -> list[str]:
         if clean not in keepers or raw == base_name(bare):
             keepers[clean] = raw
     others = {(bare, raw) for clean, (bare, raw, _) in zip(cleaned, splits, strict=True) if keepers[clean] != raw}
-    return [
-        coded(name) if (bare, raw) in others else clean
-        for name, clean, (bare, raw, _) in zip(names, cleaned, splits, strict=True)
-    ]
+    if not others:
+        return cleaned
+    return [_told_apart(name, clean, others) for name, clean in zip(names, cleaned, strict=True)]
+
+
+def _told_apart(name: str, clean: str, others: Collection[tuple[str, str]]) -> str:
+    """Return the clean name; with a code if what precedes one of its dots is among ``others``, clean and raw."""
+    last = _last(name)
+    for dot in (found.start() for found in _DOT.finditer(last)):
+        raw, rest = last[:dot], last[dot:]
+        if clean.endswith(rest) and (clean.removesuffix(rest), raw) in others:
+            return _with_code(clean.removesuffix(rest), raw, rest)
+    bare, raw, rest = _split(name, clean)
+    return _with_code(bare, raw, rest) if (bare, raw) in others else clean
 
 
 def coded(name: str) -> str:
     """Return the clean name with a code of the last part of the raw one, which a sidecar shares with its picture."""
-    bare, raw, suffix = _split(name, clean_name(name))
-    return f"{bare[: MAX_NAME - _MAX_SUFFIX_LENGTH - _HASH_LENGTH - 1]}~{_hash(raw)}{suffix}"
+    return _with_code(*_split(name, clean_name(name)))
+
+
+def _with_code(bare: str, raw: str, suffix: str) -> str:
+    room = MAX_NAME - max(len(suffix), _MAX_SUFFIX_LENGTH) - _HASH_LENGTH - 1
+    return f"{bare[:room]}~{_hash(raw)}{suffix}"
 
 
 def _split(name: str, clean: str) -> tuple[str, str, str]:
     """Return a clean name without its suffix, the last part of the raw name without it, and the suffix."""
     last = base_name(clean)[-_MAX_SUFFIX_LENGTH:]
     suffix = last[last.rindex(".") :] if "." in last else ""
-    return clean.removesuffix(suffix), base_name(name.replace("\\", "/")).removesuffix(suffix), suffix
+    return clean.removesuffix(suffix), _last(name).removesuffix(suffix), suffix
+
+
+def _last(name: str) -> str:
+    return base_name(name.replace("\\", "/"))
 
 
 def _hash(text: str) -> str:

@@ -39,6 +39,14 @@ def test_files_whose_raw_names_differ_keep_different_names() -> None:
     assert clean_names(["a.png", "a.png"]) == ["a.png", "a.png"]
 
 
+@pytest.mark.parametrize("sidecar", [".png.txt", ".png.supplemental-metadata.json", ".caption.txt", ".png.xmp"])
+def test_sidecars_keep_the_names_of_their_own_pictures(sidecar: str) -> None:
+    code = coded(f"{NFD}.png").removesuffix(".png")
+    names = [f"{NFD}.png", f"{NFC}.png", f"{NFD}{sidecar}", f"{NFC}{sidecar}"]
+    assert clean_names(names) == [f"{code}.png", f"{NFC}.png", f"{code}{sidecar}", f"{NFC}{sidecar}"]
+    assert clean_names(names[:3]) == [f"{code}.png", f"{NFC}.png", f"{code}{sidecar}"]
+
+
 @given(st.lists(st.text(st.sampled_from("ae\u0301\u00e9\u200e ./"), max_size=6), max_size=6))
 def test_names_that_come_together_are_clean_and_stay_as_they_are_if_they_were(names: list[str]) -> None:
     made = clean_names(names)

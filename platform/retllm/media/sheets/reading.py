@@ -63,14 +63,14 @@ def is_sheet(stream: BinaryIO, settings: Settings) -> bool:
         stream.seek(0)
 
 
-def captioned(stream: BinaryIO, kind: FileKind, settings: Settings) -> int:
-    """Return how many pictures a seekable file captions as a sheet; 0 if it is none."""
+def captioned(stream: BinaryIO, kind: FileKind, settings: Settings) -> set[str]:
+    """Return the names of the pictures that a seekable file captions as a sheet; none if it is no sheet."""
     stream.seek(0)
     try:
         with read_rows(stream, kind, settings) as sheet:
-            return len({row.file for row in sheet.rows if row.file and row.captions})
+            return {row.file for row in sheet.rows if row.file and row.captions}
     except (MediaRejected, TooLarge):
-        return 0
+        return set()
 
 
 def _rows(records: Iterator[Record], chosen: Columns, sheet: Sheet) -> Iterator[Row]:

@@ -20,7 +20,11 @@ from retllm.media.sniffing import FileKind
 from retllm.settings import Settings
 
 # what a spreadsheet cell can contain: no control characters except line feed and tab
-CELL = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('",;\n\t'), max_size=40)
+#: what programs write into a cell without a value, which is no text
+NOTHING = {"nan", "NaN", "NULL", "null", "None", "N/A", "<NA>"}
+CELL = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from('",;\n\t'), max_size=40).filter(
+    lambda text: text.strip() not in NOTHING
+)
 
 
 def captions(text: str) -> tuple[str, ...]:

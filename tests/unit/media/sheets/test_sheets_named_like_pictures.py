@@ -25,7 +25,7 @@ COCO = {
         {"data": [{"file": "a.png", "caption": "A"}, {"file": "b.png", "caption": "B"}]},
     ],
 )
-@pytest.mark.parametrize("name", ["a.json", "cover.json"])
+@pytest.mark.parametrize("name", ["a.json", "cover.json", "a.png.json"])
 def test_a_sheet_that_is_named_like_a_picture_is_a_sheet(
     value: dict[str, object], name: str, ingest: Ingest, items: Items
 ) -> None:
@@ -38,3 +38,38 @@ def test_a_sheet_of_another_picture_alone_is_no_empty_sidecar(ingest: Ingest, it
     files = {"a.png": picture(1), "b.png": picture(2), "a.json": as_json({"b.png": "B"})}
     add_all(ingest, files)
     assert captions(items) == {"a.png": None, "b.png": "B"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"file_name": "b.png", "caption": "B"},
+        {
+            "description": "a set",
+            "images": [{"id": 2, "file_name": "b.png"}],
+            "annotations": [{"image_id": 2, "caption": "B"}],
+        },
+    ],
+)
+def test_an_object_that_names_another_picture_is_for_that_one(
+    value: dict[str, object], ingest: Ingest, items: Items
+) -> None:
+    add_all(ingest, {"a.png": picture(1), "b.png": picture(2), "a.json": as_json(value)})
+    assert captions(items) == {"a.png": None, "b.png": "B"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("a.json", {"url": "https://host/7.jpg", "caption": "A"}),
+        ("a.json", {"file_name": "a.png", "caption": "A"}),
+        ("a.png.json", {"a.png": "A"}),
+        # Google Takeout: the title is the name before the file was counted
+        ("a.png.json", {"title": "b.png", "description": "A"}),
+    ],
+)
+def test_an_object_that_names_no_other_picture_is_for_the_one_beside_it(
+    name: str, value: dict[str, object], ingest: Ingest, items: Items
+) -> None:
+    add_all(ingest, {"a.png": picture(1), "b.png": picture(2), name: as_json(value)})
+    assert captions(items) == {"a.png": "A", "b.png": None}
