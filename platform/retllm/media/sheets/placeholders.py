@@ -10,7 +10,7 @@ from retllm.media.names import suffix_of
 _TEXTS = (
     # Olympus, Sony, Minolta, Kodak, Samsung and Casio, into ImageDescription of all pictures
     r"olympus digital camera|sony dsc|(konica )?minolta (digital camera|dsc)|kodak digital still camera",
-    r"samsung( digital camera| camera pictures)?|<?digimax.*|casio computer.*",
+    r"samsung( digital camera| camera pictures)?|<digimax.*|digimax [a-z]?\d.*|casio computer( co\b.*)?",
     # cameras without a name of their own, and their chips
     r"(digital )?(still )?camera|digital image|exif[_ ]jpeg([_ ]picture)?|jpeg|dcf \d\.\d|(binary|user) comments?",
     # DxO ONE, Ricoh's Theta, DJI's and other action cameras: what made the picture, or where it lay
@@ -18,12 +18,13 @@ _TEXTS = (
     # phones of Huawei and Honor: the mode of the camera
     r"(cof|sdr|dav|rbt|edf|mde|ptr|mon|nor|oznor|hdr|hdrpl|ptfhdr|btf|bty|fbt|rhdr|qrf|rpt|frem|burst)(wo|hdr|mdn)?([_,;]\w{0,6})?",
     # phones of Vivo, OPPO and Xiaomi, and HiSilicon's chips: parameters of the camera
-    r".*\b(fileterintensity|filtermask|captureorientation|hdrforward|algolist)\b.*|oplus_\d+|hisilicon .*",
+    r".*\b(fileterintensity|filtermask|captureorientation|hdrforward|algolist)\s*[:=]\s*-?\d.*|oplus_\d+|hisilicon .*",
     r"metadata-start.*",
     # scanners of HP, Epson, Canon and Brother, and their programs
     r"hp[_ ]?scan\w*|epson mfp image|canoscan\w*|brother mfc\S*|(scan|scanned) ?(document|image|page|photo|picture)?",
     # GIMP's standard comment, Imlib, LEAD's library, and other programs that draw or edit
-    r"(created|made|edited) (by|in|with) (the )?(gimp|imlib|inkscape|imagemagick|paint\.net|adobe|matplotlib)\b.*",
+    r"(created|made|edited) (by|in|with) (the )?(gimp|imlib|inkscape|imagemagick|paint\.net|matplotlib)\b.*",
+    r"(created|made|edited) (by|in|with) adobe (photo|image|illu|fire|light|express)\w*\b.*",
     r"lead technologies inc\.? v[\d.]+|(intel\S* jpeg library|creator: gd-jpeg)\b.*",
     r"processed with (vsco|snapseed|rni films)\b.*",
     # macOS and iOS, into UserComment
@@ -32,12 +33,14 @@ _TEXTS = (
     r"my beautiful picture|default|untitled|none|null|n/?a|unknown|picture|image|photo",
     # the character code of a UserComment, once more in its text
     r"ascii|unicode|charset=.*",
-    # numbers of cameras, and texts without a letter, such as dates
-    r"img_\d+\S*|dsc[nf_]?\d*|[\W_\d]*",
+    # numbers of cameras, and texts without a letter, such as dates, but for a year
+    r"img_\d+\S*|dsc[nf_]?\d*|(?!\d{4}$)[\W_\d]*",
 )
 _TEXT = re.compile("|".join(_TEXTS), re.IGNORECASE | re.DOTALL)
 # microscopes and scientific programs (OME, ImageJ, SCIFIO, Aperio, NIH Image, tifffile): begins of their parameters
-_PARAMETERS = re.compile(r"<|\{|\[|ImageJ=|SCIFIO=|Aperio |NIH_Image")
+_PARAMETERS = re.compile(
+    r"<\?|<\w+:|<ome\b|\{\s*[\"}]|\[\s*[\[{\"\d]|ImageJ=|SCIFIO=|Aperio (Image|Leica)|NIH_Image", re.IGNORECASE
+)
 # programs that generate pictures: "Steps: 20, Sampler: Euler"
 _GENERATED = re.compile(r".*\bsteps: \d+, \w+: .*", re.IGNORECASE | re.DOTALL)
 # phones and other programs: "filter: 0; hdr: 1; zoom: 1.0", one of which may have words
