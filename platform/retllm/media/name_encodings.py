@@ -165,6 +165,13 @@ def decoded(names: Sequence[bytes], *, dos: bool = False, check: Callable[[], No
     ]
 
 
+def decoded_paths(paths: Sequence[bytes], *, dos: bool = False, check: Callable[[], None] = _go_on) -> list[str]:
+    """Return paths with ``/`` as text, each part as :func:`decoded` does it: folders may be older than their system."""
+    parts = list(dict.fromkeys(part for path in paths for part in path.split(b"/")))
+    readable = dict(zip(parts, decoded(parts, dos=dos, check=check), strict=True))
+    return ["/".join(readable[part] for part in path.split(b"/")) for path in paths]
+
+
 def _alike(name: bytes, text: str, encoding: _Encoding) -> str:
     """Return a name that is valid UTF-8 too, as the names beside it are written that are not.
 

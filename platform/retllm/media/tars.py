@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import compression, streams
-from retllm.media.name_encodings import decoded
+from retllm.media.name_encodings import decoded_paths
 from retllm.media.names import clean_name
 from retllm.media.special_files import NO_FILE, pointed, resolved
 from retllm.media.unpacking import MAX_RATIO, SMALL
@@ -105,7 +105,7 @@ class Tar:
         self._files = files
         self.rewritten = None if plain is None else partial(_rewound, plain)
         links = {number: file.link for number, file in enumerate(files) if file.link is not None}
-        readable = decoded([*(file.name for file in files), *links.values()], check=check)
+        readable = decoded_paths([*(file.name for file in files), *links.values()], check=check)
         names, targets = readable[: len(files)], readable[len(files) :]
         self.files = [(name, file.size) for name, file in zip(names, files, strict=True)]
         self.links = {

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import other_kinds, streams, unpacking
 from retllm.media import zip_recovery as recovery
-from retllm.media.name_encodings import decoded
+from retllm.media.name_encodings import decoded_paths
 from retllm.media.names import clean_name
 from retllm.media.special_files import pointed
 from retllm.media.unpacking import EntryLocation, are_apart, locate
@@ -179,7 +179,7 @@ def _names(entries: Sequence[ZipEntry], check: Callable[[], None]) -> list[str]:
     """
     names = [_stated(entry) for entry in entries]
     raw = [entry.name for entry, name in zip(entries, names, strict=True) if name is None]
-    guessed = iter(decoded(raw, dos=True, check=check))
+    guessed = iter(decoded_paths(raw, dos=True, check=check))
     # the standard library cuts a name at NUL too
     return [(next(guessed) if name is None else name).partition("\0")[0] for name in names]
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retllm.media import name_encodings
-from retllm.media.name_encodings import decoded
+from retllm.media.name_encodings import decoded, decoded_paths
 
 NAMES = {
     "cp437": [
@@ -167,3 +167,11 @@ def test_names_whose_pairs_have_the_form_of_utf8_are_decoded_as_those_beside_the
     # beside names of one byte a letter, and where they have three bytes a letter, they are what they say
     assert decoded([b"caf\xc3\xa9.png", "Grüße.txt".encode("cp1252")]) == ["café.png", "Grüße.txt"]
     assert decoded(["日本.png".encode(), *raw[2:]]) == ["日本.png", *names[2:]]
+
+
+def test_a_folder_keeps_its_utf_8_beside_a_file_of_an_older_system() -> None:
+    folder = "Nachlass M\u00fcller".encode()
+    paths = [folder + b"/Alt/M\xfcnchen.jpg", folder + b"/Stra\xdfe.jpg", folder + "/caf\u00e9.jpg".encode()]
+    expected = ["Alt/M\u00fcnchen.jpg", "Stra\u00dfe.jpg", "caf\u00e9.jpg"]
+    for dos in (False, True):
+        assert decoded_paths(paths, dos=dos) == [f"Nachlass M\u00fcller/{name}" for name in expected]
