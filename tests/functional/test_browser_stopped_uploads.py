@@ -151,6 +151,8 @@ def test_a_reload_lists_what_was_not_sent(page: Page, api: httpx.Client, empty: 
     expect(page.locator(".timeline")).to_contain_text("20 of 20")
     page.unroute("**/uploads/*/files")
     page.get_by_role("link", name="choose the same files or folder again").click()
+    # with its scripts
+    page.wait_for_url("**/collections/*#upload-title")
     drop(page, 0, 32)
     expect(page.locator("[data-summary]")).to_have_text("12 added, 20 duplicate.")
     assert names(api, empty) == numbered(0, 32)
