@@ -1,9 +1,10 @@
-"""A server of a scorer as a process, and what tests of it share."""
+"""A server of a scorer as a process, an installation that uses it, and what tests of both share."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,11 @@ from typing import Any
 
 import httpx
 
-from retllm.cli.client import Api
+from retllm.cli.client import Api, open_api
+from retllm.cli.up import prepare_client
+from retllm.settings import Settings
+from retllm.stack import LocalStack
+from retllm.stack.client_file import read_client
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +49,22 @@ def server(port: int, *arguments: int) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def installation(**scorers: Any) -> Iterator[LocalStack]:
+    """Run an installation of the demo with these settings of scorers; its units have two candidates."""
+    with tempfile.TemporaryDirectory(prefix="retllm-scorers-") as folder:
+        given = {"home": Path(folder) / "home", "database_url": None, "redis_url": None, "port": 0, "preset": "demo"}
+        units = {"torch_threads": 1, "score_unit_candidates": 2, "backoff_seconds": 0.5}
+        with LocalStack(Settings.model_validate({**given, **units, **scorers}), durable=False) as running:
+            yield running
+
+
+def client(stack: LocalStack) -> Api:
+    """Return a client with the first account of an installation."""
+    prepare_client(stack)
+    return open_api(stack.url, read_client(stack.home)["token"])
 
 
 def upload(api: Api, folder: Path, names: list[str]) -> str:

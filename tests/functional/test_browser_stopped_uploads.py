@@ -16,6 +16,19 @@ from tests.functional.upload_page import PART, drop, jobs, names, numbered, pict
 pytestmark = BROWSER_MARKS
 
 
+def let_through(page: Page, count: int) -> list[Route]:
+    """Let the first requests with files reach the server, and hold the others; return all in their order."""
+    sent: list[Route] = []
+
+    def answer(route: Route) -> None:
+        sent.append(route)
+        if len(sent) <= count:
+            route.continue_()
+
+    page.route("**/uploads/*/files", answer)
+    return sent
+
+
 def test_the_rest_of_a_large_file_is_sent_after_a_reload(
     page: Page, api: httpx.Client, empty: str, tmp_path: Path
 ) -> None:
@@ -93,15 +106,8 @@ def test_the_rest_gets_the_captions_that_arrived_before_it(
     rows = "".join(f"{n}.png,picture {n}\n" for n in range(21))
     (tmp_path / "rows.csv").write_text(f"file,caption\n{rows}")
     (tmp_path / "21.txt").write_text("picture 21")
-    sent: list[Route] = []
-
-    def answer(route: Route) -> None:
-        # the table and the text, then 20 pictures, then nothing
-        sent.append(route)
-        if len(sent) <= 2:
-            route.continue_()
-
-    page.route("**/uploads/*/files", answer)
+    # the table and the text, then 20 pictures, then nothing
+    let_through(page, 2)
     page.locator("input[type=file]").first.set_input_files([*files, tmp_path / "rows.csv", tmp_path / "21.txt"])
     page.get_by_role("button", name="Upload", exact=True).click()
     expect(page.locator("[data-sent]")).to_contain_text("22 of 24 files")
@@ -123,14 +129,7 @@ def test_the_rest_gets_the_captions_that_arrived_before_it(
 
 def test_a_reload_lists_what_was_not_sent(page: Page, api: httpx.Client, empty: str) -> None:
     page.on("dialog", lambda dialog: dialog.accept())
-    sent: list[Route] = []
-
-    def answer(route: Route) -> None:
-        sent.append(route)
-        if len(sent) == 1:
-            route.continue_()
-
-    page.route("**/uploads/*/files", answer)
+    let_through(page, 1)
     # whatever else a page sends that is left may come or not
     page.route(re.compile("/unsent$"), lambda route: route.abort())
     drop(page, 0, 30)
@@ -161,14 +160,7 @@ def test_a_reload_lists_what_was_not_sent(page: Page, api: httpx.Client, empty: 
 def test_a_cancelled_job_ends_the_upload_and_lists_the_rest(
     page: Page, api: httpx.Client, empty: str, tmp_path: Path
 ) -> None:
-    sent: list[Route] = []
-
-    def answer(route: Route) -> None:
-        sent.append(route)
-        if len(sent) == 1:
-            route.continue_()
-
-    page.route("**/uploads/*/files", answer)
+    sent = let_through(page, 1)
     expect(page.get_by_text("No items yet", exact=True)).to_be_visible()
     page.get_by_label("Files").set_input_files(pictures(tmp_path, [f"{n:02}.png" for n in range(24)]))
     page.get_by_role("button", name="Upload", exact=True).click()

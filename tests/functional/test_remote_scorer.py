@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests.functional.remote_scorers import server, upload, wait
+from tests.functional.remote_scorers import client, installation, server, upload, wait
 from tests.scoring_server import MODEL
 
-from retllm.cli.client import Api, open_api
-from retllm.cli.up import prepare_client
+from retllm.cli.client import Api
 from retllm.db.enums import AttemptOutcome, Stage, UnitState
 from retllm.db.session import make_sessions
 from retllm.db.tables import Attempt, Unit
 from retllm.demo.world import write_collection
 from retllm.fine import Content, Injection, Picture, load_scorer
-from retllm.settings import PRESETS, Settings
+from retllm.settings import PRESETS
 from retllm.stack import LocalStack
-from retllm.stack.client_file import read_client
 from retllm.stack.redis import free_port
 
 pytestmark = pytest.mark.timeout(900)
@@ -37,26 +34,13 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def stack(port: int) -> Iterator[LocalStack]:
-    with tempfile.TemporaryDirectory(prefix="retllm-remote-") as folder:
-        settings = Settings(
-            home=Path(folder) / "home",
-            database_url=None,
-            redis_url=None,
-            port=0,
-            preset="demo",
-            torch_threads=1,
-            score_unit_candidates=2,
-            backoff_seconds=0.5,
-            scorer=f"openai+http://127.0.0.1:{port}/v1#{MODEL}",
-        )
-        with LocalStack(settings, durable=False) as running:
-            yield running
+    with installation(scorer=f"openai+http://127.0.0.1:{port}/v1#{MODEL}") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
 def api(stack: LocalStack) -> Api:
-    prepare_client(stack)
-    return open_api(stack.url, read_client(stack.home)["token"])
+    return client(stack)
 
 
 def test_a_search_waits_for_its_server_and_loses_nothing(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,17 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from tests.functional.remote_scorers import server, upload, wait
+from tests.functional.remote_scorers import client, installation, server, upload, wait
 from tests.scoring_server import MODEL
 
-from retllm.cli.client import Api, open_api
-from retllm.cli.up import prepare_client
+from retllm.cli.client import Api
 from retllm.db.session import make_sessions
 from retllm.db.tables import User
 from retllm.demo.world import write_collection
 from retllm.identity.actor import Actor
 from retllm.search.compare import compare
-from retllm.settings import PRESETS, Settings, public_name
+from retllm.settings import PRESETS, public_name
 from retllm.stack import LocalStack
-from retllm.stack.client_file import read_client
 from retllm.stack.redis import free_port
 
 pytestmark = pytest.mark.timeout(900)
@@ -39,30 +36,14 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def stack(port: int) -> Iterator[LocalStack]:
-    with tempfile.TemporaryDirectory(prefix="retllm-scorers-") as folder:
-        settings = Settings.model_validate(
-            {
-                "home": Path(folder) / "home",
-                "database_url": None,
-                "redis_url": None,
-                "port": 0,
-                "preset": "demo",
-                "torch_threads": 1,
-                "score_unit_candidates": 2,
-                "backoff_seconds": 0.5,
-                "extra_scorers": [
-                    {"scorer": f"openai+http://127.0.0.1:{port}/v1#{MODEL}", "key": "a-key-of-the-extra"}
-                ],
-            }
-        )
-        with LocalStack(settings, durable=False) as running:
-            yield running
+    extra = {"scorer": f"openai+http://127.0.0.1:{port}/v1#{MODEL}", "key": "a-key-of-the-extra"}
+    with installation(extra_scorers=[extra]) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
 def api(stack: LocalStack) -> Api:
-    prepare_client(stack)
-    return open_api(stack.url, read_client(stack.home)["token"])
+    return client(stack)
 
 
 def test_each_scorer_does_its_searches_and_one_that_is_away_does_not_stop_the_other(

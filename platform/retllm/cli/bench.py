@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from retllm.errors import InvalidInput
 from retllm.settings import PRESETS, Settings, public_name
 
 if TYPE_CHECKING:
-    from retllm.fine import Injection
+    from retllm.fine import Injection, Scorer
 
 _NAMES = {
     "published_shape": "the published code's shape of work",
@@ -103,7 +104,8 @@ def fine(
         together = _measured_together(model, small, k, concurrent, device, injection)
         _print_concurrent(together, as_json=as_json)
         return
-    result = _measured(model, size or small, k, rounds, device, injection, picture)
+    make = partial(_sized, size, device, picture) if size else partial(_loaded, model, small, device)
+    result = _measured(make, k, rounds, injection, picture)
     if as_json:
         show.as_json(result)
         return
@@ -153,21 +155,30 @@ def _injection(trigger: str, scope: str | None) -> Injection:
     return Injection.from_json({"trigger": trigger, **({"scope": scope} if scope else {})})
 
 
-def _measured(
-    model: str | None, size: Any, k: int, rounds: int, device: str, injection: Injection, picture: int
-) -> dict[str, Any]:
-    from retllm.bench.fine import captions, measure_fine
-    from retllm.bench.rivals import CrossEncoder
+def _sized(size: str, device: str, picture: int, folder: Path) -> Scorer:
+    from retllm.bench.fine import captions
+
+    scorer: Scorer = _tool("published_sizes").scorer_of_size(folder, size, device, picture, captions(40, 0))
+    return scorer
+
+
+def _loaded(model: str | None, size: Any, device: str, folder: Path) -> Scorer:
+    from retllm.bench.fine import captions
     from retllm.fine import load_scorer
 
+    if model is None:
+        _tool("random_model").save_random_model(folder, size, captions(40, 0))
+    return load_scorer(model or str(folder), device=device)
+
+
+def _measured(
+    make: Callable[[Path], Scorer], k: int, rounds: int, injection: Injection, picture: int
+) -> dict[str, Any]:
+    from retllm.bench.fine import measure_fine
+    from retllm.bench.rivals import CrossEncoder
+
     with tempfile.TemporaryDirectory() as folder:
-        if isinstance(size, str):
-            make = _tool("published_sizes").scorer_of_size
-            scorer = make(Path(folder), size, device, picture, captions(40, 0))
-        else:
-            if model is None:
-                _tool("random_model").save_random_model(Path(folder), size, captions(40, 0))
-            scorer = load_scorer(model or folder, device=device)
+        scorer = make(Path(folder))
         rival = CrossEncoder(scorer) if importlib.util.find_spec("sentence_transformers") else None
         speed = measure_fine(scorer, k, picture, rounds, injection, rival)
         parameters = sum(parameter.numel() for parameter in scorer.loaded.module.parameters())

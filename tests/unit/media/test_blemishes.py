@@ -7,7 +7,6 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ METADATA = "Some of its metadata is damaged and was left out."
 LONG_TEXT = "It holds more than 1 MiB of text, which was not read."
 PROFILE = "Its colour profile can't be used: the colours are shown without it."
 END = "The file does not end with its end marker; the picture itself is complete."
-INSIDE = "The file is damaged in the middle: parts of the picture may be wrong."
 TRAILING = "Other data follows the picture in its file and was left out."
 MIB = 1 << 20
 
@@ -320,71 +318,6 @@ def test_a_png_in_the_form_of_apples_apps_is_called_by_its_name(settings: Settin
     data = png(PIXELS)
     with pytest.raises(MediaRejected, match=r"a PNG in a form of Apple's own \(CgBI\), .*: export it as JPEG or PNG"):
         inspect_picture(io.BytesIO(data[:8] + chunk(b"CgBI", b"P\0 \2") + data[8:]), settings)
-
-
-@pytest.mark.parametrize(
-    ("options", "damages"),
-    [
-        ({}, ("random", "missing")),
-        ({"optimize": True}, ("random", "missing", "zeros")),
-        ({"restart_marker_rows": 2}, ("random", "missing", "zeros", "ones")),
-        ({"progressive": True}, ("random", "missing", "zeros")),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_of_a_jpeg_that_is_damaged_in_the_middle_the_remark_says_so(
-    options: dict[str, Any], damages: tuple[str, ...], mode: str, settings: Settings
-) -> None:
-    smooth = [noise(seed, (20, 15)).resize((320, 240)).getchannel(0) for seed in range(4)]
-    sound = encoded(Image.merge(mode, smooth[: len(mode)]), "JPEG", quality=95, **options)
-    at, size = len(sound) // 2, 1_000
-    places = {
-        "random": np.random.default_rng(1).integers(0, 256, size, dtype=np.uint8).tobytes(),
-        "missing": b"",
-        "zeros": bytes(size),
-        "ones": b"\xff" * size,
-    }
-    remarks = {INSIDE}
-    for damage in damages:
-        damaged = sound[:at] + places[damage] + sound[at + size :]
-        with suppress(MediaRejected):  # of some damage a part is seen to be missing
-            remarks.add(inspect_picture(io.BytesIO(damaged), settings).remark or f"none: {damage}")
-    assert remarks == {INSIDE}
-    assert inspect_picture(io.BytesIO(sound), settings).remark is None
-
-
-def test_zeros_are_a_hole_of_a_jpeg_unless_they_stand_for_flat_blocks(settings: Settings) -> None:
-    sound = encoded(noise(4, (20, 15)).resize((320, 240)), "JPEG", quality=95)
-    flat = Image.new("RGB", (1600, 1600), "white")
-    flat.paste(PICTURE)
-    flat_file = encoded(flat, "JPEG", optimize=True)
-    assert bytes(100) in flat_file[700:]
-    for file in (flat_file, sound, sound + bytes(500), sound[:-2] + bytes(70) + sound[-2:]):
-        assert inspect_picture(io.BytesIO(file), settings).remark is None
-    holes = 0
-    for at in range(len(sound) // 4, len(sound) * 3 // 4, 997):
-        file = sound[:at] + bytes(300) + sound[at + 300 :]
-        with suppress(MediaRejected):  # of some a part is seen to be missing
-            assert inspect_picture(io.BytesIO(file), settings).remark == INSIDE
-            holes += 1
-    assert holes > 10
-
-
-def test_padding_and_further_pictures_after_a_jpeg_need_no_remark(settings: Settings) -> None:
-    data = encoded(PICTURE, "JPEG")
-    several = encoded(PICTURE, "MPO", save_all=True, append_images=[noise(2, (160, 120))])
-    gray = encoded(Image.new("CMYK", (40, 30), (127,) * 4), "JPEG")
-    padded = data[:-2] + bytes(20) + b"\xff\xff" + data[-2:]
-    for file in (
-        data + bytes(500),
-        data + b"\xff" * 3,
-        several,
-        padded,
-        padded + several,
-        gray[:-2] + b"\xff\xff" + gray[-2:],
-    ):
-        assert inspect_picture(io.BytesIO(file), settings).remark is None
 
 
 def _idat(change: Callable[[bytearray], None]) -> bytes:
