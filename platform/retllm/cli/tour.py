@@ -13,7 +13,6 @@ from retllm.cli import search, show, upload
 from retllm.cli.client import Api, Json
 from retllm.demo.world import DemoQuery, write_collection
 from retllm.errors import Conflict
-from retllm.media.names import base_name
 
 COLLECTION = "demo scenes"
 FAMILIES = 16
@@ -57,7 +56,9 @@ def run_tour(api: Api, photos: Path | None, query: str | None) -> Json:
         if query is not None or not queries:
             queries = [DemoQuery(query or "a photograph of a person", "")]
         name = COLLECTION if photos is None else f"photos from {photos.resolve().name}"
-        collection, uploaded = _upload(api, name, photos or Path(folder))
+        # the scenes by themselves, since names begin with the folder that is given
+        paths = sorted(Path(folder).iterdir()) if photos is None else [photos]
+        collection, uploaded = _upload(api, name, paths)
     ingest = time.monotonic() - started
     index = _index(api, collection["id"])
     asked = [_ask(api, collection["id"], demo_query) for demo_query in queries]
@@ -65,16 +66,16 @@ def run_tour(api: Api, photos: Path | None, query: str | None) -> Json:
     return _summary(api, collection["id"], asked, index, ingest, uploaded)
 
 
-def _upload(api: Api, name: str, folder: Path) -> tuple[Json, list[Json]]:
+def _upload(api: Api, name: str, paths: Sequence[Path]) -> tuple[Json, list[Json]]:
     collection = upload.find_or_make(api, name, create=True)
     outcomes = upload.upload_files(
-        api, collection["id"], upload.find_files([folder]), index=False, quiet=False
+        api, collection["id"], upload.find_files(paths), index=False, quiet=False
     ).outcomes
     for outcome in outcomes:
         if outcome["status"] == "rejected":
             show.say(f"  {outcome['name']}: {outcome['error']['message']}")
     if not any(outcome["status"] in upload.TAKEN for outcome in outcomes):
-        raise Conflict(f"{folder} contains no acceptable picture.")
+        raise Conflict(f"{paths[0]} contains no acceptable picture.")
     return collection, outcomes
 
 
@@ -93,7 +94,7 @@ def _ask(api: Api, collection_id: str, demo_query: DemoQuery) -> CompletedSearch
     if job["state"] != "succeeded":
         raise Conflict(f"Search {show.job_state(job)}: {job['error']}")
     result = api.get(f"/searches/{job['id']}")
-    right = next((row for row in result["candidates"] if base_name(row["name"]) == demo_query.file), None)
+    right = next((row for row in result["candidates"] if row["name"] == demo_query.file), None)
     return CompletedSearch(
         demo_query.query,
         job,
