@@ -68,9 +68,7 @@ def run_tour(api: Api, photos: Path | None, query: str | None) -> Json:
 
 def _upload(api: Api, name: str, paths: Sequence[Path]) -> tuple[Json, list[Json]]:
     collection = upload.find_or_make(api, name, create=True)
-    outcomes = upload.upload_files(
-        api, collection["id"], upload.find_files(paths), index=False, quiet=False
-    ).outcomes
+    outcomes = upload.upload_files(api, collection["id"], upload.find_files(paths), index=False, quiet=False).outcomes
     for outcome in outcomes:
         if outcome["status"] == "rejected":
             show.say(f"  {outcome['name']}: {outcome['error']['message']}")
