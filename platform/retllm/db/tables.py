@@ -136,6 +136,8 @@ class Item(Keyed, Base):
     a file follows from the file's and the part.
     ``source_id`` is the file that it is a part of, and ``part`` which one (``media.sources``); null for others.
     ``version`` counts changes of the caption, so that embeddings of an older one count as stale.
+    ``caption_file_id`` is the received file that gave the caption (a row of ``upload_files`` while its upload is kept)
+    and tells when it came; null for a caption of the picture's own file.
     ``copy_key`` names the working copy of a picture; null while there is none, or if the picture needs none.
     ``error`` is the error of the last failed embedding; null after a success.
     """
@@ -178,6 +180,7 @@ class Item(Keyed, Base):
     copy_key: Mapped[str | None]
     source_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("sources.id", ondelete="SET NULL"))
     part: Mapped[dict[str, Any] | None]
+    caption_file_id: Mapped[uuid.UUID | None]
     error: Mapped[str | None]
 
 

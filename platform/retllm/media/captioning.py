@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -16,8 +16,9 @@ from retllm.media import records
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.names import base_name
 from retllm.media.outcomes import FileOutcome, ignored, rejected
+from retllm.media.records import Caption, Change
 from retllm.media.sheets import sidecars
-from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite
+from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite, captioned_outcome
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup, Neighbours
@@ -45,6 +46,8 @@ class Document:
     kind: FileKind
     opened: Callable[[], AbstractContextManager[BinaryIO]]
     """Opens its bytes as a seekable stream; called more than once."""
+    file_id: UUID | None = None
+    """The key of the received file, which tells when it came: of the archive that it is in, or its own."""
     earlier: EarlierRows | None = None
     """Of a sheet that was read before, the rows that are done."""
 
@@ -227,7 +230,7 @@ class Captioner:
     def _sheet(self, document: Document, captions: SheetCaptions) -> Writing:
         try:
             with document.opened() as stream:
-                sheet = captions.read(document.located, stream, document.kind, document.earlier)
+                sheet = captions.read(document.located, stream, document.kind, document.file_id, document.earlier)
         except (MediaRejected, TooLarge) as error:
             refused = _refused(document, error)
             return lambda _: [refused]
@@ -235,7 +238,7 @@ class Captioner:
 
     def _sidecars(self, some: Iterable[tuple[Document, list[Picture]]], given: dict[UUID, Given]) -> Writing:
         """Read the captions of sidecars, except for pictures that a sheet or a better sidecar already ``given``."""
-        texts: dict[UUID, str] = {}
+        captions: dict[UUID, Caption] = {}
         unwritten: list[Applied] = []
         written: list[tuple[Document, list[UUID], str | None]] = []
         for document, pictures in some:
@@ -252,14 +255,14 @@ class Captioner:
                 unused = f"Not used: {other.by!r} has the caption." if other else None
                 unwritten.append(_unchanged(document, ids[0], ItemKind.BOTH, unused))
             else:
-                texts |= dict.fromkeys(free, text)
+                captions |= dict.fromkeys(free, Caption(text, document.file_id))
                 given |= dict.fromkeys(free, Given(document.located.name, text))
                 written.append((document, free, remark))
 
         def write(session: Session) -> list[Applied]:
-            changes = records.set_captions(session, texts)
+            changes = records.set_captions(session, captions, self._ingest.job_id)
             return unwritten + [
-                _changed(document, [item_id for item_id in ids if item_id in changes], changes, remark)
+                _changed(document, {item_id: changes[item_id] for item_id in ids if item_id in changes}, remark)
                 for document, ids, remark in written
             ]
 
@@ -361,10 +364,8 @@ def _unchanged(document: Document, item_id: UUID, kind: ItemKind | None, remark:
     return Applied(document, [FileOutcome(name=name, status="duplicate", item_id=item_id, kind=kind, remark=remark)])
 
 
-def _changed(document: Document, ids: Sequence[UUID], changes: Mapping[UUID, bool], remark: str | None) -> Applied:
+def _changed(document: Document, changes: Mapping[UUID, Change], remark: str | None) -> Applied:
     """Return the outcome of a sidecar of these items, as far as they still exist."""
-    if not ids:
+    if not changes:
         return _refused(document, MediaRejected("The picture beside it was deleted during the upload."))
-    status: Literal["updated", "duplicate"] = "updated" if any(changes[item_id] for item_id in ids) else "duplicate"
-    name = document.located.name
-    return Applied(document, [FileOutcome(name=name, status=status, item_id=ids[0], kind=ItemKind.BOTH, remark=remark)])
+    return Applied(document, [captioned_outcome(document.located.name, changes, remark)])

@@ -23,6 +23,7 @@ from retllm.media.names import clean_name, one_line
 from retllm.media.outcomes import FileError, FileOutcome, IncomingFile, rejected
 from retllm.media.parts import RenderedPart
 from retllm.media.pictures import Inspected, inspect_picture, load_picture, open_picture
+from retllm.media.records import Caption
 from retllm.media.sheets.embedded import embedded_caption
 from retllm.media.sniffing import FileKind, sniff
 from retllm.media.storage import Storage, get_storage
@@ -58,13 +59,24 @@ class Ingest:
 
     A rejected file gets an outcome with the reason and does not affect other files. Methods raise ``NotFound`` if the
     collection was deleted.
+
+    Args:
+        job_id: the upload that the files belong to; None for those that come another way.
     """
 
-    def __init__(self, sessions: Sessions, storage: Storage, settings: Settings, collection_id: uuid.UUID) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        storage: Storage,
+        settings: Settings,
+        collection_id: uuid.UUID,
+        job_id: uuid.UUID | None = None,
+    ) -> None:
         self.sessions = sessions
         self.storage = storage
         self.settings = settings
         self.collection_id = collection_id
+        self.job_id = job_id
 
     def add_text(self, text: str, name: str | None = None) -> FileOutcome:
         """Add one text; without a name it is named by its beginning."""
@@ -177,10 +189,10 @@ class Ingest:
                 return None
             if caption is None or item.text == caption:
                 return FileOutcome(name=name, status="duplicate", item_id=item.id, kind=item.kind)
-            changed = records.set_captions(session, {item.id: caption}).get(item.id)
-            if changed is None:
+            change = records.set_captions(session, {item.id: Caption(caption)}).get(item.id)
+            if change is None:
                 return None
-            status: Literal["updated", "duplicate"] = "updated" if changed else "duplicate"
+            status: Literal["updated", "duplicate"] = "updated" if change.changed else "duplicate"
             return FileOutcome(name=name, status=status, item_id=item.id, kind=ItemKind.BOTH)
 
         return run_transaction(self.sessions, find)

@@ -36,6 +36,22 @@ class Known:
 _KNOWN = (Item.id, Item.name, Item.kind, Item.text, Item.version)
 
 
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A caption, and the key of the received file that gives it; None if no file does."""
+
+    text: str
+    file_id: uuid.UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of a picture's caption: whether it changed, and why it did not if a later one stays."""
+
+    changed: bool
+    remark: str | None = None
+
+
 def find_by_content(session: Session, collection_id: uuid.UUID, sha256: str) -> Known | None:
     """Return the ready item of the collection with this content."""
     return find_contents(session, collection_id, [sha256]).get(sha256)
@@ -134,35 +150,50 @@ def wholes_with_stems(
     return [(name, outer, tuple(ids)) for name, outer, ids in session.execute(query)]
 
 
-def set_captions(session: Session, captions: Mapping[uuid.UUID, str]) -> dict[uuid.UUID, bool]:
+def set_captions(
+    session: Session, captions: Mapping[uuid.UUID, Caption], job_id: uuid.UUID | None = None
+) -> dict[uuid.UUID, Change]:
     """Set the captions of pictures; return for each existing picture whether its caption changed.
 
     A changed item gets the kind ``BOTH`` and the next version, which makes embeddings of the old caption stale. An
-    error of the last embedding is cleared.
+    error of the last embedding is cleared. A caption stays that another upload than ``job_id`` gave by a file which
+    came later, since an upload may end long after its files came, and be tried again.
     """
     lock_collections_of_items(session, captions.keys())
     rows = session.execute(
-        sa.select(*_KNOWN)
+        sa.select(Item.id, Item.text, Item.version, Item.caption_file_id, UploadFile.job_id, UploadFile.name)
+        .outerjoin(UploadFile, UploadFile.id == Item.caption_file_id)
         .where(Item.id.in_(captions), Item.state == ItemState.READY, Item.kind.in_(_PICTURES))
         .order_by(Item.id)
         # the key does not change, so rows that refer to the item can be written concurrently
-        .with_for_update(key_share=True)
+        .with_for_update(key_share=True, of=Item)
     )
-    known = [Known(*row) for row in rows]
-    changed = [item for item in known if item.text != captions[item.id]]
-    if changed:
-        values = [
-            {
-                "id": item.id,
-                "text": captions[item.id],
-                "kind": ItemKind.BOTH,
-                "version": item.version + 1,
-                "error": None,
-            }
-            for item in changed
-        ]
-        session.execute(update_many(Item, values).execution_options(synchronize_session=False))
-    return {item.id: item in changed for item in known}
+    changes: dict[uuid.UUID, Change] = {}
+    changed: list[dict[str, Any]] = []
+    confirmed: list[dict[str, Any]] = []
+    for item_id, text, version, file_id, file_job_id, file_name in rows:
+        caption = captions[item_id]
+        is_older = bool(file_id and caption.file_id and file_id > caption.file_id) and file_job_id != job_id
+        values = {"id": item_id, "caption_file_id": caption.file_id}
+        if text == caption.text:
+            changes[item_id] = Change(False)
+            if not is_older and file_id != caption.file_id:
+                confirmed.append(values)
+        elif is_older:
+            changes[item_id] = Change(False, _stays(file_name))
+        else:
+            changes[item_id] = Change(True)
+            new = {"text": caption.text, "kind": ItemKind.BOTH, "version": version + 1, "error": None}
+            changed.append(values | new)
+    for some in (changed, confirmed):
+        if some:
+            session.execute(update_many(Item, some).execution_options(synchronize_session=False))
+    return changes
+
+
+def _stays(file_name: str | None) -> str:
+    file = f"{file_name!r}, which was uploaded later," if file_name else "a file that was uploaded later"
+    return f"Not used: {file} gave the caption."
 
 
 def pictures_with_stems(

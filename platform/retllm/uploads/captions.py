@@ -91,7 +91,8 @@ def _document(
     file: UploadFile, packs: Mapping[UUID | None, str], opener: ArchiveFiles, earlier: EarlierRows | None
 ) -> Document:
     located = Located(file.name, file.parent_id, packs.get(file.parent_id, ""))
-    return Document(located, FileKind(file.content or ""), partial(opener.open, file), earlier)
+    received = file.parent_id or file.id
+    return Document(located, FileKind(file.content or ""), partial(opener.open, file), received, earlier)
 
 
 def _rows_of(sheets: Sequence[UploadFile]) -> tuple[sa.ColumnElement[bool], ...]:

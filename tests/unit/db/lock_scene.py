@@ -249,7 +249,7 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
     "delete an item": _in_transaction(lambda s, session: records.empty_item(session, s.items[1].id)),
     "add parts": _in_transaction(add_parts),
     "change captions": _in_transaction(
-        lambda s, session: records.set_captions(session, {item.id: "another" for item in s.items})
+        lambda s, session: records.set_captions(session, {item.id: records.Caption("another") for item in s.items})
     ),
     "add a text": lambda s: Ingest(s.sessions, get_storage(s.settings), s.settings, s.collection.id).add_text("x"),
     "submit a search": _in_transaction(

@@ -20,7 +20,8 @@ def test_a_deleted_item_is_not_found_and_gets_no_caption(ingest: Ingest, media_s
             for stem, found in [("Ä.b", True), ("Ä", False), ("dir/Ä.b", False), ("Ä.b.PNG", True), ("ä.b.png", True)]:
                 rows = records.pictures_with_stems(session, ingest.collection_id, [stem, "b"])
                 assert rows == ([("dir/Ä.b.PNG", item_id, "")] if exists and found else [])
-            assert records.set_captions(session, {item_id: "a cat"}) == ({item_id: True} if exists else {})
+            changes = records.set_captions(session, {item_id: records.Caption("a cat")})
+            assert changes == ({item_id: records.Change(True)} if exists else {})
             session.rollback()
         with transaction(media_sessions) as session:
             assert len(records.empty_item(session, item_id)) == (2 if exists else 0)
@@ -30,5 +31,5 @@ def test_texts_and_unknown_ids_get_no_caption(ingest: Ingest, media_sessions: Se
     text_id = ingest.add_text("words").item_id
     assert text_id is not None
     with media_sessions() as session:
-        assert records.set_captions(session, {text_id: "other words", uuid.uuid4(): "x"}) == {}
+        assert records.set_captions(session, dict.fromkeys([text_id, uuid.uuid4()], records.Caption("x"))) == {}
         assert records.pictures_with_stems(session, ingest.collection_id, ["words"]) == []

@@ -16,6 +16,7 @@ from tests.unit.media.samples import packed, picture, zipped
 from tests.unit.uploading import add_files
 
 from retllm.db.session import Sessions
+from retllm.db.uploads import UploadFile
 from retllm.media.captioning import Captioner, Document, Located, NamesSeen
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest
 from retllm.media.names import coded
@@ -304,7 +305,9 @@ def test_rows_are_written_in_batches(ingest: Ingest, items: Items, media_session
     assert commits < 20
 
 
-def test_concurrent_sheets_are_all_applied(ingest: Ingest, items: Items) -> None:
+def test_of_concurrent_sheets_the_one_that_came_last_stays(
+    ingest: Ingest, items: Items, media_sessions: Sessions
+) -> None:
     names = [f"{n}.png" for n in range(20)]
     add_files(ingest, [IncomingFile(name, io.BytesIO(picture(n))) for n, name in enumerate(names)])
     sheets = []
@@ -318,10 +321,13 @@ def test_concurrent_sheets_are_all_applied(ingest: Ingest, items: Items) -> None
         return add_file(ingest, "c.csv", io.BytesIO(sheet.encode()))
 
     with ThreadPoolExecutor(len(sheets)) as pool:
-        outcomes = [outcome for part in pool.map(add, sheets) for outcome in part]
-    assert {outcome.status for outcome in outcomes} == {"updated"}
-    # no update was lost, and each sheet was applied as a whole
-    assert {item.version for item in items()} == {1 + len(sheets)}
+        statuses = [{outcome.status for outcome in outcomes} for outcomes in pool.map(add, sheets)]
+    # each sheet was applied as a whole or not at all, and no update was lost
+    assert all(status in ({"updated"}, {"duplicate"}) for status in statuses)
+    assert {item.version for item in items()} == {1 + statuses.count({"updated"})}
+    with media_sessions() as session:
+        last = session.scalar(sa.select(UploadFile.id).filter_by(name="c.csv").order_by(UploadFile.id.desc()).limit(1))
+    assert {item.caption_file_id for item in items()} == {last}
     assert len({item.text for item in items()}) == 1
 
 

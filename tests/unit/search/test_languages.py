@@ -48,7 +48,7 @@ def test_new_and_changed_texts_are_stemmed_in_the_language_of_their_collection(s
     caption = shelf.add("nichts")
     assert shelf.found("Haus") == [houses]
     with transaction(shelf.sessions) as session:
-        records.set_captions(session, {caption: "hinter den Häusern"})
+        records.set_captions(session, {caption: records.Caption("hinter den Häusern")})
     assert set(shelf.found("Haus")) == {houses, caption}
     with transaction(shelf.sessions) as session:
         records.empty_item(session, houses)

@@ -103,7 +103,7 @@ def test_a_picture_is_judged_together_with_its_caption(context: WorkerContext, w
     for name, colour in (("red.png", (250, 0, 0)), ("blue.png", (0, 0, 250))):
         item_id = ingest.add_picture(name, png(colour)).item_id
         with transaction(world.sessions) as session:
-            records.set_captions(session, {item_id: text} if (text := captions[name]) else {})
+            records.set_captions(session, {item_id: records.Caption(text)} if (text := captions[name]) else {})
     world.add_texts("red rose")
     index(context, world)
     scorer = FakeScorer(lambda content: (0.5, 0.1))

@@ -5,7 +5,7 @@ A sheet is read first, and written later, so that what locks the items takes no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
@@ -18,6 +18,7 @@ from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records, streams
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import FileOutcome, rejected
+from retllm.media.records import Caption, Change
 from retllm.media.sheets import columns
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
@@ -94,11 +95,17 @@ class SheetCaptions:
         self.given = given
 
     def read(
-        self, located: Located, stream: BinaryIO, kind: FileKind, earlier: EarlierRows | None = None
+        self,
+        located: Located,
+        stream: BinaryIO,
+        kind: FileKind,
+        file_id: UUID | None = None,
+        earlier: EarlierRows | None = None,
     ) -> SheetToWrite:
         """Read every row of a sheet; :meth:`settle` decides which count. Those of one picture become one caption.
 
         Args:
+            file_id: the key of the received file, which tells when it came.
             earlier: the rows that are done, if the sheet was read before.
 
         Raises:
@@ -109,7 +116,7 @@ class SheetCaptions:
         watched = streams.watched(stream, self._check)
         with read_rows(watched, kind, self._ingest.settings) as sheet:
             as_texts = self._texts or sheet.is_texts
-            run = SheetToWrite(self._ingest, self._lookup, located, earlier, as_texts=as_texts)
+            run = SheetToWrite(self._ingest, self._lookup, located, file_id, earlier, as_texts=as_texts)
             try:
                 for rows in batches(_checked(sheet, run.as_texts), _LOOKED_UP):
                     self._check()
@@ -163,7 +170,14 @@ class SheetToWrite:
     """One sheet: it is read row by row, settled with the sheets before it, and written in the caller's transaction."""
 
     def __init__(
-        self, ingest: Ingest, lookup: Lookup, located: Located, earlier: EarlierRows | None, *, as_texts: bool
+        self,
+        ingest: Ingest,
+        lookup: Lookup,
+        located: Located,
+        file_id: UUID | None,
+        earlier: EarlierRows | None,
+        *,
+        as_texts: bool,
     ) -> None:
         self.as_texts = as_texts
         self.remarks: list[str] = []
@@ -173,6 +187,7 @@ class SheetToWrite:
         self._ingest = ingest
         self._lookup = lookup
         self._located = located
+        self._file_id = file_id
         self._refused: list[tuple[int, FileOutcome]] = []
         self.captions: dict[tuple[UUID, ...], _Captions] = {}
         """What the sheet says of pictures, and of all parts of whole files."""
@@ -280,11 +295,12 @@ class SheetToWrite:
         numbers = [number for number, _ in self._new_texts]
         added = self._ingest.insert_texts(session, [text for _, text in self._new_texts])
         outcomes = [*self._refused, *map(self._named, numbers, added)]
-        texts = {item_id: text for items, _, text in self._settled for item_id in items}
-        changes: dict[UUID, bool] = {}
+        texts = {item_id: Caption(text, self._file_id) for items, _, text in self._settled for item_id in items}
+        changes: dict[UUID, Change] = {}
         # sorted, as all lock items
-        for batch in batches(sorted(texts.items()), _WRITTEN):
-            changes |= records.set_captions(session, dict(batch))
+        for item_ids in batches(sorted(texts), _WRITTEN):
+            some = {item_id: texts[item_id] for item_id in item_ids}
+            changes |= records.set_captions(session, some, self._ingest.job_id)
         for items, captions, _ in self._settled:
             written = {item_id: changes[item_id] for item_id in items if item_id in changes}
             number, outcome = self._written(captions, written, refusals)
@@ -327,16 +343,24 @@ class SheetToWrite:
         return None
 
     def _written(
-        self, captions: _Captions, changes: dict[UUID, bool], refusals: Refusals
+        self, captions: _Captions, changes: dict[UUID, Change], refusals: Refusals
     ) -> tuple[int, FileOutcome | None]:
         number = captions.rows[0]
         if not changes:
             message = f"Row {number} names a picture that was deleted during the upload."
             return number, refusals.take(number, problem(Reason.DELETED, message))
-        status: Literal["updated", "duplicate"] = "updated" if any(changes.values()) else "duplicate"
-        item_id = next(iter(changes))
-        outcome = FileOutcome(name="", status=status, item_id=item_id, kind=ItemKind.BOTH, remark=captions.remark)
-        return self._named(number, outcome)
+        return self._named(number, captioned_outcome("", changes, captions.remark))
+
+
+def captioned_outcome(name: str, changes: Mapping[UUID, Change], remark: str | None) -> FileOutcome:
+    """Return the outcome of what gave these items one caption; that of a later upload stays, and the remark says so."""
+    item_id, first = next(iter(changes.items()))
+    if all(change.remark for change in changes.values()):
+        # of no kind, so that it does not count as what gave the caption when the upload is tried again
+        return FileOutcome(name=name, status="duplicate", item_id=item_id, remark=first.remark)
+    is_changed = any(change.changed for change in changes.values())
+    status: Literal["updated", "duplicate"] = "updated" if is_changed else "duplicate"
+    return FileOutcome(name=name, status=status, item_id=item_id, kind=ItemKind.BOTH, remark=remark)
 
 
 def _not_it(number: int, name: str) -> Problem:
