@@ -43,6 +43,7 @@ class CollectionSummary:
     collection: Collection
     questions: int
     means: summary.Means
+    scorers: Sequence[str]
 
 
 @pages.get("/quality")
@@ -63,6 +64,7 @@ def quality() -> ResponseReturnValue:
             collection,
             len(by_collection[collection.id]),
             summary.means(query.measures for query in by_collection[collection.id]),
+            _scorers(by_collection[collection.id]),
         )
         for collection in page
     ]
@@ -79,11 +81,12 @@ class ReviewedQuestion:
     searches: Sequence[UUID]
 
 
-def _questions(found: Sequence[Reviewed]) -> list[ReviewedQuestion]:
+def _questions(found: Sequence[Reviewed], scored: Sequence[Reviewed]) -> list[ReviewedQuestion]:
+    """Return the queries of the ``scored`` searches; a comparison takes all that were ``found``."""
     keys: defaultdict[str, list[UUID]] = defaultdict(list)
     for search in found:
         keys[search.question].append(search.search_id)
-    return [ReviewedQuestion(search, keys[search.question][:_COMPARED]) for search in summary.newest(found)]
+    return [ReviewedQuestion(search, keys[search.question][:_COMPARED]) for search in summary.newest(scored)]
 
 
 def _page_of(questions: Sequence[ReviewedQuestion]) -> tuple[list[ReviewedQuestion], str | None, str | None]:
@@ -114,13 +117,19 @@ def quality_page(collection_id: UUID, form: Form | None = None, status: int = 20
         NotFound: no such collection.
     """
     period = cast("summary.Period", request.args.get("by") if request.args.get("by") in PERIODS else "week")
+    scorer = request.args.get("scorer")
     with transaction(services().sessions) as session:
         collection = collection_for(session, current_actor(), collection_id)
         found = reviewed(session, [collection_id])
         may_rerun = (right_in(session, current_actor(), collection) or Right.SEE) >= Right.CHANGE
         own = runs.list_runs(session, current_actor(), collection_id=collection_id, limit=_RUNS)
         names = runs.names_of(session, own)
-    questions = _questions(found)
+    scorers = _scorers(found)
+    if scorer not in scorers:
+        scorer = scorers[0] if scorers else None
+    # figures of different scorers are never mixed; only the table of settings has all
+    scored = [one for one in found if one.scorer == scorer]
+    questions = _questions(found, scored)
     page, following, verdict = _page_of(questions)
     shown = render_template(
         "quality_collection.html",
@@ -132,8 +141,10 @@ def quality_page(collection_id: UUID, form: Form | None = None, status: int = 20
         verdict=verdict,
         means=summary.means(question.newest.measures for question in questions),
         settings=summary.by_settings(found),
-        charts=_charts(found, period),
+        charts=_charts(scored, period),
         period=period,
+        scorer=scorer,
+        used_scorers=scorers,
         runs=own,
         names=names,
         may_rerun=may_rerun,
@@ -142,16 +153,21 @@ def quality_page(collection_id: UUID, form: Form | None = None, status: int = 20
         scorers=services().settings.scorer_names,
         modes=MODES,
         triggers=TRIGGERS,
-        address=_address(verdict, period),
+        address=_address(verdict, period, scorer if len(scorers) > 1 else None),
         max_queries=runs.MAX_QUESTIONS,
     )
     return shown, status
 
 
-def _address(verdict: str | None, period: str) -> dict[str, str]:
+def _scorers(found: Sequence[Reviewed]) -> list[str]:
+    """Return the scorers of searches, the most recently used one first."""
+    return list(dict.fromkeys(one.scorer for one in sorted(found, key=lambda one: one.final_at, reverse=True)))
+
+
+def _address(verdict: str | None, period: str, scorer: str | None) -> dict[str, str]:
     """Return the view as arguments for ``url_for``."""
-    by = {"by": period} if period != PERIODS[0] else {}
-    return {**by, **({"verdict": verdict} if verdict else {})}
+    shown = {"by": period if period != PERIODS[0] else None, "verdict": verdict, "scorer": scorer}
+    return {name: value for name, value in shown.items() if value}
 
 
 def _charts(found: Sequence[Reviewed], period: summary.Period) -> list[Any]:

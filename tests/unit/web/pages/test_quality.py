@@ -19,7 +19,14 @@ from retllm_web.http.services import Services
 
 
 def add_search(
-    served: Services, searched: Searched, text: str, final: list[int], *, days: int = 0, mode: str = "choice"
+    served: Services,
+    searched: Searched,
+    text: str,
+    final: list[int],
+    *,
+    days: int = 0,
+    mode: str = "choice",
+    scorer: str | None = None,
 ):
     """Add a search with the candidates of ``searched``, its final order given as coarse ranks."""
     with transaction(served.sessions) as session:
@@ -38,7 +45,7 @@ def add_search(
         session.flush()
         at = datetime.now(UTC) - timedelta(days=days)
         changed = {"id": job.id, "query_text": text, "question": question_of(text, None), "mode": mode, "final_at": at}
-        session.add(Search(**{**values, **changed}))
+        session.add(Search(**{**values, **changed, "scorer": scorer or like.scorer}))
         session.flush()
         for rank, item in enumerate(searched.items, start=1):
             place = final.index(rank) + 1
@@ -121,6 +128,34 @@ def test_settings_are_compared_and_their_searches_linked(
     assert "100.0 of 1" in table.text
     (link,) = [one for one in page.all("a") if one.text.startswith("compare the 2")]
     assert link.attributes["href"] == f"/compare?of={second}&of={first}"
+
+
+def test_figures_of_two_scorers_are_told_apart(
+    reader: Visitor, ada: Caller, searched: Searched, served: Services, indexed: str
+) -> None:
+    # one scorer is right, the other one wrong, and one query was asked of the first only
+    shown = {}
+    for text, scorer, order in [("a", "right", [2, 1, 3]), ("b", "right", [2, 1, 3]), ("a", "wrong", [1, 2, 3])]:
+        shown[text, scorer] = add_search(served, searched, text, order, scorer=scorer)
+        mark(ada, shown[text, scorer], searched.items[1])
+
+    def tiles(page: Page) -> str:
+        (figures,) = page.all("dl", class_="tiles")
+        return figures.text
+
+    assert "of 2 scorers" in reader.get("/quality").text
+    newest, right = (reader.get(f"/quality/{indexed}{asked}") for asked in ("", "?scorer=right&verdict=hit"))
+    assert "Hits 0.0 %" in tiles(newest)
+    assert first_words(newest) == ["a"]
+    assert "Hits 100.0 %" in tiles(right)
+    assert first_words(right) == ["a", "b"]
+    # what leads on keeps the scorer, and a comparison has both
+    (link,) = [one for one in right.all("a") if one.text == "Show all"]
+    assert link.attributes["href"] == f"/quality/{indexed}?scorer=right"
+    (link,) = [one for one in right.all("a") if one.text.startswith("compare the 2")]
+    assert link.attributes["href"] == f"/compare?of={shown['a', 'wrong']}&of={shown['a', 'right']}"
+    (table,) = [one for one in right.all("table") if "first row" in one.text]
+    assert all(scorer in table.text for scorer in ("right", "wrong"))
 
 
 def test_searches_of_several_weeks_are_charted(
