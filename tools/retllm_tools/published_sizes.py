@@ -1,4 +1,4 @@
-"""Models of published sizes with random weights, made on their device without reading or writing a file of weights.
+"""Models of published sizes with random weights, made on their device in seconds.
 
 The numbers are those of the configurations published with Qwen3-VL-2B-Instruct, Qwen2.5-VL-7B-Instruct and
 Qwen3-VL-8B-Instruct.
@@ -123,9 +123,6 @@ def scorer_of_size(folder: Path, size: str, device: str, picture: int, captions:
     Raises:
         ModelUnavailable: the device does not exist or has not enough memory.
     """
-    import torch
-
-    from retllm.errors import ModelUnavailable
     from retllm.fine.device import pick_device
     from retllm.fine.model import ready_model
     from retllm.fine.prompts import load_prompts
@@ -138,13 +135,24 @@ def scorer_of_size(folder: Path, size: str, device: str, picture: int, captions:
     processor.save_pretrained(folder)
     small = _config(published, processor, _SMALL_TEXT, _SMALL_VISION)
     _class(published, "ForConditionalGeneration")(small).save_pretrained(folder)
-    try:
-        module = _on_device(published, _config(published, processor), chosen)
-    except torch.OutOfMemoryError as error:
-        raise ModelUnavailable(f"{published.model} does not fit into the memory of {chosen}.") from error
+    module = _on_device(published, _config(published, processor), chosen)
     source = ModelSource(published.model, "folder", folder, None, "It has random weights.")
     tokens = default_of("picture_tokens")
     return scorer_of(ready_model(processor, module, source, "random", chosen, tokens, load_prompts(), None))
+
+
+def save_model_of_size(folder: Path, size: str, device: str, picture: int, captions: list[str]) -> None:
+    """Write a model of a published size with its processor, for processes that load it; see :func:`scorer_of_size`.
+
+    Raises:
+        ModelUnavailable: the device does not exist or has not enough memory.
+    """
+    from retllm.fine.device import pick_device
+
+    published = SIZES[size]
+    processor = _processor(published, picture, captions)
+    processor.save_pretrained(folder)
+    _on_device(published, _config(published, processor), pick_device(device)).save_pretrained(folder)
 
 
 def _class(published: Published, name: str) -> Any:
@@ -178,13 +186,22 @@ def _processor(published: Published, picture: int, captions: list[str]) -> Any:
 
 
 def _on_device(published: Published, config: Any, device: Any) -> Any:
-    """Make the model with weights that are random numbers of the usual size, so that its answers are finite."""
+    """Make the model with weights that are random numbers of the usual size, so that its answers are finite.
+
+    Raises:
+        ModelUnavailable: the device has not enough memory.
+    """
     import torch
     from transformers.initialization import no_init_weights
 
+    from retllm.errors import ModelUnavailable
+
     torch.manual_seed(0)
-    with torch.device(device), no_init_weights():
-        module = _class(published, "ForConditionalGeneration")._from_config(config, dtype=torch.bfloat16)
+    try:
+        with torch.device(device), no_init_weights():
+            module = _class(published, "ForConditionalGeneration")._from_config(config, dtype=torch.bfloat16)
+    except torch.OutOfMemoryError as error:
+        raise ModelUnavailable(f"{published.model} does not fit into the memory of {device}.") from error
     with torch.no_grad():
         for name, weight in module.named_parameters():
             if weight.ndim > 1:

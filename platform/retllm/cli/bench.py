@@ -96,12 +96,13 @@ def fine(
     """
     if width % 64:
         raise InvalidInput(f"--width must be a multiple of 64, not {width}.", field="width")
-    if size and (model or concurrent):
-        raise InvalidInput("--size makes a model for this process alone: omit --model and --concurrent.", field="size")
+    if size and model:
+        raise InvalidInput("--size makes a model: omit --model.", field="size")
     small = _tool("random_model").Size(width, layers, picture=picture)
     injection = _injection(trigger, scope)
     if concurrent:
-        together = _measured_together(model, small, k, concurrent, device, injection)
+        save = partial(_save_of_size, size, device, picture) if size else partial(_save_random, small)
+        together = _measured_together(model, save, picture, k, concurrent, device, injection)
         _print_concurrent(together, as_json=as_json)
         return
     make = partial(_sized, size, device, picture) if size else partial(_loaded, model, small, device)
@@ -162,12 +163,23 @@ def _sized(size: str, device: str, picture: int, folder: Path) -> Scorer:
     return scorer
 
 
-def _loaded(model: str | None, size: Any, device: str, folder: Path) -> Scorer:
+def _save_of_size(size: str, device: str, picture: int, folder: Path) -> None:
     from retllm.bench.fine import captions
+
+    _tool("published_sizes").save_model_of_size(folder, size, device, picture, captions(40, 0))
+
+
+def _save_random(size: Any, folder: Path) -> None:
+    from retllm.bench.fine import captions
+
+    _tool("random_model").save_random_model(folder, size, captions(40, 0))
+
+
+def _loaded(model: str | None, size: Any, device: str, folder: Path) -> Scorer:
     from retllm.fine import load_scorer
 
     if model is None:
-        _tool("random_model").save_random_model(folder, size, captions(40, 0))
+        _save_random(size, folder)
     return load_scorer(model or str(folder), device=device)
 
 
@@ -186,19 +198,24 @@ def _measured(
 
 
 def _measured_together(
-    model: str | None, size: Any, k: int, searches: int, device: str, injection: Injection
+    model: str | None,
+    save: Callable[[Path], None],
+    picture: int,
+    k: int,
+    searches: int,
+    device: str,
+    injection: Injection,
 ) -> dict[str, Any]:
     from retllm.bench.concurrent import measure_concurrent
-    from retllm.bench.fine import captions
     from retllm.fine import load_scorer
 
     with tempfile.TemporaryDirectory(prefix="retllm-bench-") as name:
         folder = Path(name) / "model"
         if model is None:
-            _tool("random_model").save_random_model(folder, size, captions(40, 0))
+            save(folder)
         scorer = model or str(folder)
         settings, load = Settings(scorer=scorer, device=device), partial(load_scorer, scorer, device=device)
-        speed = measure_concurrent(Path(name), settings, load, searches, k, size.picture, injection, show.say)
+        speed = measure_concurrent(Path(name), settings, load, searches, k, picture, injection, show.say)
     return speed.as_json()
 
 

@@ -15,9 +15,9 @@ from retllm.bench.device_speed import matrix_flops, operations
 from retllm.bench.fine import DIRECTIONS, WAYS, captions, pictures
 from retllm.bench.rivals import CrossEncoder, forward_alone
 from retllm.cli.main import main
-from retllm.fine import Content
+from retllm.fine import Content, load_scorer
 from retllm_tools import published_sizes
-from retllm_tools.published_sizes import SIZES, scorer_of_size
+from retllm_tools.published_sizes import SIZES, save_model_of_size, scorer_of_size
 
 SMALL_TEXT = {"hidden_size": 256, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 2,
               "num_key_value_heads": 1, "vocab_size": 2100}  # fmt: skip
@@ -53,6 +53,16 @@ def test_a_model_of_random_weights_answers_its_rival_alike(size: str, tmp_path: 
     assert all(map(math.isfinite, odds))
     assert len(set(odds)) == 2, "the pictures make a difference"
     assert CrossEncoder(scorer).scored(query, pool) == pytest.approx(odds, abs=0.05), "bfloat16 has 8 bits"
+
+
+@pytest.mark.parametrize("size", sorted(SIZES))
+@pytest.mark.usefixtures("shrunk")
+def test_a_saved_model_is_loaded_as_the_one_that_was_made(size: str, tmp_path: Path) -> None:
+    save_model_of_size(tmp_path / "saved", size, "cpu", 128, captions(20, 0))
+    made = scorer_of_size(tmp_path / "made", size, "cpu", 128, captions(20, 0))
+    query, pool = Content(text="a dog"), [Content(image=one) for one in pictures(2, 128, 1)]
+    loaded = load_scorer(str(tmp_path / "saved"), device="cpu")
+    assert forward_alone(loaded, query, pool)() == pytest.approx(forward_alone(made, query, pool)(), abs=0.05)
 
 
 @pytest.mark.usefixtures("shrunk")
