@@ -232,7 +232,7 @@ def test_the_start_fails_if_the_database_has_no_pgvector(tmp_path: Path, servers
         url = sa.make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
         sentence = start_error(tmp_path, DATABASE_URL=url)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    assert "has no pgvector: install pgvector 0.8 or newer on that server, or unset DATABASE_URL" in sentence
+    assert "has no pgvector: install pgvector 0.8.4 or newer on that server, or unset DATABASE_URL" in sentence
 
 
 def test_the_start_fails_if_the_home_folder_cannot_be_created(tmp_path: Path) -> None:

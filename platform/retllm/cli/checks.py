@@ -84,7 +84,7 @@ def check_postgres(settings: Settings, running: StackRecord | None) -> Check:
             "postgres",
             "failed",
             "The embedded PostgreSQL does not run on this system.",
-            "Set DATABASE_URL to a PostgreSQL server with pgvector 0.8 or newer.",
+            "Set DATABASE_URL to a PostgreSQL server with pgvector 0.8.4 or newer.",
         )
     return Check("postgres", "ok", f"{version} with pgvector {postgres.shipped_pgvector()}, which `retllm up` starts.")
 

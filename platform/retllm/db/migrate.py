@@ -51,6 +51,6 @@ def upgrade(url: str, revision: str = "head") -> None:
         if "vector" not in str(error.orig):
             raise
         raise StackError(
-            "This PostgreSQL server has no pgvector. Install it (0.8 or newer) and let an administrator run "
+            "This PostgreSQL server has no pgvector. Install it (0.8.4 or newer) and let an administrator run "
             "CREATE EXTENSION vector."
         ) from error

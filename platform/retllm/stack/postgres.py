@@ -29,8 +29,9 @@ from retllm.stack.child import ProcessSpec
 from retllm.stack.leftovers import end_server
 
 log = structlog.get_logger(__name__)
-MIN_PGVECTOR = (0, 8)
-"""pgvector 0.8 introduced iterative scans, without which a filtered search loses rows."""
+MIN_PGVECTOR = (0, 8, 4)
+"""pgvector 0.8 introduced iterative scans, without which a filtered search loses rows; 0.8.2 to 0.8.4 mend a heap
+overflow in parallel builds of an HNSW index, and indexes that a vacuum damages."""
 MIN_POSTGRES = 140000
 DATABASE = "retllm"
 _MAJOR = 18
@@ -68,7 +69,7 @@ def connect(url: str, seconds: float = _CONNECT_SECONDS) -> psycopg.Connection[t
 
 
 def check(url: str, source: str = "DATABASE_URL") -> str:
-    """Check that the server at `url` answers, is new enough and has pgvector >= 0.8; return its versions.
+    """Check that the server at `url` answers, is new enough and has pgvector >= 0.8.4; return its versions.
 
     Args:
         source: the setting that contains the URL, for messages.
@@ -97,7 +98,7 @@ def _check_pgvector(connection: psycopg.Connection[tuple[object, ...]], url: str
     ).fetchone()
     if row is None:
         raise StackError(
-            f"PostgreSQL at {redacted(url)} has no pgvector: install pgvector 0.8 or newer on that server, or unset "
+            f"PostgreSQL at {redacted(url)} has no pgvector: install pgvector 0.8.4 or newer on that server, or unset "
             "DATABASE_URL to let `retllm up` run its own server with pgvector."
         )
     available, installed = str(row[0]), str(row[1] or "")
@@ -106,7 +107,7 @@ def _check_pgvector(connection: psycopg.Connection[tuple[object, ...]], url: str
             f"pgvector is {installed} in the database at {redacted(url)}: run ALTER EXTENSION vector UPDATE there."
         )
     if _version(available) < MIN_PGVECTOR:
-        raise StackError(f"pgvector at {redacted(url)} is {available}: install pgvector 0.8 or newer on that server.")
+        raise StackError(f"pgvector at {redacted(url)} is {available}: install pgvector 0.8.4 or newer on that server.")
     return installed or available
 
 
