@@ -313,6 +313,8 @@ class Unit(Keyed, Base):
     __tablename__ = "units"
     __table_args__ = (
         sa.UniqueConstraint("job_id", "stage", "seq"),
+        # tells whether a job has an open unit, from its last one on, since those of the beginning end first
+        sa.Index("ix_units_open", "job_id", "seq", postgresql_where=sa.text("state IN ('ready', 'leased')")),
         sa.Index("ix_units_ready", "stage", "run_after", postgresql_where=sa.text("state = 'ready'")),
         sa.Index("ix_units_leased", "lease_until", postgresql_where=sa.text("state = 'leased'")),
         sa.Index("ix_units_dead", "finished_at", postgresql_where=sa.text("state = 'dead'")),

@@ -8,10 +8,11 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import OPEN_UNITS, FileStatus, Stage
+from retllm.db.enums import FileStatus, Stage
 from retllm.db.tables import Job, Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.indexing.handler import INDEX_HANDLER
+from retllm.queue import lifecycle
 from retllm.queue.handlers import JobHandler, NextUnits
 from retllm.settings import get_settings
 from retllm.uploads.submit import close, waiting
@@ -35,8 +36,7 @@ def _next_units(session: Session, job: Job) -> NextUnits | None:
 
 def _ahead(session: Session, job: Job) -> NextUnits | None:
     """Return the unit of captions, which waits for all files, but not for vectors."""
-    media = sa.select(Unit.id).where(Unit.job_id == job.id, Unit.stage == Stage.MEDIA, Unit.state.in_(OPEN_UNITS))
-    if _is_open(session, job) or session.scalar(media.limit(1)) is not None:
+    if _is_open(session, job) or session.scalar(lifecycle.open_unit(job.id, Stage.MEDIA)) is not None:
         return None
     return _captions(session, job)
 
