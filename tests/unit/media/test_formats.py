@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from tests.unit.media import icc
+from tests.unit.media.films import film
 from tests.unit.media.photoshop import psd
 from tests.unit.media.raws import dng
 from tests.unit.media.samples import encoded, noise
@@ -147,6 +148,24 @@ def test_an_avif_is_told_by_its_codec(major: bytes, named: bool, settings: Setti
     seen = inspect_picture(io.BytesIO(data), settings)
     assert (seen.media_type, seen.width) == ("image/avif", 64)
     assert is_like(load(data, settings), quarters(), tolerance=12)
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"])
+@pytest.mark.parametrize("others", ["as written", "the same"])
+def test_a_heic_of_any_brand_is_taken(brand: bytes, others: str, settings: Settings) -> None:
+    data = written(quarters(), "HEIF")
+    end = int.from_bytes(data[:4], "big")
+    compatible = data[16:end] if others == "as written" else brand * ((end - 16) // 4)
+    data = data[:8] + brand + data[12:16] + compatible + data[end:]
+    check_picture(io.BytesIO(data), settings)
+    assert inspect_picture(io.BytesIO(data), settings).media_type == "image/heic"
+    assert is_like(load(data, settings), quarters(), tolerance=4)
+
+
+def test_a_heif_sequence_without_a_still_picture_is_called_so(settings: Settings) -> None:
+    data = film([quarters()])
+    with pytest.raises(MediaRejected, match="The file is a HEIF sequence without a still picture"):
+        inspect_picture(io.BytesIO(data[:8] + b"hevc" + data[12:]), settings)
 
 
 def test_a_heic_in_another_codec_is_called_so(settings: Settings) -> None:

@@ -15,15 +15,18 @@ def read(data: bytes, max_pixels: int) -> Source:
     """Decode the primary picture, upright.
 
     Raises:
-        Refused: more than ``max_pixels`` pixels.
+        Refused: more than ``max_pixels`` pixels, or a sequence without a still picture.
     """
     import pillow_heif
+
+    if _has_box(data, b"moov") and not _has_box(data, b"meta"):
+        raise Refused("unsupported", reason="a HEIF sequence without a still picture")
 
     pillow_heif.options.DECODE_THREADS = 1
     pillow_heif.options.THUMBNAILS = False
     pillow_heif.options.DEPTH_IMAGES = False
     pillow_heif.options.AUX_IMAGES = False
-    picture = pillow_heif.HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    picture = pillow_heif.HeifImageFile(io.BytesIO(_with_known_brand(data)))  # type: ignore[no-untyped-call]
     _check(picture.size, max_pixels)
     picture.load()  # type: ignore[no-untyped-call]
     # the coded size can differ from that in the header
@@ -42,6 +45,30 @@ def as_avif(data: bytes) -> bytes | None:
     if b"av1C" not in head or b"hvcC" in head:
         return None
     return data if data[8:12] in (b"avif", b"avis") else data[:8] + b"avif" + data[12:]
+
+
+def _with_known_brand(data: bytes) -> bytes:
+    """Return the file with brands of still pictures in HEVC, without which libheif refuses layers, views, sequences."""
+    end = min(int.from_bytes(data[:4], "big"), len(data))
+    count = max(end - 16, 0) // 4
+    if {b"heic", b"heix", b"mif1"} & {data[at : at + 4] for at in range(16, 16 + 4 * count, 4)}:
+        return data
+    return data[:8] + b"heic" + data[12:16] + (b"mif1" + b"heic" * count)[: 4 * count] + data[16 + 4 * count :]
+
+
+def _has_box(data: bytes, name: bytes) -> bool:
+    """Return whether a box of this name is at the top level (ISO/IEC 14496-12, 4.2)."""
+    at = 0
+    while at + 8 <= len(data):
+        if data[at + 4 : at + 8] == name:
+            return True
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        if size < 8:
+            return False
+        at += size
+    return False
 
 
 def code_points(data: bytes) -> tuple[int, int] | None:
