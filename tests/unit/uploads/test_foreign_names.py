@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 from tests.unit.media import handmade, handmade_tars
-from tests.unit.media.handmade import Entry
+from tests.unit.media.handmade import Entry, unicode_path
 from tests.unit.uploads.conftest import Uploads, picture
 
 NAMES = {
+    "cp437": ("Größe/Möwe.png", "Größe/Café.png"),
+    "cp866": ("фото/море.png", "фото/кот.png"),
+    "cp932": ("写真/表示.png", "写真/猫.png"),
     "euc_jp": ("写真/東京タワー.png", "写真/猫.png"),
     "euc_kr": ("사진/고양이.png", "사진/가족.png"),
     "gbk": ("照片/北京旅游.png", "照片/猫.png"),
@@ -36,4 +39,14 @@ def test_pictures_get_their_captions_by_their_names_in_an_old_encoding(kind: str
     uploads.send(job_id, archives)
     uploads.close(job_id)
     uploads.run(job_id)
+    assert {name: item.text for name, item in uploads.items().items()} == expected
+
+
+def test_pictures_get_their_captions_by_their_unicode_paths(uploads: Uploads) -> None:
+    """As WinZip and WinRAR write them beside a name in the encoding of the system, or beside one that was lost."""
+    paths = {"猫.png".encode("cp932"): "猫.png", b"?????.png": "фото/кот.png"}
+    sheet = "file,caption\n" + "".join(f"{path},of {path}\n" for path in paths.values())
+    entries = [Entry(name, picture(n), extra=unicode_path(name, paths[name])) for n, name in enumerate(paths)]
+    uploads.upload({"a.zip": handmade.made([*entries, Entry(b"c.csv", sheet.encode())])}, index=False)
+    expected = {path: f"of {path}" for path in paths.values()}
     assert {name: item.text for name, item in uploads.items().items()} == expected
