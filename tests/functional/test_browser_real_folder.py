@@ -16,6 +16,7 @@ from playwright.sync_api import expect
 from tests import people_folder
 from tests.functional.browsing import BROWSER_MARKS, Visits
 from tests.functional.forked import Forks
+from tests.functional.upload_page import drop_paths
 from tests.people_folder import CAPTIONS, ROOT, STATUSES
 
 from retllm.cli.up import Admin
@@ -104,14 +105,18 @@ def test_a_zip_of_the_folder_gives_the_same(api: httpx.Client, by_command: tuple
     assert _captions(api, collection) == CAPTIONS
 
 
-def test_the_folder_chosen_on_the_page_gives_the_same(
-    visit: Visits, api: httpx.Client, by_command: tuple[str, Fates], folder: Path
+@pytest.mark.parametrize("way", ["chosen", "dropped"])
+def test_the_folder_given_to_the_page_gives_the_same(
+    visit: Visits, api: httpx.Client, by_command: tuple[str, Fates], folder: Path, way: str
 ) -> None:
-    collection = _made(api, "By page")
+    collection = _made(api, f"By page, {way}")
     page = visit()
     page.goto(f"/collections/{collection}")
-    page.get_by_label("Folder").set_input_files(folder)
-    page.get_by_role("button", name="Upload", exact=True).click()
+    if way == "chosen":
+        page.get_by_label("Folder").set_input_files(folder)
+        page.get_by_role("button", name="Upload", exact=True).click()
+    else:
+        drop_paths(page, folder)
     expect(page.locator("[data-said]")).to_contain_text("arrived")
     assert _fates(api, collection) == by_command[1]
     assert _captions(api, collection) == CAPTIONS

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, Request, Route, expect
 from tests.functional.browsing import BROWSER_MARKS, Visits, paused
-from tests.functional.upload_page import PART, drop, jobs, names, numbered, pictures, send_in_parts
+from tests.functional.upload_page import PART, drop, drop_paths, jobs, names, numbered, pictures, send_in_parts
 
 from retllm.stack import LocalStack
 
@@ -197,13 +197,7 @@ def test_a_link_to_nothing_that_is_dropped_is_rejected_by_name(
     """Of links inside a folder that is dropped Chromium says nothing."""
     (tmp_path / "gone.png").symlink_to("nowhere")
     (stays,) = pictures(tmp_path / "folder", ["stays.png"])
-    area = page.locator("[data-drop]").bounding_box()
-    assert area is not None
-    data = {"items": [], "files": [str(tmp_path / "gone.png"), str(stays.parent)], "dragOperationsMask": 1}
-    # as the system does; a script can make no such drop
-    browser = page.context.new_cdp_session(page)
-    for kind in ("dragEnter", "dragOver", "drop"):
-        browser.send("Input.dispatchDragEvent", {"type": kind, "x": area["x"] + 9, "y": area["y"] + 9, "data": data})
+    drop_paths(page, tmp_path / "gone.png", stays.parent)
     expect(page.locator("[data-said]")).to_have_text("1 of 2 files arrived. 1 file could not be read.")
     expect(page.locator("[data-summary]")).to_have_text("1 added, 1 rejected.")
     expect(page.locator("tr[data-status=rejected]")).to_contain_text("if it is a link, what it leads to")

@@ -26,6 +26,16 @@ def drop(page: Page, first: int, last: int) -> None:
     page.locator("[data-drop]").dispatch_event("drop", {"dataTransfer": page.evaluate_handle(_DROP, [first, last])})
 
 
+def drop_paths(page: Page, *paths: Path) -> None:
+    """Drop files and folders of this machine as the system does; a script can make no such drop."""
+    area = page.locator("[data-drop]").bounding_box()
+    assert area is not None
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    browser = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        browser.send("Input.dispatchDragEvent", {"type": kind, "x": area["x"] + 9, "y": area["y"] + 9, "data": data})
+
+
 def names(api: httpx.Client, collection: str) -> Counter[str]:
     """Return how often a collection has an item of which name."""
     items = api.get(f"/collections/{collection}/items?limit=200").raise_for_status().json()["items"]
