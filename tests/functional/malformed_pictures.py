@@ -21,14 +21,16 @@ from tests.unit.media.photoshop import psd
 from tests.unit.media.pngs import png
 from tests.unit.media.raws import dng, unknown
 from tests.unit.media.samples import encoded, noise
+from tests.unit.media.sheets.test_embedded import field, resource
+from tests.unit.media.sheets.xmp_packets import packet
 
 pillow_heif.register_heif_opener()
 UNKNOWN_RAWS = ("CR2", "NEF", "RW2", "RAF", "CR3")
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "HEIF", "AVIF", "JXL", "PSD", "DNG", "PDF", "MP4", "PAGES"),
-    *("PSB", "RAW", "DEEP PNG", "DEEP TIFF", "matroska", "mpegts", *UNKNOWN_RAWS),
+    *("PSB", "RAW", "DEEP PNG", "DEEP TIFF", "matroska", "mpegts", "AVI", "ASF", "FLV", "MPEG", "AVIS", *UNKNOWN_RAWS),
 )
-PICTURES, POLYGLOTS = scaled((126, 40), (486, 80))
+PICTURES, POLYGLOTS = scaled((150, 40), (486, 80))
 _SCRIPT = b"<script>alert(document.domain)</script>"
 MARKUP = {
     "html": b"<!doctype html><html><body>" + _SCRIPT + b"</body></html>",
@@ -36,7 +38,18 @@ MARKUP = {
     "xml": b'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY y SYSTEM "file:///etc/passwd">]><x>&y;</x>',
     "js": b"/*a*/alert(document.cookie)//",
 }
-_CONTAINERS = {"MP4": "mp4", "matroska": "matroska", "mpegts": "mpegts"}
+_XMP = packet(description="A boat")
+_IPTC = b"Photoshop 3.0\0" + resource(0x0404, field(2, 120, b"A boat"))
+# the format and the codec of a film
+_CONTAINERS = {
+    "MP4": ("mp4", "mpeg4"),
+    "matroska": ("matroska", "mpeg4"),
+    "mpegts": ("mpegts", "mpeg4"),
+    "AVI": ("avi", "mpeg4"),
+    "ASF": ("asf", "wmv2"),
+    "FLV": ("flv", "flv1"),
+    "MPEG": ("mpeg", "mpeg2video"),
+}
 
 
 def valid(chance: random.Random, form: str) -> bytes:
@@ -51,12 +64,13 @@ def valid(chance: random.Random, form: str) -> bytes:
     if form in _CONTAINERS:
         even = (size[0] // 2 * 2 + 16, size[1] // 2 * 2 + 16)
         scenes = [noise(chance.randrange(1 << 30), even) for _ in range(chance.randrange(1, 4))]
-        return film(scenes, frames=6, kind=_CONTAINERS[form])
+        kind, codec = _CONTAINERS[form]
+        return film(scenes, frames=6, kind=kind, codec=codec)
     if form in ("PDF", "PAGES"):
         more = [noise(chance.randrange(1 << 30), size) for _ in range(chance.randrange(3))]
         return encoded(picture, "PDF" if form == "PDF" else "TIFF", save_all=True, append_images=more)
-    if form in ("HEIF", "AVIF", "JXL"):
-        return encoded(picture, form, **({"speed": 10} if form == "AVIF" else {}))
+    if form in ("HEIF", "AVIF", "AVIS", "JXL"):
+        return _newer(form, picture)
     if form == "GIF" or (form in ("PNG", "BMP", "TIFF") and chance.random() < 0.4):
         picture = picture.convert(chance.choice(("P", "L", "1") if form != "GIF" else ("P", "L")))
     options = {}
@@ -64,13 +78,30 @@ def valid(chance: random.Random, form: str) -> bytes:
         options["compression"] = chance.choice((None, "tiff_lzw", "tiff_adobe_deflate", "packbits"))
         options = {name: value for name, value in options.items() if value and picture.mode == "RGB"}
     if form in ("JPEG", "PNG", "WEBP") and chance.random() < 0.5:
-        exif = Image.Exif()
-        exif[0x0112] = chance.randrange(0, 99)
-        exif[0x010E] = "x" * chance.randrange(500)
-        code = chance.choice((b"ASCII\0\0\0", b"UNICODE\0", b"JIS\0\0\0\0\0", bytes(8), b""))
-        exif.get_ifd(0x8769)[0x9286] = code + chance.randbytes(chance.randrange(500))
-        return encoded(picture, form, exif=exif, **options)
+        return _described(chance, form, picture)
     return encoded(picture, form, **options)
+
+
+def _newer(form: str, picture: Image.Image) -> bytes:
+    options: dict[str, dict[str, Any]] = {"AVIF": {"speed": 10}}
+    options["AVIS"] = {"speed": 10, "save_all": True, "append_images": [noise(n, picture.size) for n in (1, 2)]}
+    return encoded(picture, "AVIF" if form == "AVIS" else form, **options.get(form, {}))
+
+
+def _described(chance: random.Random, form: str, picture: Image.Image) -> bytes:
+    """Return a picture with the metadata that captions are read from."""
+    exif = Image.Exif()
+    exif[0x0112] = chance.randrange(0, 99)
+    exif[0x010E] = "x" * chance.randrange(500)
+    code = chance.choice((b"ASCII\0\0\0", b"UNICODE\0", b"JIS\0\0\0\0\0", bytes(8), b""))
+    exif.get_ifd(0x8769)[0x9286] = code + chance.randbytes(chance.randrange(500))
+    data = encoded(picture, form, exif=exif, **({} if form == "PNG" else {"xmp": _XMP}))
+    # captions of IPTC lie in a segment of Photoshop (APP13)
+    return data[:2] + _segment(0xED, _IPTC) + data[2:] if form == "JPEG" else data
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 
 def _raw(chance: random.Random, form: str, picture: Image.Image) -> bytes:

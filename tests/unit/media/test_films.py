@@ -29,6 +29,11 @@ from retllm.settings import Settings
         ("mp4", "libx264"),
         ("matroska", "libx264"),
         ("avi", "mpeg4"),
+        ("mov", "mpeg4"),
+        ("webm", "libvpx"),
+        ("asf", "wmv2"),
+        ("flv", "flv1"),
+        ("mpeg", "mpeg2video"),
         ("mpegts", "libx264"),  # without an index
         ("mpegts", "mpeg2video"),
     ],
