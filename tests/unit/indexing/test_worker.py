@@ -139,6 +139,31 @@ def test_the_pictures_of_a_unit_are_decoded_in_parallel_with_correct_embeddings(
     np.testing.assert_allclose(np.stack([np.asarray(row.vector) for row in rows]), expected, atol=1e-5)
 
 
+def test_the_next_batch_is_prepared_while_the_model_embeds_one(context: WorkerContext, world) -> None:
+    world.settings = world.settings.model_copy(update={"index_unit_items": indexing_worker._BATCH + 1})
+    ingest = Ingest(world.sessions, context.storage, world.settings, world.collection_id)
+    for number in range(indexing_worker._BATCH + 1):
+        ingest.add_picture(f"{number}.png", png((6 * number, 9, 9)))
+    prepared = threading.Semaphore(0)
+    batches: list[int] = []
+
+    class Slow(FakeEmbedder):
+        def prepare(self, picture: Image.Image) -> Image.Image:
+            prepared.release()
+            return picture
+
+        def embed_prepared(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+            batches.append(len(pictures))
+            if len(batches) == 1:
+                # also the picture of the next batch
+                for _ in range(indexing_worker._BATCH + 1):
+                    assert prepared.acquire(timeout=60)
+            return super().embed_prepared(pictures)
+
+    assert world.job(index(context, world, lambda _: Slow())).state is JobState.SUCCEEDED
+    assert batches == [indexing_worker._BATCH, 1]
+
+
 def test_a_job_cancelled_during_decoding_leaves_no_thread(
     context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
