@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import random
@@ -21,6 +22,8 @@ from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending, SentF
 from tests.chaos.models import CRASH_COLOUR
 
 _TIMEOUT_SECONDS = 120.0
+_TUS = {"Tus-Resumable": "1.0.0"}
+_PART = 50  # bytes, of which a random picture has several times as many
 
 
 def picture(colour: tuple[int, int, int], size: int = 16) -> bytes:
@@ -142,16 +145,19 @@ class Client:
         return self.submit(f"/collections/{collection}/uploads", 201, json={})
 
     def upload(self, upload_id: UUID, requests: Sequence[Mapping[str, bytes]]) -> None:
-        """Send files in several requests, then close the upload.
+        """Send files in several requests and one more in parts, then close the upload.
 
-        After a lost answer the server is asked which files of the request it has, and the others are sent again.
+        After a lost answer the server is asked which files of the request, or how much of the file, it has; the rest is
+        sent again.
         """
         receipts: dict[str, UUID] = {}
         for files in requests:
             self._send(upload_id, files, receipts)
+        receipts["large.png"] = self._send_in_parts(upload_id, "large.png", random_picture())
         answer = self.request("POST", f"/uploads/{upload_id}/close")
         assert answer.status_code == 200, answer.text
-        self.log.sent.append(SentFiles(upload_id, tuple(name for files in requests for name in files), receipts))
+        names = (*(name for files in requests for name in files), "large.png")
+        self.log.sent.append(SentFiles(upload_id, names, receipts))
 
     def _send(self, upload_id: UUID, files: Mapping[str, bytes], receipts: dict[str, UUID]) -> None:
         left = dict(files)
@@ -175,6 +181,31 @@ class Client:
             assert answer.status_code == 200, answer.text
             needs = answer.json()["needs"]
             left = {name: left[name] for name, need in zip(tuple(left), needs, strict=True) if need == "send"}
+
+    def _send_in_parts(self, upload_id: UUID, name: str, content: bytes) -> UUID:
+        """Send a file in parts (tus) and return the key of its receipt."""
+        about = {"filename": name.encode(), "sha256": hashlib.sha256(content).hexdigest().encode()}
+        metadata = ",".join(f"{key} {base64.b64encode(value).decode()}" for key, value in about.items())
+        announced = {**_TUS, "Upload-Length": str(len(content)), "Upload-Metadata": metadata}
+        answer = self.request("POST", f"/uploads/{upload_id}/tus", headers=announced)
+        assert answer.status_code == 201, answer.text
+        path = f"/uploads/{upload_id}/tus/{answer.json()['id']}"
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while True:
+            arrived = self.request("GET", path, headers=_TUS).json()
+            if arrived["file_id"] is not None:
+                return UUID(arrived["file_id"])
+            if time.monotonic() > deadline:
+                raise NoAnswer(f"a file could not be sent in parts for {_TIMEOUT_SECONDS:g} seconds")
+            at = arrived["offset"]
+            part = {"headers": {**_TUS, "Upload-Offset": str(at), "Content-Type": "application/offset+octet-stream"}}
+            sent = self.try_request("PATCH", path, content=content[at : at + _PART], **part)
+            if sent is None:
+                self.repeats += 1
+                time.sleep(0.1)
+            else:
+                # another offset is the next one if an attempt without an answer went on
+                assert sent.status_code in (204, 409), sent.text
 
     def index(self, collection: str) -> UUID:
         """Submit an index job."""
