@@ -197,6 +197,17 @@ def test_a_jpeg_packed_as_jpeg_xl_is_taken(settings: Settings, tmp_path: Path) -
     assert is_like(load(data, settings), quarters((160, 80)), tolerance=12)
 
 
+def test_the_profile_of_a_jpeg_packed_as_jpeg_xl_counts(settings: Settings, tmp_path: Path) -> None:
+    profile, picture = icc.rgb_profile(1.0, icc.P3), Image.new("RGB", (64, 64), (200, 120, 60))
+    (tmp_path / "a.jpg").write_bytes(encoded(picture, "JPEG", quality=95, icc_profile=profile))
+    with Image.open(tmp_path / "a.jpg") as jpeg:
+        data = encoded(jpeg, "JXL", lossless_jpeg=True)
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    expected = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"))
+    assert expected is not None
+    np.testing.assert_allclose(np.asarray(load(data, settings))[32, 32], np.asarray(expected)[32, 32], atol=3)
+
+
 def test_a_heic_is_added_to_a_collection(ingest: Ingest) -> None:
     outcome = ingest.add_picture("IMG_0001.HEIC", io.BytesIO(written(quarters(), "HEIF")))
     assert (outcome.status, outcome.error) == ("added", None)
