@@ -58,7 +58,7 @@ def again_words(units: int, files: int, read_again: int) -> str:
     """Return what a retry does again, such as "Trying again: 1 rejected file, 2 units."."""
     parts = (
         (files, "rejected file"),
-        (read_again, "sheet or document with rejected rows or pages|sheets or documents with rejected rows or pages"),
+        (read_again, "sheet or document with rows or pages left out|sheets or documents with rows or pages left out"),
         (units, "unit"),
     )
     told = [f"{number:,} {_plural(words, number)}" for number, words in parts if number]

@@ -80,7 +80,9 @@ class Again(BaseModel):
 
     units: int = Field(description="units that were dead or cancelled, and new ones for files")
     files: int = Field(description="rejected files and entries of an upload that wait again")
-    read_again: int = Field(description="sheets and documents that are read again for their rejected rows or pages")
+    read_again: int = Field(
+        description="sheets and documents that are read again for their rows or pages that were left out"
+    )
 
 
 class RetriedJobView(JobView):

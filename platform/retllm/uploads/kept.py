@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus
 from retllm.db.session import Sessions, transaction
+from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Job
 from retllm.db.uploads import UNPACKED, UploadFile
 from retllm.media.ingest import delete_files
@@ -28,9 +29,12 @@ _IS_ARCHIVE = (sa.func.coalesce(UploadFile.content, "") == FileKind.ARCHIVE).lab
 
 
 def has_refused_rows(file: Any = UploadFile) -> sa.ColumnElement[bool]:
-    """Return whether a file has refused rows or parts, for which it may be read again; also for an alias."""
+    """Return whether a file has refused rows or parts, or rows of pictures that were not sent; also for an alias.
+
+    It may be read again for these.
+    """
     row = aliased(UploadFile)
-    refused = sa.select(row.id).where(row.parent_id == file.id, row.entry.is_(None), row.status == FileStatus.REJECTED)
+    refused = sa.select(row.id).where(row.parent_id == file.id, row.entry.is_(None), row.status.in_(PROBLEMS))
     return sa.and_(file.status == FileStatus.READ, file.content != FileKind.ARCHIVE, refused.exists())
 
 
