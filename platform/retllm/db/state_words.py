@@ -55,11 +55,11 @@ def outcome_counts(counts: Mapping[FileStatus, int], statuses: Iterable[FileStat
 
 
 def again_words(units: int, files: int, read_again: int) -> str:
-    """Return what a retry does again, such as "Trying again: 1 rejected file, 2 units."."""
+    """Return what a retry does again, such as "Trying again: 1 file."; of an upload that needs no files, the units."""
     parts = (
-        (files, "rejected file"),
+        (files, "file"),
         (read_again, "sheet or document with rows or pages left out|sheets or documents with rows or pages left out"),
-        (units, "unit"),
+        (0 if files or read_again else units, "unit"),
     )
     told = [f"{number:,} {_plural(words, number)}" for number, words in parts if number]
     return f"Trying again: {', '.join(told)}." if told else "Nothing was left to try again."

@@ -7,7 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import FileStatus, Stage, UnitState
+from retllm.db.enums import FileStatus, JobState, Stage, UnitState
 from retllm.db.tables import Job, Unit
 from retllm.db.uploads import UploadFile
 from retllm.errors import Conflict
@@ -17,6 +17,11 @@ from retllm.queue.routing import Notification
 from retllm.uploads.handler import CANCELLED, FAILED
 from retllm.uploads.kept import to_try_again
 from retllm.uploads.submit import UNIT_FILES
+
+_NOTHING_KEPT = (
+    "The server keeps nothing of this upload that it could try again: upload the same files again, corrected where "
+    "they were rejected; what is in the collection already is not sent twice."
+)
 
 
 def retry_rejected(session: Session, job: Job) -> list[Notification]:
@@ -34,8 +39,11 @@ def retry_rejected(session: Session, job: Job) -> list[Notification]:
     files = session.scalars(to_try_again(job.id).where(code.not_in([FAILED, CANCELLED]))).all()
     halted = [Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]), Unit.stage != Stage.MEDIA]
     vectors = sa.select(Unit.id).where(Unit.job_id == job.id, *halted).limit(1)
-    if session.scalar(to_try_again(job.id).limit(1)) is None and session.scalar(vectors) is None:
-        raise Conflict("No rejected file of this upload is kept: correct the files and send them again.")
+    # what was processed before a cancellation still has to be indexed
+    came = sa.select(UploadFile.id).where(UploadFile.job_id == job.id, UploadFile.item_id.is_not(None)).limit(1)
+    goes_on = job.state is JobState.CANCELLED and session.scalar(came) is not None
+    if session.scalar(to_try_again(job.id).limit(1)) is None and session.scalar(vectors) is None and not goes_on:
+        raise Conflict(_NOTHING_KEPT)
     for file in files:
         file.status, file.error_code, file.error = FileStatus.WAITING, None, None
     session.flush()

@@ -217,11 +217,11 @@ def test_pages_say_how_the_rest_is_sent_where_something_is_missing(
 def test_the_last_upload_leads_to_where_it_is_resumed(reader: Visitor, script: Script, ada: Caller) -> None:
     upload = script.open()
     script.send(upload, red=RED)
-    assert "Resume it" not in reader.get(f"/collections/{script.collection}").text
+    assert "Retry it" not in reader.get(f"/collections/{script.collection}").text
     ada.post(f"/jobs/{upload}/cancel")
     page = reader.get(f"/collections/{script.collection}")
-    (link,) = [a for a in page.all("a") if a.text.startswith("Resume it")]
+    (link,) = [a for a in page.all("a") if a.text.startswith("Retry it")]
     assert link.attributes["href"] == f"/jobs/{upload}#job"
     job = reader.get(f"/jobs/{upload}")
-    assert "Resume" in [button.text.strip() for button in job.all("button")]
+    assert "Retry" in [button.text.strip() for button in job.all("button")]
     assert "Trying again: " in reader.send(f"/jobs/{upload}/retry").text
