@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from retllm.errors import MediaRejected
+from retllm.errors import Unsendable
 from retllm.media import special_files
 from retllm.media.clutter import ClutterCount
 from retllm.media.file_table import DESCRIBING, FileRole, clutter_of, role_of
@@ -27,7 +27,7 @@ from retllm.media.outcomes import FileOutcome, ignored, rejected
 _Id = tuple[int, int]
 
 
-class Unreadable(MediaRejected):
+class Unreadable(Unsendable):
     """The file can't be read."""
 
 
@@ -265,7 +265,7 @@ class _Walk:
             if clutter.take(name):
                 continue
             if entry.problem is not None:
-                yield rejected(clean, MediaRejected(entry.problem))
+                yield rejected(clean, Unreadable(entry.problem))
             elif entry.remark is not None:
                 yield ignored(clean, entry.remark)
             else:

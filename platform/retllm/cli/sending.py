@@ -17,7 +17,7 @@ from urllib.parse import quote
 from retllm.cli.client import Json, RequestRejected, Unreachable
 from retllm.cli.folders import Found, OpenedFile, Unreadable
 from retllm.cli.patience import PatientApi
-from retllm.errors import RetllmError, TooLarge
+from retllm.errors import RetllmError, TooLarge, Unsendable
 from retllm.media.outcomes import FileOutcome, rejected
 
 # limits of one request; within them it has what the line takes in a second, so that an upload that is interrupted loses
@@ -158,7 +158,7 @@ class Sender:
                 hashed.append(_Hashed(file, sha.hexdigest()))
         return hashed
 
-    def _leave_out(self, file: Found, error: Unreadable) -> None:
+    def _leave_out(self, file: Found, error: Unsendable) -> None:
         self.left.pop(file, None)
         self.unsent.append(rejected(file.name, error))
         self._done([file], sent=False)
@@ -278,7 +278,7 @@ class Sender:
         except RequestRejected as error:
             if error.body["error"].get("code") != TooLarge.code:
                 raise
-            self._leave_out(one.file, Unreadable(error.message))
+            self._leave_out(one.file, Unsendable(error.message))
             return
         address = f"/uploads/{self.upload_id}/tus/{large['id']}"
         try:

@@ -145,7 +145,9 @@ def watch(api: Api, job_id: str, bar: Progress, task: TaskID) -> Json:
         bar.update(task, description=name, completed=done, total=total)
 
     job = api.watch(job_id, show)
-    if not any(stage["items_total"] for stage in job["stages"]) and job["kind"] != JobKind.SEARCH:
+    if job["state"] == JobState.CANCELLED:
+        bar.update(task, description=job_state(job))
+    elif not any(stage["items_total"] for stage in job["stages"]) and job["kind"] != JobKind.SEARCH:
         # there was nothing to do
         bar.update(task, description=job_state(job), completed=0, total=0)
     return job

@@ -168,7 +168,8 @@ def upload_files(
         Unfinished: the job was cancelled before all files were sent, or the server took no more.
     """
     patient = PatientApi(api.http, Patience(patience, show.say))
-    asked = {"index": index, "texts": texts, "files": len(files.found)}
+    refused = sum(outcome.count for outcome in files.unsent if outcome.status == "rejected")
+    asked = {"index": index, "texts": texts, "files": len(files.found) + refused}
     rows: dict[tuple[str | None, str], list[Json]] = {}
     jobs: list[Json] = []
     with show.progress(quiet=quiet) as bar:
@@ -323,7 +324,7 @@ def _print_outcomes(outcomes: Sequence[Json], name: str) -> None:
     for outcome in outcomes:
         counts[outcome["status"]] += outcome["count"]
     summary = outcome_counts(counts, (*TAKEN, FileStatus.IGNORED)) or "nothing new"
-    missing = outcome_counts(counts, [FileStatus.NOT_SENT])
+    missing = outcome_counts(counts, [FileStatus.UNPROCESSED, FileStatus.NOT_SENT])
     told = filter(None, [summary, f"{counts[FileStatus.REJECTED]:,} rejected", missing])
     click.echo(f"{name}: {', '.join(told)}.")
     remarked = [outcome for outcome in outcomes if outcome["remark"] and outcome["status"] != "ignored"]

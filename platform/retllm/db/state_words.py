@@ -38,10 +38,11 @@ FILE_STATUSES = {
     FileStatus.IGNORED: "ignored",
     FileStatus.WAITING: "waiting",
     FileStatus.REJECTED: "rejected",
+    FileStatus.UNPROCESSED: "not processed",
     FileStatus.NOT_SENT: "not sent",
 }
 """In the order in which they are counted."""
-PROBLEMS = (FileStatus.REJECTED, FileStatus.NOT_SENT)
+PROBLEMS = (FileStatus.REJECTED, FileStatus.UNPROCESSED, FileStatus.NOT_SENT)
 """Outcomes of what is not in the collection, although somebody wanted it there."""
 _COUNTED = tuple(status for status in FILE_STATUSES if status is not FileStatus.READ)
 

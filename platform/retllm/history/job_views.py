@@ -191,7 +191,10 @@ def _progress(job: Job, stages: Sequence[StageProgress], pool: int, files: FileC
     if job.kind is JobKind.UPLOAD:
         done = sum(stage.items_done for stage in stages)
         # each goes through every stage
-        total = sum(stage.items_total for stage in stages) + files.to_come * len(stages)
+        missing = files.to_come
+        if job.state is JobState.CANCELLED:
+            missing += files.counts.get(FileStatus.NOT_SENT, 0)
+        total = sum(stage.items_total for stage in stages) + missing * len(stages)
         share = round(done / total, 4) if total else 0.0
         return share if job.finished_at is not None else min(_MAX_UNFINISHED, share)
     last = Stage.EMBED if job.kind is JobKind.INDEX else Stage.FINE

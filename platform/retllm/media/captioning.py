@@ -251,7 +251,7 @@ class Captioner:
                 continue
             free = [item_id for item_id in ids if item_id not in given]
             if text is None:
-                unwritten.append(_unchanged(document, ids[0], None, "It has no caption."))
+                unwritten.append(Applied(document, [ignored(document.located.name, "It has no caption.")]))
             elif not free:
                 other = next((given[item_id] for item_id in ids if given[item_id].text != text), None)
                 unused = f"Not used: {other.by!r} has the caption." if other else None

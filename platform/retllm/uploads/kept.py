@@ -22,7 +22,7 @@ from retllm.media.ingest import delete_files
 from retllm.media.sniffing import FileKind
 from retllm.media.storage import Storage
 
-KEPT = (FileStatus.WAITING, FileStatus.REJECTED)
+KEPT = (FileStatus.WAITING, FileStatus.REJECTED, FileStatus.UNPROCESSED)
 """Files of these statuses may be tried again, so their bytes are kept."""
 _BATCH = 500
 _IS_ARCHIVE = (sa.func.coalesce(UploadFile.content, "") == FileKind.ARCHIVE).label("is_archive")
@@ -39,7 +39,7 @@ def has_refused_rows(file: Any = UploadFile) -> sa.ColumnElement[bool]:
 
 
 def to_try_again(job_id: UUID) -> sa.Select[UploadFile]:
-    """Return the query of the files of an upload whose bytes are kept: rejected ones, and those with refused rows."""
+    """Return the query of the files of an upload whose bytes are kept: those without an item, and with refused rows."""
     archive = aliased(UploadFile)
     kept = sa.or_(
         UploadFile.file_key.is_not(None), sa.and_(UploadFile.entry.is_not(None), archive.file_key.is_not(None))
@@ -48,7 +48,7 @@ def to_try_again(job_id: UUID) -> sa.Select[UploadFile]:
         sa.select(UploadFile)
         .outerjoin(archive, archive.id == UploadFile.parent_id)
         .where(UploadFile.job_id == job_id, kept)
-        .where(sa.or_(UploadFile.status == FileStatus.REJECTED, has_refused_rows()))
+        .where(sa.or_(UploadFile.status.in_(PROBLEMS), has_refused_rows()))
         .order_by(UploadFile.id)
     )
 

@@ -14,7 +14,7 @@ from retllm.errors import Conflict
 from retllm.media.sniffing import PICTURED, FileKind
 from retllm.queue import lifecycle
 from retllm.queue.routing import Notification
-from retllm.uploads.handler import CANCELLED, FAILED
+from retllm.uploads.handler import FAILED
 from retllm.uploads.kept import to_try_again
 from retllm.uploads.submit import UNIT_FILES
 
@@ -35,8 +35,7 @@ def retry_rejected(session: Session, job: Job) -> list[Notification]:
         Conflict: nothing can be tried again.
     """
     # the files of dead units wait again when these units do, those that a cancellation left when the job does
-    code = sa.func.coalesce(UploadFile.error_code, "")
-    files = session.scalars(to_try_again(job.id).where(code.not_in([FAILED, CANCELLED]))).all()
+    files = session.scalars(to_try_again(job.id).where(is_refused())).all()
     halted = [Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]), Unit.stage != Stage.MEDIA]
     vectors = sa.select(Unit.id).where(Unit.job_id == job.id, *halted).limit(1)
     # what was processed before a cancellation still has to be indexed
@@ -55,6 +54,12 @@ def retry_rejected(session: Session, job: Job) -> list[Notification]:
     batches = alone + [others[start : start + UNIT_FILES] for start in range(0, len(others), UNIT_FILES)]
     payloads = [{"items": [str(file.id) for file in batch], "pass": label} for batch in batches]
     return lifecycle.append_units(session, job, Stage.MEDIA, payloads) + lifecycle.reopen(session, job)
+
+
+def is_refused() -> sa.ColumnElement[bool]:
+    """Return the condition that a file is at fault itself: no failure and no cancellation left it."""
+    code = sa.func.coalesce(UploadFile.error_code, "")
+    return sa.and_(code != FAILED, UploadFile.status != FileStatus.UNPROCESSED)
 
 
 def _retries(session: Session, job_id: UUID) -> int:

@@ -147,7 +147,7 @@ def test_without_kept_bytes_nothing_can_be_tried_again(reader: Visitor, script: 
     script.ask(upload, "close")
     assert "Try rejected files again" not in reader.get(f"/jobs/{upload}").text
     answer = reader.client.post(f"/uploads/{upload}/retry", data={"csrf_token": script.token}, follow_redirects=True)
-    assert "correct the files and send them again" in answer.get_data(as_text=True)
+    assert "upload the same files again, corrected where they were rejected" in answer.get_data(as_text=True)
 
 
 def test_the_history_counts_the_outcomes_of_an_upload(reader: Visitor, mixed: str) -> None:
