@@ -97,6 +97,12 @@ class NotSent(MediaRejected):
     code = "not_sent"
 
 
+class Unsendable(MediaRejected):
+    """The file could not be sent: its sender can't read it, or it is larger than the server takes."""
+
+    code = "unsendable"
+
+
 class BenchmarkUnreadable(InvalidInput):
     """A benchmark file is missing or differs from what its authors publish."""
 

@@ -80,7 +80,7 @@ def test_a_cancelled_search_can_be_resumed(indexed: Page, scenes: Scenes, stack:
     expect(page.locator("#job")).to_have_attribute("data-over", "true")
     expect(page.locator(".progress-state")).to_contain_text("cancelled")
     assert api.get(f"/jobs/{job}").json()["state"] == "cancelled"
-    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("button", name="Retry", exact=True).click()
     expect(page.locator("[data-order=final]")).to_be_visible()
     assert api.get(f"/jobs/{job}").json()["state"] == "succeeded"
 

@@ -172,13 +172,13 @@ def test_a_cancelled_job_ends_the_upload_and_lists_the_rest(
     api.post(f"/jobs/{job['id']}/cancel").raise_for_status()
     sent[1].continue_()
     expect(page.locator("[data-said]")).to_have_text(
-        "The job of this upload was cancelled. Resume it for what arrived, and upload the rest again. "
+        "The job of this upload was cancelled. Retry it for what arrived, and upload the rest again. "
         "20 of 24 files arrived. 4 files were not sent."
     )
     expect(page.locator("[data-summary]")).to_have_text("20 added, 4 not sent.")
     expect(page.locator("tr[data-status=not_sent]")).to_contain_text(["Not sent: the upload was cancelled."] * 4)
-    page.get_by_role("link", name="Resume it on the page of its job.").click()
-    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    page.get_by_role("link", name="Retry it on the page of its job.").click()
+    expect(page.get_by_role("button", name="Retry", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Try rejected files again")).to_be_hidden()
 
 

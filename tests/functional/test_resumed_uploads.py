@@ -20,7 +20,6 @@ from tusclient.client import TusClient
 from retllm.cli import patience, sending, show
 from retllm.cli import upload as command
 from retllm.cli.client import open_api
-from retllm.errors import Conflict
 
 PART = 1 << 18
 _follow, _send_part, _once = command._follow, sending.Sender._send_part, patience.PatientApi.once
@@ -85,7 +84,8 @@ def upload(
 ) -> Result:
     """Run `retllm upload` through the proxy."""
     monkeypatch.setattr(command, "connect", lambda: open_api(f"http://127.0.0.1:{proxy.port}", server.token))
-    monkeypatch.setattr(sending, "LARGE", PART)
+    monkeypatch.setattr(sending, "_LEAST_BYTES", PART)
+    monkeypatch.setattr(sending, "_MOST_BYTES", PART)
     monkeypatch.setattr(patience, "_FIRST_WAIT", 0.05)
 
     def follow(*arguments: Any) -> Any:
@@ -238,7 +238,7 @@ def test_an_upload_whose_job_is_cancelled_ends_and_its_job_lists_the_rest(
             assert client.post(f"/jobs/{sender.upload_id}/cancel").status_code == 200
 
     before_part(monkeypatch, 2, cancel)
-    with pytest.raises(Conflict, match=r"was cancelled: 9 of 10 files had arrived\. .* to send the rest\."):
+    with pytest.raises(command.Unfinished, match=r"was cancelled: 9 of 10 files had arrived\. .* to send the rest\."):
         upload(monkeypatch, server, proxy, key, folder)
     with server.client() as client:
         (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
@@ -267,8 +267,11 @@ def test_stopping_says_what_arrived_and_indexes_it(
         (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
         assert client.get(f"/uploads/{job['id']}").json()["closed_at"] is not None
         missing = client.get(f"/uploads/{job['id']}/files", params={"status": "not_sent"}).json()["files"]
-    # one entry for the large file, of which nothing came
-    assert [(file["name"], file["error"]["code"]) for file in missing] == [("folder/large.png", "not_sent")]
+    # one entry for the large file, of which nothing came, and one for its caption
+    assert {(file["name"], file["error"]["code"]) for file in missing} == {
+        ("folder/large.png", "not_sent"),
+        ("folder/captions.csv, row 2", "not_sent"),
+    }
 
 
 def test_what_a_killed_command_did_not_send_is_listed_when_its_upload_is_closed(

@@ -11,12 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from retllm.errors import MediaRejected
+from retllm.errors import Unsendable
 from retllm.media import special_files
 from retllm.media.clutter import ClutterCount
 from retllm.media.file_table import DESCRIBING, FileRole, clutter_of, role_of
@@ -27,7 +27,7 @@ from retllm.media.outcomes import FileOutcome, ignored, rejected
 _Id = tuple[int, int]
 
 
-class Unreadable(MediaRejected):
+class Unreadable(Unsendable):
     """The file can't be read."""
 
 
@@ -47,7 +47,7 @@ class Found:
 
     @property
     def describes(self) -> bool:
-        """Whether it may say something of pictures, as sheets, sidecars and texts do, and so is sent after them."""
+        """Whether it may say something of pictures, as sheets, sidecars and texts do, and so is sent before them."""
         return self.role in DESCRIBING
 
     def open(self) -> OpenedFile:
@@ -78,6 +78,8 @@ class OpenedFile:
         self._size = size
         self.problem: Unreadable | None = None
         """Why reading failed, if it did."""
+        self.note: Callable[[int], None] = lambda _: None
+        """Called with the number of bytes of each read."""
 
     def read(self, count: int = -1) -> bytes:
         """Return at most ``count`` bytes, none at the end.
@@ -96,6 +98,7 @@ class OpenedFile:
         except Unreadable as error:
             self.problem = error
             raise
+        self.note(len(data))
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -262,7 +265,7 @@ class _Walk:
             if clutter.take(name):
                 continue
             if entry.problem is not None:
-                yield rejected(clean, MediaRejected(entry.problem))
+                yield rejected(clean, Unreadable(entry.problem))
             elif entry.remark is not None:
                 yield ignored(clean, entry.remark)
             else:

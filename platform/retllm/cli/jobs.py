@@ -105,7 +105,7 @@ def show_job(job_id: UUID, as_json: bool) -> None:
             str(status): api.get(f"/uploads/{job_id}/files", status=status, limit=SHOWN_FILES)["files"]
             for status in PROBLEMS
         }
-        files = {"counts": counts, **some}
+        files = {"counts": counts, "to_come": job["files"]["to_come"] if job["files"] else 0, **some}
     _print_job(job | files, as_json)
     if not as_json:
         show.errors(job)
@@ -114,9 +114,12 @@ def show_job(job_id: UUID, as_json: bool) -> None:
 
 
 def _print_files(files: Json, page: str) -> None:
-    """Print how often an upload has which outcome, and the first rejected and missing files with the reasons."""
+    """Print how often an upload has which outcome, what is still to come, and the first problems with the reasons."""
     counts = files["counts"]
-    click.echo(outcome_counts(counts) or "No files arrived.")
+    to_come = files["to_come"]
+    click.echo(outcome_counts(counts) or ("No files have arrived yet." if to_come else "No files arrived."))
+    if to_come:
+        click.echo(f"{to_come:,} {'file is' if to_come == 1 else 'files are'} still to come.")
     for status in PROBLEMS:
         for file in files[status]:
             click.echo(f"  {show.place(file)}: {file['error']['message']}")

@@ -82,7 +82,10 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with 0 (success), 2 (error, which is printed) or 130 (interrupted)."""
+    """Run the command line and exit with 0 (success), 2 (error, which is printed) or 130 (interrupted).
+
+    An error of a command that has done a part of its work has another ``exit_status``.
+    """
     options = list(sys.argv[1:] if arguments is None else arguments)
     _log_to_stderr()
     try:
@@ -93,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     except RetllmError as error:
-        sys.exit(_fail(error.message, error.as_json(), "--json" in options))
+        _fail(error.message, error.as_json(), "--json" in options)
+        sys.exit(getattr(error, "exit_status", FAILED))
     except pydantic.ValidationError as error:
         if error.title != "Settings":
             raise

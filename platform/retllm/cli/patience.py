@@ -13,6 +13,8 @@ from retllm.errors import RetllmError
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 _MINUTE = 60.0
+NOT_ALL = 1
+"""Exit status of a command that did not do all that it was asked for."""
 Value = TypeVar("Value")
 
 
@@ -21,6 +23,7 @@ class GaveUp(RetllmError):
 
     code = "gave_up"
     http_status = 503
+    exit_status = NOT_ALL
 
 
 @dataclass

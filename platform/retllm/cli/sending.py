@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -16,13 +17,15 @@ from urllib.parse import quote
 from retllm.cli.client import Json, RequestRejected, Unreachable
 from retllm.cli.folders import Found, OpenedFile, Unreadable
 from retllm.cli.patience import PatientApi
-from retllm.errors import RetllmError, TooLarge
+from retllm.errors import RetllmError, TooLarge, Unsendable
 from retllm.media.outcomes import FileOutcome, rejected
-from retllm.media.streams import LARGE
 
-# limits of one request, so that an interrupted upload loses little
+# limits of one request; within them it has what the line takes in a second, so that an upload that is interrupted loses
+# little and soon sees that it was cancelled
 _REQUEST_FILES = 32
-_REQUEST_BYTES = 64 << 20
+_LEAST_BYTES = 4 << 20
+_MOST_BYTES = 32 << 20
+_REQUEST_SECONDS = 1.0
 # limits of what is announced at once; the next lot is hashed while one is sent
 _LOT_FILES = 256
 _LOT_BYTES = 256 << 20
@@ -40,12 +43,42 @@ class _Hashed:
     sha256: str
 
 
+@dataclass(slots=True)
+class Sent:
+    """How far an upload is.
+
+    Attributes:
+        files: how many files need not be sent any more, ``of_files`` in all.
+        bytes: of the files that arrived, without those that the server had, ``of_bytes`` in all.
+        under_way: how many bytes of the next files went out; they may be lost.
+    """
+
+    of_files: int = 0
+    of_bytes: int = 0
+    files: int = 0
+    bytes: int = 0
+    under_way: int = 0
+
+
+class _Part(io.BytesIO):
+    """The bytes of a part of a file, which tells how many were read."""
+
+    def __init__(self, content: bytes, note: Callable[[int], None]) -> None:
+        super().__init__(content)
+        self._note = note
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._note(len(data))
+        return data
+
+
 @dataclass
 class Sender:
     """Sends files to one upload.
 
     Attributes:
-        progress: called with the number of files that need not be sent any more.
+        progress: called when something was sent.
         arrived: number of files that the server has for certain; of the last request the answer may have been lost.
         left: the other ones that are to be sent.
         unsent: outcomes of files that are not sent, of which the server does not know yet.
@@ -53,10 +86,12 @@ class Sender:
 
     api: PatientApi
     upload_id: str
-    progress: Callable[[int], None]
+    progress: Callable[[Sent], None]
     arrived: int = 0
     left: dict[Found, None] = field(default_factory=dict)
     unsent: list[FileOutcome] = field(default_factory=list)
+    _sent: Sent = field(default_factory=Sent)
+    _request_bytes: int = field(default_factory=lambda: _LEAST_BYTES)
 
     def send(self, files: Sequence[Found]) -> None:
         """Send the files that the server does not have, in their order, and tell it of those that are not sent.
@@ -68,6 +103,7 @@ class Sender:
             RequestRejected: the server takes no more files, for example because its storage is full.
         """
         self.left = dict.fromkeys(files)
+        self._sent = Sent(of_files=len(files), of_bytes=sum(file.size for file in files))
         lots = list(_cut(files, _LOT_FILES, _LOT_BYTES))
         stop = threading.Event()
         pool = ThreadPoolExecutor(1, "hash")
@@ -122,10 +158,10 @@ class Sender:
                 hashed.append(_Hashed(file, sha.hexdigest()))
         return hashed
 
-    def _leave_out(self, file: Found, error: Unreadable) -> None:
+    def _leave_out(self, file: Found, error: Unsendable) -> None:
         self.left.pop(file, None)
         self.unsent.append(rejected(file.name, error))
-        self.progress(1)
+        self._done([file], sent=False)
 
     def _note_unsent(self, call: Callable[..., Json] | None = None) -> None:
         call = call or self.api.call
@@ -139,12 +175,13 @@ class Sender:
 
     def _send_lot(self, files: Sequence[_Hashed]) -> None:
         unknown = self._unknown(files)
-        small = [one for one in unknown if one.file.size <= LARGE]
-        for batch in _batches(small):
-            self._send_batch(batch)
-        for one in unknown:
-            if one.file.size > LARGE:
-                self._send_large(one)
+        while unknown:
+            if unknown[0].file.size > self._request_bytes:
+                self._send_large(unknown.pop(0))
+            else:
+                fitting = next(_cut([one.file for one in unknown], _REQUEST_FILES, self._request_bytes))
+                self._send_batch(unknown[: len(fitting)])
+                del unknown[: len(fitting)]
 
     def _unknown(self, files: Sequence[_Hashed]) -> list[_Hashed]:
         """Announce files; return those that the server does not have."""
@@ -153,14 +190,40 @@ class Sender:
         manifest = [{"name": one.file.name, "size": one.file.size, "sha256": one.sha256} for one in files]
         needs = self.api.call("POST", f"/uploads/{self.upload_id}/known", json={"files": manifest})["needs"]
         unknown = [one for one, need in zip(files, needs, strict=True) if need == "send"]
-        self._arrive([one for one, need in zip(files, needs, strict=True) if need != "send"])
+        self._arrive([one for one, need in zip(files, needs, strict=True) if need != "send"], sent=False)
         return unknown
 
-    def _arrive(self, files: Collection[_Hashed]) -> None:
+    def _arrive(self, files: Collection[_Hashed], *, sent: bool = True) -> None:
         for one in files:
             self.left.pop(one.file, None)
         self.arrived += len(files)
-        self.progress(len(files))
+        self._done([one.file for one in files], sent=sent)
+
+    def _done(self, files: Sequence[Found], *, sent: bool) -> None:
+        """Note files that need not be sent any more; the bytes of those that were not are no part of the work."""
+        count = sum(file.size for file in files)
+        self._sent.files += len(files)
+        self._sent.under_way = 0
+        if sent:
+            self._sent.bytes += count
+        else:
+            self._sent.of_bytes -= count
+        self.progress(self._sent)
+
+    def _pass(self, count: int) -> None:
+        self._sent.under_way += count
+        self.progress(self._sent)
+
+    @contextmanager
+    def _request(self, count: int) -> Iterator[None]:
+        """Send a request of so many bytes here; the next ones get the size that the line takes in their time."""
+        began = time.monotonic()
+        yield
+        seconds = max(time.monotonic() - began, 1e-3)
+        # a small request says little of the line, unless it took long
+        if count >= _LEAST_BYTES // 2 or seconds > _REQUEST_SECONDS:
+            fitting = int(count / seconds * _REQUEST_SECONDS)
+            self._request_bytes = min(max(fitting, _LEAST_BYTES), _MOST_BYTES)
 
     def _send_batch(self, batch: Sequence[_Hashed]) -> None:
         left = list(batch)
@@ -179,6 +242,7 @@ class Sender:
 
     def _post(self, batch: list[_Hashed]) -> bool:
         """Send files in one request; those that can't be read are removed from ``batch``. Return whether it arrived."""
+        self._sent.under_way = 0
         with ExitStack() as stack:
             opened: dict[_Hashed, OpenedFile] = {}
             for one in list(batch):
@@ -189,9 +253,12 @@ class Sender:
                     self._leave_out(one.file, error)
             if not opened:
                 return True
+            for stream in opened.values():
+                stream.note = self._pass
             parts = [("file", (quote(one.file.name), stream)) for one, stream in opened.items()]
             try:
-                self.api.once("POST", f"/uploads/{self.upload_id}/files", files=parts, params={"quoted": "true"})
+                with self._request(sum(one.file.size for one in opened)):
+                    self.api.once("POST", f"/uploads/{self.upload_id}/files", files=parts, params={"quoted": "true"})
             except Unreadable as error:
                 (wrong,) = (one for one, stream in opened.items() if stream.problem is error)
                 batch.remove(wrong)
@@ -211,7 +278,7 @@ class Sender:
         except RequestRejected as error:
             if error.body["error"].get("code") != TooLarge.code:
                 raise
-            self._leave_out(one.file, Unreadable(error.message))
+            self._leave_out(one.file, Unsendable(error.message))
             return
         address = f"/uploads/{self.upload_id}/tus/{large['id']}"
         try:
@@ -227,12 +294,15 @@ class Sender:
     def _send_part(self, address: str, stream: OpenedFile) -> bool:
         """Send the next part, from where the server says; return whether the file is whole."""
         large = self.api.once("GET", address, headers=_TUS)
+        self._sent.under_way = large["offset"]
         if large["offset"] == large["size"]:
             return True
         stream.seek(large["offset"])
-        part = stream.read(LARGE)
+        part = stream.read(self._request_bytes)
+        headers = {**_PART, "Upload-Offset": str(large["offset"])}
         try:
-            self.api.once("PATCH", address, content=part, headers={**_PART, "Upload-Offset": str(large["offset"])})
+            with self._request(len(part)):
+                self.api.once("PATCH", address, content=_Part(part, self._pass), headers=headers)
         except RequestRejected as error:
             # what arrived of a part before the connection broke may be recorded only now
             if "offset" not in error.detail:
@@ -242,12 +312,6 @@ class Sender:
 
 def _reason(outcome: FileOutcome) -> str | None:
     return outcome.remark if outcome.error is None else outcome.error.message
-
-
-def _batches(files: Sequence[_Hashed]) -> Iterator[list[_Hashed]]:
-    hashed = {one.file: one for one in files}
-    for batch in _cut(list(hashed), _REQUEST_FILES, _REQUEST_BYTES):
-        yield [hashed[file] for file in batch]
 
 
 def _cut(files: Sequence[Found], most: int, max_bytes: int) -> Iterator[list[Found]]:

@@ -9,13 +9,25 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from retllm.cli.client import Api, Json
+from retllm.cli.sending import Sent
 from retllm.db.enums import JobKind, JobState
 from retllm.db.state_words import JOB_STATES, PROBLEMS, outcome_counts
 from retllm.media import outcomes
+from retllm.media.streams import mebibytes
 
 # avoids line breaks at 80 columns in files and pipes
 _PIPE_WIDTH = 160
@@ -72,13 +84,40 @@ def _progress(job: Json) -> tuple[str, int, int | None]:
     return name, done, int(stage.get("items_total", 0)) or None
 
 
+class _Amount(MofNCompleteColumn):
+    """How much of a task is done: of what, if the task says it; nothing if there was nothing to do."""
+
+    def render(self, task: Task) -> Text:
+        amount = "" if task.total == 0 else super().render(task).plain
+        return Text(task.fields.get("amount", amount), style="progress.download")
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """An estimate of the time that is left, of tasks that say their amount."""
+
+    def render(self, task: Task) -> Text:
+        shown = "amount" in task.fields and not task.finished and task.time_remaining is not None
+        return super().render(task).append(" left") if shown else Text("")
+
+
+def sent(bar: Progress, task: TaskID, how_far: Sent) -> None:
+    """Show how far an upload is."""
+    done, total = how_far.bytes + how_far.under_way, how_far.of_bytes
+    in_bytes = f", {mebibytes(min(done, total))} of {mebibytes(total)}" if total else ""
+    amount = f"{how_far.files:,}/{how_far.of_files:,} files{in_bytes}"
+    # empty files have no bytes, but are to be sent
+    whole = total or int(how_far.files < how_far.of_files)
+    bar.update(task, completed=min(done, total), total=whole, amount=amount)
+
+
 def progress(*, quiet: bool) -> Progress:
     """Return a progress display on standard error, which shows nothing if ``quiet``."""
     return Progress(
         TextColumn("{task.description:<13}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        _Amount(),
         TimeElapsedColumn(),
+        _TimeLeft(),
         console=console(stderr=True),
         disable=quiet,
     )
@@ -106,7 +145,9 @@ def watch(api: Api, job_id: str, bar: Progress, task: TaskID) -> Json:
         bar.update(task, description=name, completed=done, total=total)
 
     job = api.watch(job_id, show)
-    if not any(stage["items_total"] for stage in job["stages"]) and job["kind"] != JobKind.SEARCH:
+    if job["state"] == JobState.CANCELLED:
+        bar.update(task, description=job_state(job))
+    elif not any(stage["items_total"] for stage in job["stages"]) and job["kind"] != JobKind.SEARCH:
         # there was nothing to do
         bar.update(task, description=job_state(job), completed=0, total=0)
     return job

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,9 +17,9 @@ from retllm.cli import show
 from retllm.cli.client import Api, Json, RequestRejected, connect, is_id, json_option
 from retllm.cli.entry import INTERRUPTED
 from retllm.cli.folders import Found, walk
-from retllm.cli.patience import GaveUp, Patience, PatientApi
+from retllm.cli.patience import NOT_ALL, GaveUp, Patience, PatientApi
 from retllm.cli.sending import Sender
-from retllm.db.enums import FileStatus
+from retllm.db.enums import FileStatus, JobState
 from retllm.db.state_words import FILE_STATUSES, PROBLEMS, outcome_counts
 from retllm.errors import Conflict, InvalidInput, NotFound, RetllmError
 from retllm.media.outcomes import FileOutcome
@@ -58,6 +59,21 @@ class Interrupted(RetllmError):
     code = "interrupted"
 
 
+class Unfinished(RetllmError):
+    """An upload ended before all files were sent, for the reason in ``cause``."""
+
+    exit_status = NOT_ALL
+
+    def __init__(self, cause: RetllmError, message: str | None = None) -> None:
+        super().__init__(message or cause.message, **cause.detail)
+        self._cause = cause
+
+    def as_json(self) -> Json:
+        """Return the error as the server sent it, with the message of this one."""
+        error = self._cause.as_json()["error"]
+        return {"error": {**error, "message": self.message}}
+
+
 @click.command()
 @click.argument("collection")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
@@ -92,7 +108,7 @@ def upload(
 
     If the network is lost, the command waits and goes on. Run it again after it was stopped: it sends only what the
     server does not have. What arrived stays and is indexed. The exit status is 1 if a file was rejected or not sent, or
-    the job did not succeed, and 2 if there is nothing to upload.
+    the job did not succeed or was cancelled, 2 if nothing could be begun, and 130 after Ctrl-C.
     """
     api = connect()
     try:
@@ -149,10 +165,11 @@ def upload_files(
     Raises:
         GaveUp: the server was away for longer than ``patience`` seconds.
         Interrupted: the user stopped it; what arrived stays.
-        Conflict: the job was cancelled before all files were sent.
+        Unfinished: the job was cancelled before all files were sent, or the server took no more.
     """
     patient = PatientApi(api.http, Patience(patience, show.say))
-    asked = {"index": index, "texts": texts, "files": len(files.found)}
+    refused = sum(outcome.count for outcome in files.unsent if outcome.status == "rejected")
+    asked = {"index": index, "texts": texts, "files": len(files.found) + refused}
     rows: dict[tuple[str | None, str], list[Json]] = {}
     jobs: list[Json] = []
     with show.progress(quiet=quiet) as bar:
@@ -169,9 +186,10 @@ def upload_files(
             with _stoppable(f"{sent}; it goes on. Watch it with `retllm jobs watch {opened}`."):
                 jobs.append(_follow(patient, opened, bar))
                 _merge(rows, patient.pages(f"/uploads/{opened}/files", "files", status=_SHOWN))
-    if not quiet:
-        for job in jobs:
-            show.errors(job)
+    for job in jobs if not quiet else ():
+        show.errors(job)
+        if job["state"] == JobState.CANCELLED:
+            show.say(f"Job {job['id']} was cancelled; `retllm jobs retry {job['id']}` goes on with it.")
     return Uploaded([row for some in rows.values() for row in some], jobs)
 
 
@@ -197,7 +215,7 @@ def find_files(paths: Sequence[Path]) -> Files:
             found.append(entry)
         else:
             unsent.append(entry)
-    # captions first: they say what is to come
+    # captions first: what they say of the pictures that arrive counts, even if the upload breaks off
     found.sort(key=lambda file: not file.describes)
     if not found:
         raise _nothing(unsent)
@@ -229,10 +247,10 @@ def _send(api: PatientApi, upload_id: str, files: Files, bar: Progress) -> bool:
     """Send files to an upload and close it; return false if it was closed before, as an idle one is.
 
     Raises:
-        Conflict: it was cancelled.
+        Unfinished: it was cancelled, or the server takes no more files.
     """
-    task = bar.add_task("uploading", total=len(files.found))
-    sender = Sender(api, upload_id, lambda count: bar.advance(task, count), unsent=list(files.unsent))
+    task = bar.add_task("uploading", total=None)
+    sender = Sender(api, upload_id, partial(show.sent, bar, task), unsent=list(files.unsent))
     with _closing(sender, len(files.found)):
         try:
             sender.send(files.found)
@@ -243,11 +261,14 @@ def _send(api: PatientApi, upload_id: str, files: Files, bar: Progress) -> bool:
             if not error.detail.get("cancelled"):
                 return False
             here = sender.leave("Not sent: the upload was cancelled; run the command again to send the rest.")
+            cancelled = error
         else:
             return True
-    raise Conflict(
+    raise Unfinished(
+        cancelled,
         f"Job {upload_id} was cancelled: {here or sender.arrived:,} of {len(files.found):,} files had arrived. "
-        f"`retllm jobs files {upload_id}` lists what became of each. {_AGAIN}"
+        f"`retllm jobs files {upload_id}` lists what became of each, and `retllm jobs retry {upload_id}` goes on with "
+        f"those that arrived. {_AGAIN}",
     )
 
 
@@ -258,6 +279,8 @@ def _closing(sender: Sender, total: int) -> Iterator[None]:
         yield
     except GaveUp as error:
         here = f"At least {sender.arrived:,} of {total:,} files arrived; they stay and are indexed."
+        if not sender.arrived:
+            here = f"It confirmed none of {total:,} files."
         missing = [file.name for file in sender.left]
         _print_missing(missing)
         raise GaveUp(f"{error.message} {here} {_AGAIN}", not_sent=missing) from error
@@ -268,7 +291,7 @@ def _closing(sender: Sender, total: int) -> Iterator[None]:
         raise Interrupted(here) from error
     except RetllmError as error:
         sender.leave(f"Not sent: {error.message}")
-        raise
+        raise Unfinished(error) from error
 
 
 def _print_missing(names: Sequence[str]) -> None:
@@ -284,8 +307,8 @@ def _left(sender: Sender, total: int) -> str:
     job = sender.upload_id
     arrived = sender.leave(_STOPPED)
     if arrived is None:
-        here = f"Stopped: at least {sender.arrived:,} of {total:,} files arrived."
-        return f"{here} The server did not answer in time; it lists the others in job {job} later. {_AGAIN}"
+        here = f"at least {sender.arrived:,} of {total:,} files arrived. The" if sender.arrived else "the"
+        return f"Stopped: {here} server did not answer in time; it lists the others in job {job} later. {_AGAIN}"
     if not arrived:
         return f"Stopped: nothing was sent, as job {job} lists. {_AGAIN}"
     here = f"Stopped: {arrived:,} of {total:,} files arrived; they stay, and job {job} goes on with them."
@@ -301,7 +324,7 @@ def _print_outcomes(outcomes: Sequence[Json], name: str) -> None:
     for outcome in outcomes:
         counts[outcome["status"]] += outcome["count"]
     summary = outcome_counts(counts, (*TAKEN, FileStatus.IGNORED)) or "nothing new"
-    missing = outcome_counts(counts, [FileStatus.NOT_SENT])
+    missing = outcome_counts(counts, [FileStatus.UNPROCESSED, FileStatus.NOT_SENT])
     told = filter(None, [summary, f"{counts[FileStatus.REJECTED]:,} rejected", missing])
     click.echo(f"{name}: {', '.join(told)}.")
     remarked = [outcome for outcome in outcomes if outcome["remark"] and outcome["status"] != "ignored"]

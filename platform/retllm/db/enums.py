@@ -76,7 +76,8 @@ class FileStatus(StrEnum):
     READ = "read"  # a sheet or an archive; its rows or entries have outcomes of their own
     IGNORED = "ignored"  # a file of the operating system or the like, which nobody wants to find
     REJECTED = "rejected"  # not added; the error says why
-    NOT_SENT = "not_sent"  # announced, and did not come, or not whole
+    UNPROCESSED = "unprocessed"  # received, and its upload was cancelled before a worker processed it
+    NOT_SENT = "not_sent"  # announced, and did not come, or not whole; or the row of such a picture
 
 
 class JobState(StrEnum):

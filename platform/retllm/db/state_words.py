@@ -38,10 +38,11 @@ FILE_STATUSES = {
     FileStatus.IGNORED: "ignored",
     FileStatus.WAITING: "waiting",
     FileStatus.REJECTED: "rejected",
+    FileStatus.UNPROCESSED: "not processed",
     FileStatus.NOT_SENT: "not sent",
 }
 """In the order in which they are counted."""
-PROBLEMS = (FileStatus.REJECTED, FileStatus.NOT_SENT)
+PROBLEMS = (FileStatus.REJECTED, FileStatus.UNPROCESSED, FileStatus.NOT_SENT)
 """Outcomes of what is not in the collection, although somebody wanted it there."""
 _COUNTED = tuple(status for status in FILE_STATUSES if status is not FileStatus.READ)
 
@@ -55,11 +56,11 @@ def outcome_counts(counts: Mapping[FileStatus, int], statuses: Iterable[FileStat
 
 
 def again_words(units: int, files: int, read_again: int) -> str:
-    """Return what a retry does again, such as "Trying again: 1 rejected file, 2 units."."""
+    """Return what a retry does again, such as "Trying again: 1 file."; of an upload that needs no files, the units."""
     parts = (
-        (files, "rejected file"),
-        (read_again, "sheet or document with rejected rows or pages|sheets or documents with rejected rows or pages"),
-        (units, "unit"),
+        (files, "file"),
+        (read_again, "sheet or document with rows or pages left out|sheets or documents with rows or pages left out"),
+        (0 if files or read_again else units, "unit"),
     )
     told = [f"{number:,} {_plural(words, number)}" for number, words in parts if number]
     return f"Trying again: {', '.join(told)}." if told else "Nothing was left to try again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -48,14 +49,18 @@ def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCou
     }
 
 
+def come(job_id: Any) -> sa.Select[int]:
+    """Return the query of how many files of an upload are no longer to come, of those that its client counts."""
+    # clutter that it leaves out has no size, and is none of these
+    is_left_out = sa.and_(UploadFile.status == FileStatus.IGNORED, UploadFile.size_bytes.is_(None))
+    return sa.select(sa.func.coalesce(sa.func.sum(UploadFile.count), 0)).where(
+        UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), ~is_left_out
+    )
+
+
 def _to_come(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, int]:
     """Return how many more files each open upload expects, of those that expect more."""
-    came = (
-        sa.select(sa.func.coalesce(sa.func.sum(UploadFile.count), 0))
-        .where(UploadFile.job_id == Upload.id, UploadFile.parent_id.is_(None))
-        .scalar_subquery()
-    )
-    missing = (Upload.expected - came).label("missing")
+    missing = (Upload.expected - come(Upload.id).scalar_subquery()).label("missing")
     is_open = (Upload.id.in_(job_ids), Upload.closed_at.is_(None), Upload.expected > 0)
     rows = session.execute(sa.select(Upload.id, missing).where(*is_open))
     return {job_id: int(count) for job_id, count in rows if count > 0}

@@ -80,7 +80,9 @@ class Again(BaseModel):
 
     units: int = Field(description="units that were dead or cancelled, and new ones for files")
     files: int = Field(description="rejected files and entries of an upload that wait again")
-    read_again: int = Field(description="sheets and documents that are read again for their rejected rows or pages")
+    read_again: int = Field(
+        description="sheets and documents that are read again for their rows or pages that were left out"
+    )
 
 
 class RetriedJobView(JobView):
@@ -189,7 +191,10 @@ def _progress(job: Job, stages: Sequence[StageProgress], pool: int, files: FileC
     if job.kind is JobKind.UPLOAD:
         done = sum(stage.items_done for stage in stages)
         # each goes through every stage
-        total = sum(stage.items_total for stage in stages) + files.to_come * len(stages)
+        missing = files.to_come
+        if job.state is JobState.CANCELLED:
+            missing += files.counts.get(FileStatus.NOT_SENT, 0)
+        total = sum(stage.items_total for stage in stages) + missing * len(stages)
         share = round(done / total, 4) if total else 0.0
         return share if job.finished_at is not None else min(_MAX_UNFINISHED, share)
     last = Stage.EMBED if job.kind is JobKind.INDEX else Stage.FINE

@@ -24,7 +24,7 @@ from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup, Neighbours
 from retllm.media.sheets.matching import Located, Picture, path_stem
 from retllm.media.sheets.reading import captioned, is_sheet
-from retllm.media.sheets.references import reference
+from retllm.media.sheets.references import names_a_picture, reference
 from retllm.media.sheets.seen import NamesSeen
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import read_text, without_words
@@ -92,7 +92,7 @@ class Captioner:
     Args:
         seen: the pictures of the upload.
         given: the captions that other files of the upload gave when they were read before; what is read now is added.
-        missing: names of pictures that were to come with the upload and did not.
+        missing: names of files that were to come with the upload and did not.
         texts: whether rows without a picture become texts; otherwise only those of a sheet that has nothing but texts.
         check: called often while a sheet is read; what it raises ends the reading.
     """
@@ -110,7 +110,7 @@ class Captioner:
         self._ingest = ingest
         self._seen = seen
         self._given = {} if given is None else given
-        self._missing = {path_stem(name).lower(): name for name in missing}
+        self._missing = {path_stem(name).lower(): name for name in missing if names_a_picture(name)}
         self._texts = texts
         self._check = check
 
@@ -161,6 +161,8 @@ class Captioner:
         elif kind is FileKind.XMP or self._is_sidecar(document, neighbours):
             if sharing:
                 raise MediaRejected(_shared(name, sharing))
+            if not pictures and (picture := self._missing_beside(document.located)) is not None:
+                raise MediaRejected(f"{_not_sent(name, picture)}.")
             if not pictures:
                 raise MediaRejected(_no_picture(name))
             found.sidecars.append((document, pictures))
@@ -180,8 +182,8 @@ class Captioner:
             found.sidecars.append((document, pictures))
         elif sharing:
             raise MediaRejected(_shared(name, sharing))
-        elif document.located.archive is None and (picture := self._missing_beside(name)) is not None:
-            raise MediaRejected(_not_sent(name, picture))
+        elif (picture := self._missing_beside(document.located)) is not None:
+            raise MediaRejected(f"{_not_sent(name, picture)}, or the text alone if it is to be an item.")
         elif name.lower().endswith(_NEVER_TEXTS):
             raise MediaRejected(_no_picture(name))
         elif elsewhere and not self._texts:
@@ -189,9 +191,9 @@ class Captioner:
         else:
             found.texts.append(document)
 
-    def _missing_beside(self, name: str) -> str | None:
-        """Return the missing picture that the text of this name would describe."""
-        for place in sidecars.places(name):
+    def _missing_beside(self, located: Located) -> str | None:
+        """Return the missing picture that a text or sidecar here would describe."""
+        for place in sidecars.places(located.name) if located.archive is None else ():
             picture = self._missing.get(place.path.lower())
             if picture is not None and place.fits(picture):
                 return picture
@@ -249,7 +251,7 @@ class Captioner:
                 continue
             free = [item_id for item_id in ids if item_id not in given]
             if text is None:
-                unwritten.append(_unchanged(document, ids[0], None, "It has no caption."))
+                unwritten.append(Applied(document, [ignored(document.located.name, "It has no caption.")]))
             elif not free:
                 other = next((given[item_id] for item_id in ids if given[item_id].text != text), None)
                 unused = f"Not used: {other.by!r} has the caption." if other else None
@@ -333,10 +335,7 @@ def _no_picture(name: str) -> str:
 
 
 def _not_sent(name: str, picture: str) -> str:
-    return (
-        f"{base_name(name)!r} has the caption of {base_name(picture)!r}, which was not sent: upload both again, or the "
-        "text alone if it is to be an item."
-    )
+    return f"{base_name(name)!r} has the caption of {base_name(picture)!r}, which was not sent: upload both again"
 
 
 def _in_other_folder(name: str, picture: str) -> str:

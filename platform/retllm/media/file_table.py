@@ -51,7 +51,7 @@ SUFFIXES: dict[FileRole, tuple[str, ...]] = {
     FileRole.ARCHIVE: (".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz"),
 }
 DESCRIBING = (FileRole.TEXT, FileRole.SHEET, FileRole.SIDECAR)
-"""Files of these roles may say something of pictures, so they are sent after all pictures."""
+"""Files of these roles may say something of pictures, so they are sent before all pictures."""
 
 CLUTTER: dict[str, tuple[str, ...]] = {
     "index and previews of a Synology": (

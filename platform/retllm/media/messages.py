@@ -59,9 +59,12 @@ def rejection(facts: dict[str, Any], max_pixels: int, settings: Settings) -> Ret
     """Return the error for a file that the decoder refused."""
     cause, extra = facts["refused"], facts.get("extra")
     if cause == "pixels":
-        width, height = facts.get("width"), facts.get("height")
-        # Pillow's own guard does not report the size
-        size = f"{width:,} × {height:,} pixels" if isinstance(width, int) and isinstance(height, int) else "more pixels"
+        width, height, count = facts.get("width"), facts.get("height"), facts.get("count")
+        size = "too many pixels"
+        if isinstance(width, int) and isinstance(height, int):
+            size = f"{width * height:,} pixels ({width:,} × {height:,})"
+        elif isinstance(count, int):
+            size = f"{count:,} pixels"
         return TooLarge(
             f"The picture has {size}; RETLLM_MAX_PIXELS allows {max_pixels:,}: make it smaller and send it again.",
             limit=max_pixels,

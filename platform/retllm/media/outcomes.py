@@ -34,9 +34,9 @@ class FileOutcome(BaseModel):
 
     ``added``: a new item. ``duplicate``: the collection already has it, nothing changed. ``updated``: an item has a
     new caption. ``rejected``: not added, for the reason in ``error``. ``not_sent``: announced, and did not come, or
-    not whole. ``ignored``: nothing that anybody means to upload, such as previews and indexes that programs put into
-    folders; ``remark`` says what. ``read``: a sheet, an archive or a file of several pictures; its rows, entries or
-    parts have outcomes of their own.
+    not whole; of a row: its picture did not. ``unprocessed``: its upload was cancelled before. ``ignored``: nothing
+    that anybody means to upload, such as previews and indexes that programs put into folders; ``remark`` says what.
+    ``read``: a sheet, an archive or a file of several pictures; its rows, entries or parts have outcomes of their own.
 
     Attributes:
         item_name: the name of the item, as far as it is known; a duplicate has that of the item that it is the same as.
@@ -48,7 +48,7 @@ class FileOutcome(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    status: Literal["added", "duplicate", "updated", "rejected", "not_sent", "ignored", "read"]
+    status: Literal["added", "duplicate", "updated", "rejected", "unprocessed", "not_sent", "ignored", "read"]
     item_id: UUID | None = None
     item_name: str | None = None
     kind: ItemKind | None = None

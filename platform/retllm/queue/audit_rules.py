@@ -130,9 +130,9 @@ _UPLOADS = (
     ),
     Rule(
         "rejected_says_why",
-        "a file that was rejected or not sent, and no other, has an error",
+        "a file that was rejected, not processed or not sent, and no other, has an error",
         """SELECT job_id, 'file ' || id || ' is ' || status FROM upload_files
-            WHERE (status IN ('rejected', 'not_sent')) <> (coalesce(error, '') <> '') LIMIT :limit""",
+            WHERE (status IN ('rejected', 'unprocessed', 'not_sent')) <> (coalesce(error, '') <> '') LIMIT :limit""",
     ),
 )
 

@@ -13,11 +13,10 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, ItemKind
 from retllm.db.many import insert_many
+from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import UploadFile
-from retllm.errors import NotSent
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
-from retllm.media.file_table import FileRole, role_of
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.names import one_line
 from retllm.media.outcomes import FileOutcome
@@ -48,9 +47,11 @@ def apply_captions(
     with context.sessions() as session:
         packs = _archives(session, job.id)
         seen = _names_seen(session, job.id, packs)
+        missing = _missing_files(session, job.id)
         earlier = _earlier_rows(session, files)
         given = _given(session, job.id)
-        missing = _missing_pictures(session, job.id)
+    for name in missing:
+        seen.add_unsent(name)
     writings: list[Writing] = []
     with ExitStack() as stack:
         opener = ArchiveFiles(context, stack, held.lease.check)
@@ -63,7 +64,7 @@ def apply_captions(
     released: list[str] = []
 
     def write(session: Session, _job: Job) -> list[Notification]:
-        session.execute(sa.delete(UploadFile).where(*_rows_of(files), UploadFile.status == FileStatus.REJECTED))
+        session.execute(sa.delete(UploadFile).where(*_rows_of(files), UploadFile.status.in_(PROBLEMS)))
         for writing in writings:
             for applied in writing(session):
                 _write_outcomes(session, documents[applied.document], applied)
@@ -108,7 +109,7 @@ def _earlier_rows(session: Session, sheets: Sequence[UploadFile]) -> dict[UUID, 
     for sheet_id, name, status in session.execute(query):
         assert sheet_id is not None
         rows = found.setdefault(sheet_id, EarlierRows(names[sheet_id]))
-        (rows.refused if status is FileStatus.REJECTED else rows.done).add(name)
+        (rows.refused if status in PROBLEMS else rows.done).add(name)
     return found
 
 
@@ -177,11 +178,10 @@ def _names_seen(session: Session, job_id: UUID, packs: Mapping[UUID | None, str]
     return seen
 
 
-def _missing_pictures(session: Session, job_id: UUID) -> list[str]:
-    """Return the names of pictures that were to come with an upload and never did."""
-    never_came = (UploadFile.job_id == job_id, UploadFile.error_code == NotSent.code, UploadFile.parent_id.is_(None))
-    names = session.scalars(sa.select(UploadFile.name).where(*never_came))
-    return [name for name in names if role_of(name) is FileRole.PICTURE]
+def _missing_files(session: Session, job_id: UUID) -> Sequence[str]:
+    """Return the names of files that were to come with an upload and did not, or not whole."""
+    not_sent = (UploadFile.job_id == job_id, UploadFile.status == FileStatus.NOT_SENT, UploadFile.parent_id.is_(None))
+    return session.scalars(sa.select(UploadFile.name).where(*not_sent).order_by(UploadFile.id)).all()
 
 
 def columns_of(outcome: FileOutcome) -> dict[str, Any]:

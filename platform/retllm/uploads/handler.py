@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import FileStatus, Stage
 from retllm.db.tables import Job, Unit
 from retllm.db.uploads import Upload, UploadFile
+from retllm.errors import JobCancelled
 from retllm.indexing.handler import INDEX_HANDLER
 from retllm.queue import lifecycle
 from retllm.queue.handlers import JobHandler, NextUnits
@@ -20,8 +21,6 @@ from retllm.uploads.vectors import CAPTIONS, embed_rest
 
 FAILED = "failed"
 """The error code of files whose unit is dead."""
-CANCELLED = "cancelled"
-"""The error code of files that waited when their upload was cancelled."""
 _UNSENT = "Not sent: the upload was cancelled. Upload the same files again to send the rest."
 
 
@@ -77,13 +76,13 @@ def _finish(_session: Session, _job: Job) -> None:
 
 
 def _cancelled(session: Session, job: Job) -> None:
-    """Close the upload, and reject the files that still wait; they can be tried again."""
+    """Close the upload; the files that still wait are kept, so that a retry can go on with them."""
     close(session, session.get_one(Upload, job.id, populate_existing=True), _UNSENT)
     error = "The upload was cancelled before this file was processed: retry the upload, or send the file again."
     session.execute(
         sa.update(UploadFile)
         .where(*waiting(job.id))
-        .values(status=FileStatus.REJECTED, error_code=CANCELLED, error=error)
+        .values(status=FileStatus.UNPROCESSED, error_code=JobCancelled.code, error=error)
     )
 
 
@@ -93,7 +92,7 @@ def _reopen(session: Session, job: Job, units: Sequence[Unit]) -> None:
     failed = sa.and_(UploadFile.id.in_(files), UploadFile.error_code == FAILED)
     session.execute(
         sa.update(UploadFile)
-        .where(UploadFile.job_id == job.id, sa.or_(failed, UploadFile.error_code == CANCELLED))
+        .where(UploadFile.job_id == job.id, sa.or_(failed, UploadFile.status == FileStatus.UNPROCESSED))
         .values(status=FileStatus.WAITING, error_code=None, error=None)
     )
 

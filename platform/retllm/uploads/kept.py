@@ -15,27 +15,31 @@ from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus
 from retllm.db.session import Sessions, transaction
+from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Job
 from retllm.db.uploads import UNPACKED, UploadFile
 from retllm.media.ingest import delete_files
 from retllm.media.sniffing import FileKind
 from retllm.media.storage import Storage
 
-KEPT = (FileStatus.WAITING, FileStatus.REJECTED)
+KEPT = (FileStatus.WAITING, FileStatus.REJECTED, FileStatus.UNPROCESSED)
 """Files of these statuses may be tried again, so their bytes are kept."""
 _BATCH = 500
 _IS_ARCHIVE = (sa.func.coalesce(UploadFile.content, "") == FileKind.ARCHIVE).label("is_archive")
 
 
 def has_refused_rows(file: Any = UploadFile) -> sa.ColumnElement[bool]:
-    """Return whether a file has refused rows or parts, for which it may be read again; also for an alias."""
+    """Return whether a file has refused rows or parts, or rows of pictures that were not sent; also for an alias.
+
+    It may be read again for these.
+    """
     row = aliased(UploadFile)
-    refused = sa.select(row.id).where(row.parent_id == file.id, row.entry.is_(None), row.status == FileStatus.REJECTED)
+    refused = sa.select(row.id).where(row.parent_id == file.id, row.entry.is_(None), row.status.in_(PROBLEMS))
     return sa.and_(file.status == FileStatus.READ, file.content != FileKind.ARCHIVE, refused.exists())
 
 
 def to_try_again(job_id: UUID) -> sa.Select[UploadFile]:
-    """Return the query of the files of an upload whose bytes are kept: rejected ones, and those with refused rows."""
+    """Return the query of the files of an upload whose bytes are kept: those without an item, and with refused rows."""
     archive = aliased(UploadFile)
     kept = sa.or_(
         UploadFile.file_key.is_not(None), sa.and_(UploadFile.entry.is_not(None), archive.file_key.is_not(None))
@@ -44,7 +48,7 @@ def to_try_again(job_id: UUID) -> sa.Select[UploadFile]:
         sa.select(UploadFile)
         .outerjoin(archive, archive.id == UploadFile.parent_id)
         .where(UploadFile.job_id == job_id, kept)
-        .where(sa.or_(UploadFile.status == FileStatus.REJECTED, has_refused_rows()))
+        .where(sa.or_(UploadFile.status.in_(PROBLEMS), has_refused_rows()))
         .order_by(UploadFile.id)
     )
 

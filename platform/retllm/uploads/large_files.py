@@ -280,7 +280,7 @@ def reject_incomplete(session: Session, job_id: UUID) -> None:
     named = sa.select(UploadFile.id).where(
         UploadFile.job_id == job_id,
         UploadFile.name == LargeFile.name,
-        UploadFile.error_code.is_distinct_from(NotSent.code),
+        sa.func.coalesce(UploadFile.error_code, "").not_in(unsent.NOTES),
     )
     query = sa.select(LargeFile).where(LargeFile.job_id == job_id, LargeFile.file_id.is_(None), ~named.exists())
     for large in session.scalars(query.order_by(LargeFile.id)).all():

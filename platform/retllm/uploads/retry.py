@@ -7,16 +7,21 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import FileStatus, Stage, UnitState
+from retllm.db.enums import FileStatus, JobState, Stage, UnitState
 from retllm.db.tables import Job, Unit
 from retllm.db.uploads import UploadFile
 from retllm.errors import Conflict
 from retllm.media.sniffing import PICTURED, FileKind
 from retllm.queue import lifecycle
 from retllm.queue.routing import Notification
-from retllm.uploads.handler import CANCELLED, FAILED
+from retllm.uploads.handler import FAILED
 from retllm.uploads.kept import to_try_again
 from retllm.uploads.submit import UNIT_FILES
+
+_NOTHING_KEPT = (
+    "The server keeps nothing of this upload that it could try again: upload the same files again, corrected where "
+    "they were rejected; what is in the collection already is not sent twice."
+)
 
 
 def retry_rejected(session: Session, job: Job) -> list[Notification]:
@@ -30,12 +35,14 @@ def retry_rejected(session: Session, job: Job) -> list[Notification]:
         Conflict: nothing can be tried again.
     """
     # the files of dead units wait again when these units do, those that a cancellation left when the job does
-    code = sa.func.coalesce(UploadFile.error_code, "")
-    files = session.scalars(to_try_again(job.id).where(code.not_in([FAILED, CANCELLED]))).all()
+    files = session.scalars(to_try_again(job.id).where(is_refused())).all()
     halted = [Unit.state.in_([UnitState.DEAD, UnitState.CANCELLED]), Unit.stage != Stage.MEDIA]
     vectors = sa.select(Unit.id).where(Unit.job_id == job.id, *halted).limit(1)
-    if session.scalar(to_try_again(job.id).limit(1)) is None and session.scalar(vectors) is None:
-        raise Conflict("No rejected file of this upload is kept: correct the files and send them again.")
+    # what was processed before a cancellation still has to be indexed
+    came = sa.select(UploadFile.id).where(UploadFile.job_id == job.id, UploadFile.item_id.is_not(None)).limit(1)
+    goes_on = job.state is JobState.CANCELLED and session.scalar(came) is not None
+    if session.scalar(to_try_again(job.id).limit(1)) is None and session.scalar(vectors) is None and not goes_on:
+        raise Conflict(_NOTHING_KEPT)
     for file in files:
         file.status, file.error_code, file.error = FileStatus.WAITING, None, None
     session.flush()
@@ -47,6 +54,12 @@ def retry_rejected(session: Session, job: Job) -> list[Notification]:
     batches = alone + [others[start : start + UNIT_FILES] for start in range(0, len(others), UNIT_FILES)]
     payloads = [{"items": [str(file.id) for file in batch], "pass": label} for batch in batches]
     return lifecycle.append_units(session, job, Stage.MEDIA, payloads) + lifecycle.reopen(session, job)
+
+
+def is_refused() -> sa.ColumnElement[bool]:
+    """Return the condition that a file is at fault itself: no failure and no cancellation left it."""
+    code = sa.func.coalesce(UploadFile.error_code, "")
+    return sa.and_(code != FAILED, UploadFile.status != FileStatus.UNPROCESSED)
 
 
 def _retries(session: Session, job_id: UUID) -> int:

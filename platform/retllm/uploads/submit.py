@@ -143,7 +143,7 @@ def lock_open(session: Session, job_id: UUID, *, or_cancelled: bool = False) -> 
     if job.cancel_requested or job.state is JobState.CANCELLED:
         if or_cancelled:
             return job
-        told = "The job of this upload was cancelled. Resume it for what arrived, and upload the rest again."
+        told = "The job of this upload was cancelled. Retry it for what arrived, and upload the rest again."
         raise Conflict(told, job_id=str(job_id), cancelled=True)
     if upload.closed_at is not None or job.finished_at is not None:
         raise Conflict("This upload takes no more files: begin another one.", job_id=str(job_id), cancelled=False)

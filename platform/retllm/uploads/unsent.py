@@ -13,7 +13,8 @@ from retllm.db.enums import FileStatus
 from retllm.db.many import insert_many
 from retllm.db.tables import new_id
 from retllm.db.uploads import ExpectedFiles, Upload, UploadFile
-from retllm.errors import Incomplete, NotSent
+from retllm.errors import Incomplete, NotSent, Unsendable
+from retllm.history.file_counts import come
 from retllm.media.file_table import clutter_of
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome
@@ -22,6 +23,8 @@ from retllm.uploads.receive import missing
 
 LEFT = "Not sent: the upload ended before this file came. Upload the same files again to send the rest."
 """Why an expected file is missing, if its client said nothing."""
+NOTES = (NotSent.code, Unsendable.code)
+"""The error codes of files that are only noted: their bytes never came."""
 
 
 def expect(session: Session, job_id: UUID, first: int, names: Sequence[str]) -> None:
@@ -54,9 +57,8 @@ def note_missing(session: Session, upload: Upload, reason: str) -> None:
 def _unnamed(session: Session, upload: Upload, missing: int) -> int:
     """Return how many expected files are missing besides ``missing`` ones, whose names are known."""
     named = sa.select(sa.func.coalesce(sa.func.sum(sa.func.cardinality(ExpectedFiles.names)), 0))
-    come = sa.select(sa.func.coalesce(sa.func.sum(UploadFile.count), 0)).where(UploadFile.parent_id.is_(None))
     never_named: int = upload.expected - session.scalars(named.where(ExpectedFiles.job_id == upload.id)).one()
-    came: int = session.scalars(come.where(UploadFile.job_id == upload.id)).one()
+    came = session.scalars(come(upload.id)).one()
     return min(never_named, upload.expected - came - missing)
 
 
@@ -109,7 +111,7 @@ def note(session: Session, job_id: UUID, outcomes: Sequence[FileOutcome]) -> Non
 
 def forget(session: Session, job_id: UUID, names: Collection[str]) -> None:
     """Remove the notes on files that arrive after all, for example with a request that its sender gave up."""
-    is_note = sa.or_(UploadFile.error_code == NotSent.code, UploadFile.status == FileStatus.IGNORED)
+    is_note = sa.or_(UploadFile.error_code.in_(NOTES), UploadFile.status == FileStatus.IGNORED)
     noted = (UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), UploadFile.name.in_(names), is_note)
     session.execute(sa.delete(UploadFile).where(*noted))
 
@@ -118,11 +120,13 @@ def has_come() -> sa.ColumnElement[bool]:
     """Return the condition that a file came with its upload, whole, and is not only noted in it."""
     return sa.and_(
         UploadFile.parent_id.is_(None),
-        sa.func.coalesce(UploadFile.error_code, "").not_in([Incomplete.code, NotSent.code]),
+        sa.func.coalesce(UploadFile.error_code, "").not_in([Incomplete.code, *NOTES]),
     )
 
 
 def count_arrived(session: Session, job_id: UUID) -> int:
     """Return how many files came with an upload, without clutter."""
     query = sa.select(sa.func.count()).where(UploadFile.job_id == job_id, has_come())
-    return session.scalar(query.where(UploadFile.status != FileStatus.IGNORED)) or 0
+    # a sidecar that says nothing of its picture is ignored too, but has a kind
+    is_clutter = sa.and_(UploadFile.status == FileStatus.IGNORED, UploadFile.content.is_(None))
+    return session.scalar(query.where(~is_clutter)) or 0

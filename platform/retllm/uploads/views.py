@@ -16,8 +16,8 @@ from retllm.db.tables import Item, Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.history.file_counts import OUTCOMES_COUNTED, file_counts
 from retllm.media.outcomes import FileError, FileOutcome, place
-from retllm.uploads.handler import CANCELLED, FAILED
 from retllm.uploads.kept import to_try_again
+from retllm.uploads.retry import is_refused
 
 OUTCOMES = tuple(status for status in FileStatus if status is not FileStatus.WAITING)
 """The statuses of files that have an outcome."""
@@ -112,8 +112,7 @@ def has_kept_rejected(session: Session, job_id: UUID) -> bool:
 
     Those that a failure or a cancellation left are not counted: a retry of the job goes on with them.
     """
-    code = sa.func.coalesce(UploadFile.error_code, "")
-    return session.scalar(to_try_again(job_id).where(code.not_in([FAILED, CANCELLED])).limit(1)) is not None
+    return session.scalar(to_try_again(job_id).where(is_refused()).limit(1)) is not None
 
 
 def upload_files(

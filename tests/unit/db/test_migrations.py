@@ -152,6 +152,35 @@ def test_files_that_did_not_come_have_an_outcome_of_their_own_and_were_rejected_
     engine.dispose()
 
 
+_CANCELLED = """
+    INSERT INTO jobs (id, kind, state, user_id, collection_id, params, cancel_requested, finished_at)
+        VALUES (:id, 'upload', 'cancelled', :id, :id, '{}', true, now());
+    INSERT INTO uploads (id) VALUES (:id);
+    INSERT INTO upload_files (id, job_id, name, status, error_code, error)
+        SELECT gen_random_uuid(), CAST(:id AS uuid), name, 'rejected', code, 'Why.' FROM (VALUES
+            ('waited.png', 'cancelled'), ('broken.png', 'media_rejected')) AS made(name, code);
+"""
+
+
+def test_files_that_waited_at_a_cancellation_have_an_outcome_of_their_own(own_database: str) -> None:
+    command.downgrade(config(own_database), "0017")
+    engine = make_engine(own_database)
+    user, collection, *_ = filter(str.strip, _ROWS_WITHOUT_TOKENS.split(";"))
+    with engine.begin() as connection:
+        for statement in (user, collection, *filter(str.strip, _CANCELLED.split(";"))):
+            connection.execute(sa.text(statement), {"id": "00000000-0000-7000-8000-000000000001"})
+    upgrade(own_database)
+    read = sa.text("SELECT name, status, error_code FROM upload_files ORDER BY name")
+    rejected = ("broken.png", "rejected", "media_rejected")
+    with engine.connect() as connection:
+        assert connection.execute(read).all() == [rejected, ("waited.png", "unprocessed", "job_cancelled")]
+    command.downgrade(config(own_database), "0017")
+    with engine.connect() as connection:
+        assert connection.execute(read).all() == [rejected, ("waited.png", "rejected", "cancelled")]
+    upgrade(own_database)
+    engine.dispose()
+
+
 def test_there_is_exactly_one_head_revision() -> None:
     assert len(ScriptDirectory.from_config(config("postgresql://x/y")).get_heads()) == 1
 

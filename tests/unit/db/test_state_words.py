@@ -12,9 +12,10 @@ from retllm.db.state_words import PROBLEMS, again_words, outcome_counts
     ("again", "words"),
     [
         ((1, 0, 0), "Trying again: 1 unit."),
+        ((40, 1200, 0), "Trying again: 1,200 files."),
         (
             (1200, 1, 2),
-            "Trying again: 1 rejected file, 2 sheets or documents with rejected rows or pages, 1,200 units.",
+            "Trying again: 1 file, 2 sheets or documents with rows or pages left out.",
         ),
         ((0, 0, 0), "Nothing was left to try again."),
     ],

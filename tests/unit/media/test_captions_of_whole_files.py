@@ -78,7 +78,7 @@ def test_what_is_said_of_a_part_goes_before_what_is_said_of_the_whole(ingest: In
 def test_a_record_of_a_film_without_a_description_has_no_caption(ingest: Ingest, items: Items) -> None:
     record = b'{"title": "trip.mp4", "description": "", "photoTakenTime": {"timestamp": "1"}}'
     outcomes = {each.name: each for each in add_all(ingest, {"trip.mp4": SCENES, "trip.mp4.json": record})}
-    assert outcomes["trip.mp4.json"].status == "duplicate"
+    assert outcomes["trip.mp4.json"].status == "ignored"
     assert outcomes["trip.mp4.json"].remark == "It has no caption."
     assert captions(items) == dict.fromkeys(FRAMES)
 

@@ -193,7 +193,7 @@ def test_a_cancelled_upload_whose_bytes_are_dropped_has_nothing_to_try_again(upl
     with transaction(uploads.world.sessions) as session:
         job = lifecycle.lock_job(session, job_id)
         assert job is not None
-        with pytest.raises(Conflict, match="No rejected file of this upload is kept"):
+        with pytest.raises(Conflict, match="keeps nothing of this upload"):
             retry_rejected(session, job)
     assert uploads.world.job(job_id).state is JobState.CANCELLED
 

@@ -214,7 +214,11 @@ def test_a_cancelled_upload_keeps_what_was_added_and_ends(uploads: Uploads) -> N
     assert uploads.do(running, meddled(uploads, {1: cancel}))
     job = uploads.world.job(job_id)
     assert (job.state, job.finished_at is not None) == (JobState.CANCELLED, True)
-    assert uploads.statuses(job_id) == {"a.png": ADDED, "b.png": FileStatus.REJECTED, "c.png": FileStatus.REJECTED}
+    assert uploads.statuses(job_id) == {
+        "a.png": ADDED,
+        "b.png": FileStatus.UNPROCESSED,
+        "c.png": FileStatus.UNPROCESSED,
+    }
     assert "cancelled before" in str(uploads.rows(job_id)["c.png"].error)
     assert list(uploads.items()) == ["a.png"]
     # what the cancelled attempt stored is left to the sweeper

@@ -188,7 +188,7 @@ def test_jobs_retry_tries_the_rejected_files_again_that_are_kept(
     served.settings.max_text_chars = 100
     job = the_job(ada, collection)
     done = run(jobs.jobs, "retry", job)
-    assert (done.exit_code, lines(done.stdout)[1:]) == (0, ["Trying again: 1 rejected file, 1 unit."])
+    assert (done.exit_code, lines(done.stdout)[1:]) == (0, ["Trying again: 1 file."])
     assert files(ada, job) == [("folder/long.txt", "added", None)]
 
 
@@ -202,7 +202,7 @@ def test_jobs_retry_says_that_a_sheet_is_read_again_for_its_rejected_rows(
     job = the_job(ada, collection)
     assert run(upload.upload, collection, "--no-index", folder / "late.png").exit_code == 0
     told = lines(run(jobs.jobs, "retry", job).stdout)[1]
-    assert told == "Trying again: 1 sheet or document with rejected rows or pages, 1 unit."
+    assert told == "Trying again: 1 sheet or document with rows or pages left out."
     assert "rejected" not in {status for _, status, _ in files(ada, job)}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.unit.web.commands import Run, lines
 from tests.unit.web.conftest import Caller
-from tests.unit.web.uploads import RED, begin, send
+from tests.unit.web.uploads import BLUE, RED, begin, send
 
 from retllm.cli import jobs
 from retllm.cli.client import RequestRejected
@@ -102,3 +102,30 @@ def test_a_retry_says_what_it_tries_again(run: Run, ada: Caller, collection: str
     run(jobs.jobs, "cancel", job)
     answer = json.loads(lines(run(jobs.jobs, "retry", job, "--json").stdout)[0])
     assert answer["again"] == {"units": 1, "files": 0, "read_again": 0}
+
+
+def test_an_open_upload_says_what_is_still_to_come(run: Run, ada: Caller, collection: str) -> None:
+    job = begin(ada, collection, files=3)
+    assert lines(run(jobs.jobs, "show", job).stdout)[1:] == ["No files have arrived yet.", "3 files are still to come."]
+    send(ada, job, red_png=RED, blue_png=BLUE)
+    # the client does not count what it leaves out
+    note = {"name": "@eaDir", "status": "ignored", "reason": "Left out: previews.", "count": 40}
+    ada.post(f"/uploads/{job}/unsent", json={"files": [note]})
+    shown = lines(run(jobs.jobs, "show", job).stdout)
+    assert shown[1:] == ["2 added, 40 ignored", "1 file is still to come."]
+    assert json.loads(lines(run(jobs.jobs, "show", job, "--json").stdout)[0])["to_come"] == 1
+    ada.post(f"/uploads/{job}/close")
+    assert lines(run(jobs.jobs, "show", job).stdout)[1] == "2 added, 40 ignored, 1 not sent"
+
+
+def test_a_cancelled_upload_says_how_far_it_came(run: Run, ada: Caller, collection: str) -> None:
+    job = begin(ada, collection, files=4)
+    send(ada, job, red_png=RED)
+    send(ada, job, **{"captions.csv": b"file,caption\nred.png,red\n"})
+    cancelled = lines(run(jobs.jobs, "cancel", job).stdout)
+    told = "1 not processed, 2 not sent, 33%"
+    assert cancelled == [f"upload {job}: cancelled, {told}"]
+    shown = lines(run(jobs.jobs, "show", job).stdout)
+    assert shown[:2] == [f"upload {job}: cancelled, {told}", "1 added, 1 not processed, 2 not sent"]
+    assert "rejected" not in "".join(shown)
+    assert ada.get(f"/jobs/{job}").json["progress"] == pytest.approx(1 / 3, abs=0.001)

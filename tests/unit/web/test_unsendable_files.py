@@ -94,7 +94,8 @@ def test_a_file_that_changes_during_the_upload_is_rejected_alone(
 def test_a_file_that_the_server_finds_too_large_is_rejected_alone(
     upload: Upload, empty: Path, served: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "LARGE", 1000)
+    monkeypatch.setattr(sending, "_LEAST_BYTES", 1000)
+    monkeypatch.setattr(sending, "_MOST_BYTES", 1000)
     monkeypatch.setattr(served.settings, "max_request_bytes", 2000)
     (empty / "a.txt").write_text("a" * 2001)
     (empty / "b.txt").write_text("a wren")

@@ -18,7 +18,7 @@ from flask_openapi.utils import parse_body
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import FileStatus
-from retllm.errors import InvalidInput, NotSent
+from retllm.errors import InvalidInput, NotSent, Unsendable
 from retllm.history.file_counts import OUTCOMES_COUNTED
 from retllm.history.job_views import RetriedJobView
 from retllm.media.names import clean_name
@@ -165,8 +165,9 @@ class UnsentFile(BaseModel):
         name = clean_name(self.name)
         if self.status == "ignored":
             return ignored(name, self.reason, self.count)
-        refused = rejected if self.status == "rejected" else not_sent
-        return refused(name, NotSent(self.reason), self.count)
+        if self.status == "rejected":
+            return rejected(name, Unsendable(self.reason), self.count)
+        return not_sent(name, NotSent(self.reason), self.count)
 
 
 class UnsentFiles(BaseModel):

@@ -80,6 +80,7 @@ FILE_STATUSES = {
         (FileStatus.IGNORED, "eye-slash", "secondary"),
         (FileStatus.WAITING, "hourglass", "secondary"),
         (FileStatus.REJECTED, "x-circle", "danger"),
+        (FileStatus.UNPROCESSED, "slash-circle", "danger"),
         (FileStatus.NOT_SENT, "cloud-slash", "danger"),
     )
 }
@@ -134,6 +135,19 @@ def size(count: int) -> str:
             break
         value /= 1000
     return f"{int(value)} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+
+
+def kind_counts(items: Mapping[ItemKind, int]) -> str:
+    """Return how many items are of which kind: "60 pictures, 20 with a caption; 3 texts"."""
+    captioned, texts = items.get(ItemKind.BOTH, 0), items.get(ItemKind.TEXT, 0)
+    pictures = items.get(ItemKind.IMAGE, 0) + captioned
+    told = f"{pictures:,} {kind(ItemKind.IMAGE, pictures)}"
+    if captioned:
+        told += " with a caption" if captioned == pictures == 1 else f", {captioned:,} with a caption"
+    parts = [told] if pictures else []
+    if texts:
+        parts.append(f"{texts:,} {kind(ItemKind.TEXT, texts)}")
+    return "; ".join(parts)
 
 
 def kind(value: ItemKind | str, number: int = 1) -> str:
@@ -209,6 +223,7 @@ def install(app: Flask) -> None:
         seconds=seconds,
         filesize=size,
         kind_name=kind,
+        kind_counts=kind_counts,
         item_count=items,
         percent=percent,
         figure=figure,

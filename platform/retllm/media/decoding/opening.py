@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -41,6 +42,7 @@ _PLUGINS = (
     WebPImagePlugin,
 )
 _HEAD = 64
+_COUNT = re.compile(r"(\d+) pixels")
 _ORIENTATION = 274
 _PLAIN = ("image/jpeg", "image/png")  # all of whose kinds are read, or called by their name
 # how libraries say that the file may be sound
@@ -88,7 +90,9 @@ def refusing(max_pixels: int) -> Iterator[None]:
     except MemoryError as error:
         raise Refused("memory") from error
     except Image.DecompressionBombError as error:
-        raise Refused("pixels") from error
+        # it tells the number of pixels only in its message
+        found = _COUNT.search(str(error))
+        raise Refused("pixels", count=int(found[1]) if found else None) from error
     except UnidentifiedImageError as error:
         raise Refused("unknown") from error
     except Exception as error:  # decoders raise anything (struct.error, SyntaxError, KeyError) on hostile bytes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Literal
 from uuid import UUID
 
@@ -232,8 +232,7 @@ class SheetToWrite:
         for row, captions in named:
             target = targets[row.file]
             if isinstance(target, Problem):
-                message = f"Row {row.number} {target.message}"
-                self._refuse(row.number, problem(target.reason, message))
+                self._refuse(row.number, replace(target, message=f"Row {row.number} {target.message}"))
             else:
                 self._keep(row, captions, target, references[row.file])
         checked = self._ingest.check_texts((text, row.name) for row, text in texts)

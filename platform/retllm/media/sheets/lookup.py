@@ -16,9 +16,10 @@ from retllm.media.names import base_name, one_line
 from retllm.media.sheets import sidecars
 from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
 from retllm.media.sheets.references import Reference, keys, stem
-from retllm.media.sheets.rows import Problem, Reason, problem
+from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
 from retllm.media.sheets.seen import Named, NamesSeen
 
+_AGAIN = "was not sent with this upload: send the same files again, and the row counts."
 _SHOWN = 3
 _SHOWN_CHARS = 300
 
@@ -65,19 +66,36 @@ class Lookup:
         """Return the picture that each reference in ``sheet`` means, by its name, or why there is none."""
         # many addresses are one reference
         stems = {one: keys(one) for one in references.values()}
-        found = {one: _found(one, stems[one], sheet, self._seen.pictures) for one in stems}
-        missing = [one for one, result in found.items() if not result.pictures or result.changed]
+        unsent = self._seen.unsent
+        found = {one: _found(one, stems[one], sheet, self._seen.pictures, unsent) for one in stems}
+        missing = [one for one, result in found.items() if not _have_come(result) or result.changed]
         if missing:
             earlier = Named()
             for picture in self._earlier({key for one in missing for key in stems[one]}):
                 earlier.add(picture)
             for one in missing:
-                result = _found(one, stems[one], sheet, earlier)
+                result = _found(one, stems[one], sheet, earlier, unsent)
                 if result == Found():
                     continue
-                if not found[one].pictures or (result.pictures and not result.changed):
+                if not _have_come(found[one]) or (result.pictures and not result.changed):
                     found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
-        return {name: _target(name, found[one], sheet) for name, one in references.items()}
+        return {name: self._target(name, one, found[one], sheet) for name, one in references.items()}
+
+    def _target(self, name: str, one: Reference, found: Found, sheet: Located) -> Target | Problem:
+        if found.pictures:
+            return _target(name, found, sheet)
+        shown = shown_name(name)
+        if self._is_part_of_unsent(one, sheet):
+            return not_sent(f"names {shown!r}, whose file {_AGAIN}")
+        if (archive := self._seen.unsent_archive) is not None and not found.elsewhere:
+            return not_sent(f"names the picture {shown!r}, which did not come, and {base_name(archive)!r} {_AGAIN}")
+        return _nothing(shown, sheet, found.elsewhere)
+
+    def _is_part_of_unsent(self, one: Reference, sheet: Located) -> bool:
+        """Return whether a row names a page or a frame of a file that was not sent: scan.pdf, page 3."""
+        whole, is_part, _ = one.parts[-1].rpartition(", ")
+        file = Reference((*one.parts[:-1], whole), None, one.absolute)
+        return bool(is_part and _found(file, keys(file), sheet, self._seen.unsent).pictures)
 
     def _earlier(self, stems: Iterable[str], keys: Iterable[str] = ()) -> list[Picture]:
         """Return the pictures of the collection with these stems, or whose keys in WebDataset have these last parts."""
@@ -152,15 +170,28 @@ class Lookup:
         return _fitting(place, self._seen.beside(place.path, archive))
 
 
-def _found(reference: Reference, stems: Iterable[str], sheet: Located, pictures: Named) -> Found:
+def _found(reference: Reference, stems: Iterable[str], sheet: Located, *named: Named) -> Found:
     """Return the pictures that a reference means: if there is one of its raw name, that one."""
-    if not pictures.has(stems):
+    having = [pictures for pictures in named if pictures.has(stems)]
+    if not having:
         return Found()
     if reference.coded is not None:
         raw = replace(reference, parts=reference.coded, decoded=None, coded=None)
-        if (found := find(raw, sheet, pictures.fitting(raw, sheet))).pictures:
+        if (found := _best_of(raw, sheet, having)).pictures:
             return found
-    return find(reference, sheet, pictures.fitting(reference, sheet))
+    return _best_of(reference, sheet, having)
+
+
+def _best_of(reference: Reference, sheet: Located, named: Iterable[Named]) -> Found:
+    found = find(reference, sheet, [picture for each in named for picture in each.fitting(reference, sheet)])
+    come = {picture.located.path for picture in found.pictures if not picture.unsent}
+    # one that came with another upload stands for the one that did not
+    here = tuple(picture for picture in found.pictures if not (picture.unsent and picture.located.path in come))
+    return replace(found, pictures=here, elsewhere=tuple(each for each in found.elsewhere if not each.unsent))
+
+
+def _have_come(found: Found) -> bool:
+    return any(not picture.unsent for picture in found.pictures)
 
 
 def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Picture]:
@@ -255,10 +286,10 @@ def _first(results: Iterable[list[Picture]]) -> list[Picture]:
 
 
 def _target(name: str, found: Found, sheet: Located) -> Target | Problem:
-    """Return the picture that was found, or why there is not just one."""
+    """Return the picture among those found, or why there is not just one."""
     shown = shown_name(name)
-    if not found.pictures:
-        return _nothing(shown, sheet, found.elsewhere)
+    if any(picture.unsent for picture in found.pictures):
+        return not_sent(f"names the picture {shown!r}, which {_AGAIN}")
     by_id = {picture.item_id: picture for picture in _accepted(found.pictures)}
     near = any(picture.is_near(sheet) for picture in by_id.values())
     if None in by_id:

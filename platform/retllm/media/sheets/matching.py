@@ -137,19 +137,21 @@ class Picture:
     """A picture that a row may mean.
 
     Attributes:
-        item_id: its item, or that of its first part; None for a picture that was rejected.
+        item_id: its item, or that of its first part; None for a picture that was rejected or not sent.
         earlier: whether it was uploaded before the sheet; of its archive, the name alone is known then.
         parts: the items of a file of several pictures, in their order; empty for a picture.
+        unsent: whether it was to come with the upload and did not.
     """
 
     located: Located
     item_id: UUID | None
     earlier: bool = False
     parts: tuple[UUID, ...] = ()
+    unsent: bool = False
 
     @property
     def items(self) -> tuple[UUID, ...]:
-        """All its items; none if it was rejected."""
+        """All its items; none if it was rejected or not sent."""
         return self.parts or (() if self.item_id is None else (self.item_id,))
 
     def is_near(self, sheet: Located) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from retllm.errors import MediaRejected
-from retllm.media.outcomes import FileOutcome, rejected
+from retllm.errors import MediaRejected, NotSent, RetllmError
+from retllm.media.outcomes import FileOutcome, not_sent, rejected
 from retllm.media.sheets.rows import Problem, Reason
 
 SHOWN = 20
@@ -26,7 +26,7 @@ class Refusals:
         if count > SHOWN:
             return None
         self._last[problem.reason] = number
-        return rejected(f"{self.sheet}, row {number}", problem.error)
+        return _outcome(f"{self.sheet}, row {number}", problem.reason, problem.error)
 
     @property
     def total(self) -> int:
@@ -36,11 +36,18 @@ class Refusals:
     def rest(self) -> list[FileOutcome]:
         """Return one outcome for the further rows of each reason."""
         return [
-            rejected(
+            _outcome(
                 self.sheet,
-                MediaRejected(f"And {count - SHOWN:,} more like row {self._last[reason]}: {reason.value}."),
+                reason,
+                (NotSent if reason is Reason.NOT_SENT else MediaRejected)(
+                    f"And {count - SHOWN:,} more like row {self._last[reason]}: {reason.value}."
+                ),
                 count - SHOWN,
             )
             for reason, count in self._counts.items()
             if count > SHOWN
         ]
+
+
+def _outcome(name: str, reason: Reason, error: RetllmError, count: int = 1) -> FileOutcome:
+    return (not_sent if reason is Reason.NOT_SENT else rejected)(name, error, count)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from retllm.errors import MediaRejected, RetllmError
+from retllm.errors import MediaRejected, NotSent, RetllmError
 
 
 class Reason(StrEnum):
@@ -16,6 +16,7 @@ class Reason(StrEnum):
     FIELDS = "they have more fields than the header"
     NO_PICTURE = "they name no picture"
     NOT_FOUND = "their pictures are not in this collection"
+    NOT_SENT = "their pictures were not sent"
     OTHER_FOLDER = "their pictures lie in other folders"
     AMBIGUOUS = "each matches several pictures"
     REFUSED_PICTURE = "their pictures were rejected"
@@ -37,6 +38,11 @@ class Problem:
     def error(self) -> RetllmError:
         """The error of the row's outcome."""
         return self.kind(self.message)
+
+
+def not_sent(message: str) -> Problem:
+    """Return the problem of a row whose picture was to come with the upload and did not."""
+    return Problem(Reason.NOT_SENT, message, NotSent)
 
 
 def problem(reason: Reason, message: str) -> Problem:

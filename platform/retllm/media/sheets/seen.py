@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from retllm.media.file_table import FileRole, role_of
 from retllm.media.names import MAX_FOLDERS, base_name, joined_folders
 from retllm.media.sheets.matching import LONG_NAME, Located, Picture, further_key, path_stem, resolved
 from retllm.media.sheets.references import Reference, keys, stem
@@ -92,6 +93,18 @@ class NamesSeen:
     _by_place: dict[str, list[Picture]] = field(default_factory=dict)
     _by_beginning: dict[tuple[UUID | None, str], list[Picture]] = field(default_factory=dict)
     _by_key: dict[UUID | None, dict[str, list[Picture]]] = field(default_factory=dict)
+    unsent: Named = field(default_factory=Named)
+    """The pictures, documents and films that were to come with the upload and did not."""
+    unsent_archive: str | None = None
+    """The name of an archive that did not come: nobody knows which pictures it has."""
+
+    def add_unsent(self, name: str) -> None:
+        """Record that the file of this name was to come and did not."""
+        role = role_of(name)
+        if role is FileRole.ARCHIVE:
+            self.unsent_archive = self.unsent_archive or name
+        elif role in (FileRole.PICTURE, FileRole.PAGES, FileRole.FILM):
+            self.unsent.add(Picture(Located(name), None, unsent=True))
 
     def add(self, located: Located, item_id: UUID | None, parts: tuple[UUID, ...] = ()) -> None:
         """Record that the file at ``located`` is this item (an older one, if it was a duplicate); None if rejected.

@@ -277,7 +277,7 @@ def test_a_sidecar_without_a_caption_changes_nothing(ingest: Ingest, items: Item
         "a.xmp": packet(),
     }
     outcomes = add_all(ingest, files)
-    assert [outcome.status for outcome in outcomes] == ["added", "duplicate", "duplicate", "duplicate"]
+    assert [outcome.status for outcome in outcomes] == ["added", "ignored", "ignored", "ignored"]
     assert {outcome.remark for outcome in outcomes[1:]} == {"It has no caption."}
     assert captions(items) == {"a.png": None}
 

@@ -54,3 +54,18 @@ def test_every_state_stage_and_kind_has_a_label() -> None:
     assert set(formats.JOB_KINDS) == set(JobKind)
     assert set(formats.DECIDED) == set(DecidedBy)
     assert set(formats.KINDS) == set(ItemKind)
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        ({}, ""),
+        ({"image": 66, "image+text": 39, "text": 0}, "105 pictures, 39 with a caption"),
+        ({"image": 0, "image+text": 1, "text": 1}, "1 picture with a caption; 1 text"),
+        ({"image": 0, "image+text": 2, "text": 1200}, "2 pictures, 2 with a caption; 1,200 texts"),
+        ({"image": 1}, "1 picture"),
+        ({"text": 3}, "3 texts"),
+    ],
+)
+def test_pictures_with_a_caption_are_counted_among_the_pictures(items: dict[str, int], words: str) -> None:
+    assert formats.kind_counts({ItemKind(kind): number for kind, number in items.items()}) == words

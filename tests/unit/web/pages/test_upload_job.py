@@ -147,7 +147,7 @@ def test_without_kept_bytes_nothing_can_be_tried_again(reader: Visitor, script: 
     script.ask(upload, "close")
     assert "Try rejected files again" not in reader.get(f"/jobs/{upload}").text
     answer = reader.client.post(f"/uploads/{upload}/retry", data={"csrf_token": script.token}, follow_redirects=True)
-    assert "correct the files and send them again" in answer.get_data(as_text=True)
+    assert "upload the same files again, corrected where they were rejected" in answer.get_data(as_text=True)
 
 
 def test_the_history_counts_the_outcomes_of_an_upload(reader: Visitor, mixed: str) -> None:
@@ -217,11 +217,11 @@ def test_pages_say_how_the_rest_is_sent_where_something_is_missing(
 def test_the_last_upload_leads_to_where_it_is_resumed(reader: Visitor, script: Script, ada: Caller) -> None:
     upload = script.open()
     script.send(upload, red=RED)
-    assert "Resume it" not in reader.get(f"/collections/{script.collection}").text
+    assert "Retry it" not in reader.get(f"/collections/{script.collection}").text
     ada.post(f"/jobs/{upload}/cancel")
     page = reader.get(f"/collections/{script.collection}")
-    (link,) = [a for a in page.all("a") if a.text.startswith("Resume it")]
+    (link,) = [a for a in page.all("a") if a.text.startswith("Retry it")]
     assert link.attributes["href"] == f"/jobs/{upload}#job"
     job = reader.get(f"/jobs/{upload}")
-    assert "Resume" in [button.text.strip() for button in job.all("button")]
+    assert "Retry" in [button.text.strip() for button in job.all("button")]
     assert "Trying again: " in reader.send(f"/jobs/{upload}/retry").text

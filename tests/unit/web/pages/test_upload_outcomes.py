@@ -31,7 +31,7 @@ def test_what_a_cancellation_left_is_resumed_and_not_tried_again(reader: Visitor
     send(ada, upload, a_txt=b"a robin")
     ada.post(f"/jobs/{upload}/cancel")
     page = reader.get(f"/jobs/{upload}").text
-    assert "Resume Goes on with the files that arrived." in page
+    assert "Retry Goes on with the files that arrived." in page
     assert "Try rejected files again" not in page
 
 
