@@ -122,30 +122,39 @@ def wholes_with_stems(
 ) -> list[tuple[str, str, tuple[uuid.UUID, ...]]]:
     """Return the files of several pictures whose last part is one of ``stems``, with or without its suffix.
 
-    Names in lower case are compared too.
+    Names in lower case are compared too. A file also has the names under which it was uploaded again.
 
     Returns:
         The name of each, that of the archive that it came in, empty if none is known, and the items of its parts in
         their order.
     """
-    base = sa.func.substring(Source.name, "[^/]*$")
+    inside = Source.collection_id == collection_id
+    again = (
+        sa.select(Source.id, UploadFile.name, UploadFile.id)
+        .join(Job, Job.id == UploadFile.job_id)
+        .join(Source, sa.and_(Source.content_sha256 == UploadFile.sha256, Source.collection_id == Job.collection_id))
+        .where(inside, UploadFile.status == FileStatus.READ, UploadFile.name != Source.name)
+    )
+    # a whole file has the key of the uploaded one
+    own = sa.select(Source.id, Source.name, Source.id.label("file_id")).where(inside)
+    named = own.union_all(again).subquery()
+    base = sa.func.substring(named.c.name, "[^/]*$")
     stem = sa.func.substring(base, "^(.*)[.][^.]*$")
     parent = sa.orm.aliased(UploadFile)
     place = sa.func.coalesce(Item.part["page"].as_float(), Item.part["seconds"].as_float())
     query = (
         sa.select(
-            Source.name,
+            named.c.name,
             sa.func.coalesce(parent.name, ""),
             sa.func.array_agg(aggregate_order_by(Item.id, place)),
         )
-        .join(Item, Item.source_id == Source.id)
-        # a whole file has the key of the uploaded one
-        .outerjoin(UploadFile, UploadFile.id == Source.id)
+        .join(Item, Item.source_id == named.c.id)
+        .outerjoin(UploadFile, UploadFile.id == named.c.file_id)
         .outerjoin(parent, parent.id == UploadFile.parent_id)
-        .where(Source.collection_id == collection_id, Item.state == ItemState.READY)
+        .where(Item.state == ItemState.READY)
         .where(_in_any_case((base, stem), stems))
-        .group_by(Source.id, Source.name, parent.name)
-        .order_by(Source.id)
+        .group_by(named.c.id, named.c.name, named.c.file_id, parent.name)
+        .order_by(named.c.id, named.c.file_id)
     )
     return [(name, outer, tuple(ids)) for name, outer, ids in session.execute(query)]
 

@@ -98,3 +98,25 @@ def test_all_parts_with_other_captions_refuse_that_of_the_whole(ingest: Ingest, 
         "Row 4 gives the picture 'a.tif' another caption than c.csv, row 2: keep one of them."
     ]
     assert captions(items) == {"a.tif, page 1": "one", "a.tif, page 2": "two"}
+
+
+@pytest.mark.parametrize("packing", ["alone", "ZIP"])
+@pytest.mark.parametrize(
+    ("first", "second", "data", "parts"),
+    [
+        ("trip.mp4", "2024/holiday.mp4", SCENES, FRAMES),
+        ("scan.tif", "contract.tif", pages(2), ["scan.tif, page 1", "scan.tif, page 2"]),
+    ],
+    ids=["film", "TIFF"],
+)
+def test_a_file_that_came_again_under_another_name_is_found_by_both(
+    ingest: Ingest, items: Items, first: str, second: str, data: bytes, parts: list[str], packing: str
+) -> None:
+    for name in (first, second, second):
+        add_all(ingest, {"x.zip": packed({name: data})} if packing == "ZIP" else {name: data})
+    for name, text in ((first, "one"), (second, "two")):
+        outcomes = add_all(ingest, {"c.csv": f"file,caption\n{name},{text}\n".encode()})
+        assert [outcome.status for outcome in outcomes] == ["updated"]
+        assert captions(items) == dict.fromkeys(parts, text)
+    add_all(ingest, {f"{second}.xmp": packet(description="three")})
+    assert captions(items) == dict.fromkeys(parts, "three")
