@@ -253,6 +253,6 @@ def test_without_kept_bytes_there_is_nothing_to_try_again(ada: Caller, collectio
     assert outcomes(ada, upload) == {"notes.xyz": "rejected"}
     answer = ada.post(f"/uploads/{upload}/retry")
     assert answer.status_code == 409
-    assert "send them again" in answer.json["error"]["message"]
+    assert "upload the same files again" in answer.json["error"]["message"]
     with transaction(served.sessions) as session:
         assert session.get_one(Job, uuid.UUID(upload)).state is JobState.SUCCEEDED
