@@ -77,7 +77,7 @@ _COMMITS = "(SELECT * FROM journal WHERE what = 'unit' AND before = 'leased' AND
 _RULES = {
     "results are written only in the transaction that completes a leased unit": f"""
         SELECT e.what || ' ' || e.key, 'transaction ' || e.tx FROM journal e WHERE e.what IN {_EFFECTS}
-        AND NOT (e.what = 'file' AND e.after = 'rejected')  -- a unit that lost all its attempts
+        AND NOT (e.what = 'file' AND e.after IN ('rejected', 'unprocessed'))  -- no attempts left, or cancelled
         AND NOT EXISTS (SELECT FROM {_COMMITS} c JOIN journal g ON g.tx = c.tx AND g.key = c.key AND g.what = 'released'
             JOIN journal t ON t.what = 'unit' AND t.after = 'leased' AND t.key = c.key AND t.token = g.token
             WHERE c.tx = e.tx)""",
