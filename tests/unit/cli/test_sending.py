@@ -172,6 +172,13 @@ def test_the_bar_of_an_upload_shows_files_and_bytes(sent: Sent, amount: str, fin
     assert shown.finished is finished
 
 
+def test_the_bar_of_a_job_without_work_shows_no_amount() -> None:
+    with show.progress(quiet=True) as bar:
+        for total in (0, 5, None):
+            bar.add_task("reading files", total=total)
+    assert [show._Amount().render(task).plain for task in bar.tasks] == ["", "0/5", "0/?"]
+
+
 def test_the_bar_says_how_much_time_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     bar = show.progress(quiet=True)
     now = [0.0]

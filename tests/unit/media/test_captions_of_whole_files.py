@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.unit.media.films import film
@@ -13,6 +15,8 @@ from tests.unit.media.test_parts import pages, plain
 from tests.unit.media.test_sheet_rows import add_all, captions
 
 from retllm.media.ingest import Ingest
+from retllm.media.parts import BrokenPart
+from retllm.uploads import whole_files
 
 SCENES = film(plain(3), frames=15)
 FRAMES = ["trip.mp4, 0:00", "trip.mp4, 0:01.5", "trip.mp4, 0:03"]
@@ -120,3 +124,33 @@ def test_a_file_that_came_again_under_another_name_is_found_by_both(
         assert captions(items) == dict.fromkeys(parts, text)
     add_all(ingest, {f"{second}.xmp": packet(description="three")})
     assert captions(items) == dict.fromkeys(parts, "three")
+
+
+@pytest.mark.parametrize("name", ["scan.tif", "deep/scan.pdf"])
+@pytest.mark.parametrize("when", ["together", "later"])
+def test_the_only_page_of_a_file_is_found_as_its_first_one_too(
+    ingest: Ingest, items: Items, name: str, when: str
+) -> None:
+    data = pages(1, "PDF") if name.endswith("pdf") else pages(1)
+    sheet = {"c.csv": f'file,caption\n"{name}, page 1",the only page\n"{name}, page 2",none\n'.encode()}
+    if when == "later":
+        add_all(ingest, {name: data})
+    outcomes = add_all(ingest, sheet if when == "later" else {name: data, **sheet})
+    assert [each.status for each in outcomes if each.name.startswith("c.csv")] == ["updated", "rejected"]
+    assert captions(items) == {name: "the only page"}
+
+
+def test_the_first_page_that_was_refused_is_not_the_whole_file(
+    ingest: Ingest, items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_parts = whole_files.read_parts
+
+    def broken(*arguments: Any) -> Iterator[Any]:
+        first, *rest = read_parts(*arguments)
+        yield BrokenPart(first.page, first.pages, None, "it is damaged")
+        yield from rest
+
+    monkeypatch.setattr(whole_files, "read_parts", broken)
+    outcomes = add_all(ingest, {"scan.tif": pages(3), "c.csv": b'file,caption\n"scan.tif, page 1",first\n'})
+    assert outcomes[-1].status == "rejected"
+    assert set(captions(items).values()) == {None}

@@ -191,6 +191,8 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
     elsewhere: list[Picture] = []
     for picture in candidates:
         form = _form(reference, picture.located.name)
+        if form is None and not picture.parts and reference.paged == base_name(picture.located.name):
+            form = _ONLY_PAGE
         if form is None:
             continue
         rank = _rank(reference, sheet, picture)
@@ -230,6 +232,8 @@ def _form(reference: Reference, name: str) -> int | None:
 
 # the last one of the forms above: pictures are often converted after their sheet was written
 _CHANGED = 8
+# the page that a row names has the name of its file; like that of the decoded name
+_ONLY_PAGE = 1
 _IN_FOLDER, _AT_ROOT, _BY_END = range(3)
 
 

@@ -20,6 +20,7 @@ _SUFFIXES = frozenset(
 _SUFFIX = rf"\.(?:{'|'.join(sorted((suffix[1:] for suffix in _SUFFIXES), reverse=True))})"
 # Flickr8k numbers the captions of a picture: a.jpg#0
 _NUMBER = re.compile(rf"({_SUFFIX})#\d+$", re.IGNORECASE)
+_FIRST_PAGE = re.compile(rf"(.*{_SUFFIX}), page 1$", re.IGNORECASE)
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _DRIVE = re.compile(r"^[a-z]:(?=/)", re.IGNORECASE)
 _MAX_CHARS = 4096
@@ -54,6 +55,12 @@ class Reference:
         """The last parts that the picture may have, the best first."""
         return (self.parts[-1],) if self.decoded is None else (self.parts[-1], self.decoded[-1])
 
+    @property
+    def paged(self) -> str | None:
+        """The file whose first page is meant: if that is its only one, the picture has the file's name."""
+        found = _FIRST_PAGE.match(self.parts[-1])
+        return found[1] if found else None
+
 
 def names_a_picture(name: str) -> bool:
     """Return whether ``name`` ends like the name or the address of a picture."""
@@ -82,7 +89,8 @@ def _suffix(name: str) -> str:
 
 def keys(reference: Reference) -> set[str]:
     """Return the stems that the picture may have, in lower case and as they are."""
-    found = {stem(base) for base in (*reference.bases, *(reference.coded or ())[-1:])}
+    paged = [reference.paged] if reference.paged else []
+    found = {stem(base) for base in (*reference.bases, *(reference.coded or ())[-1:], *paged)}
     # converters write a.heic.jpg for a.heic
     found |= {base for base in reference.bases if format_of(base)}
     found |= {prefix + key.zfill(_ID_DIGITS) for key in found if key.isdecimal() for prefix in _ID_PREFIXES}
