@@ -15,7 +15,7 @@ from itertools import islice
 from retllm.errors import MediaRejected
 from retllm.media.sheets import columns
 from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
-from retllm.media.sheets.encodings import BROKEN, NOT_UTF8
+from retllm.media.sheets.encodings import escaped
 from retllm.media.sheets.lines import bounded, max_length
 from retllm.media.sheets.references import SUFFIX_PATTERN, is_url, names_a_picture
 from retllm.media.sheets.rows import Reason, Record, problem
@@ -119,14 +119,12 @@ def records(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[R
     for number, fields in splitter:
         if isinstance(fields, str):
             yield Record(number, problem=problem(Reason.UNREADABLE, f"Row {number} {fields}"))
-        elif any(map(BROKEN.search, fields)):
-            yield Record(number, problem=problem(Reason.UNREADABLE, f"Row {number} {NOT_UTF8}"))
         elif any(field.strip() for field in fields) and not (_is_markdown(table) and all(map(_RULE.fullmatch, fields))):
             yield _record(number, fields, table)
 
 
 def _lines(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[str]:
-    lines = islice(bounded(text, settings), table.first_row - 1, None)
+    lines = map(escaped, islice(bounded(text, settings), table.first_row - 1, None))
     return (_ESCAPED.sub(_doubled, line) for line in lines) if table.escaped else lines
 
 

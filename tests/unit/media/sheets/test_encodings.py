@@ -68,7 +68,23 @@ def test_bytes_that_are_no_text_lose_their_row_only(bad: bytes) -> None:
     good, broken = rows("file,caption\na.png,Größe 猫\n".encode() + bad)
     assert good == Row(2, "a.png", ("Größe 猫",))
     assert broken.problem is not None
-    assert "Row 3 has bytes that are not UTF-8" in broken.problem.error.message
+    name = bad.partition(b",")[0].decode(errors="replace")
+    assert f"Row 3, {name!r}, has bytes that are not UTF-8" in broken.problem.error.message
+
+
+@pytest.mark.parametrize("bad", [b"Ren\xe9", b"a\0b", b"\xff"])
+@pytest.mark.parametrize("form", ["table", "list", "lines", "coco"])
+def test_bytes_that_are_no_text_in_a_field_that_is_not_read_lose_nothing(form: str, bad: bytes) -> None:
+    first, second = b'{"file": "a.png", "by": "' + bad + b'", "text": "x"}', b'{"file": "b.png", "text": "y"}'
+    data = {
+        "table": b"file,by,text\na.png," + bad + ",x\nb.png,Größe,y\n".encode(),
+        "list": b"[" + first + b"," + second + b"]",
+        "lines": first + b"\n" + second,
+        "coco": b'{"info": {"by": "' + bad + b'"}, "images": [{"id": 1, "file_name": "a.png", "by": "' + bad + b'"}, '
+        b'{"id": 2, "file_name": "b.png"}], "annotations": [{"image_id": 1, "by": "' + bad + b'", "caption": "x"}, '
+        b'{"image_id": 2, "caption": "y"}]}',
+    }[form]
+    assert pairs(data, CSV if form == "table" else JSON) == [("a.png", ("x",)), ("b.png", ("y",))]
 
 
 def test_the_encodings_of_spreadsheets_are_read_with_a_remark() -> None:
