@@ -15,7 +15,7 @@ from retllm.media import records
 from retllm.media.names import base_name, one_line
 from retllm.media.sheets import sidecars
 from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
-from retllm.media.sheets.references import Reference, keys, stem
+from retllm.media.sheets.references import Reference, keys, reference, stem
 from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
 from retllm.media.sheets.seen import Named, NamesSeen
 
@@ -65,21 +65,9 @@ class Lookup:
     def targets(self, references: Mapping[str, Reference], sheet: Located) -> dict[str, Target | Problem]:
         """Return the picture that each reference in ``sheet`` means, by its name, or why there is none."""
         # many addresses are one reference
-        stems = {one: keys(one) for one in references.values()}
-        unsent = self._seen.unsent
-        found = {one: _found(one, stems[one], sheet, self._seen.pictures, unsent) for one in stems}
-        missing = [one for one, result in found.items() if not _have_come(result) or result.changed]
-        if missing:
-            earlier = Named()
-            for picture in self._earlier({key for one in missing for key in stems[one]}):
-                earlier.add(picture)
-            for one in missing:
-                result = _found(one, stems[one], sheet, earlier, unsent)
-                if result == Found():
-                    continue
-                if not _have_come(found[one]) or (result.pictures and not result.changed):
-                    found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
-        return {name: self._target(name, one, found[one], sheet) for name, one in references.items()}
+        wanted = {(one, sheet): keys(one) for one in references.values()}
+        found = self._find(wanted)
+        return {name: self._target(name, one, found[one, sheet], sheet) for name, one in references.items()}
 
     def _target(self, name: str, one: Reference, found: Found, sheet: Located) -> Target | Problem:
         if found.pictures:
@@ -96,6 +84,34 @@ class Lookup:
         whole, is_part, _ = one.parts[-1].rpartition(", ")
         file = Reference((*one.parts[:-1], whole), None, one.absolute)
         return bool(is_part and _found(file, keys(file), sheet, self._seen.unsent).pictures)
+
+    def named(self, names: Iterable[tuple[str, Located]]) -> dict[tuple[str, Located], set[UUID]]:
+        """Return the items that names of pictures in files may mean, by name and file."""
+        references = {(name, located): reference(name) for name, located in names}
+        found = self._find({(one, located): keys(one) for (_, located), one in references.items() if one is not None})
+        return {
+            (name, located): {item_id for picture in found[one, located].pictures for item_id in picture.items}
+            if one is not None
+            else set()
+            for (name, located), one in references.items()
+        }
+
+    def _find(self, wanted: Mapping[tuple[Reference, Located], set[str]]) -> dict[tuple[Reference, Located], Found]:
+        """Return the pictures that references in files mean, by these and with their keys."""
+        unsent = self._seen.unsent
+        found = {one: _found(one[0], stems, one[1], self._seen.pictures, unsent) for one, stems in wanted.items()}
+        missing = [one for one, result in found.items() if not _have_come(result) or result.changed]
+        if missing:
+            earlier = Named()
+            for picture in self._earlier({key for one in missing for key in wanted[one]}):
+                earlier.add(picture)
+            for one in missing:
+                result = _found(one[0], wanted[one], one[1], earlier, unsent)
+                if result == Found():
+                    continue
+                if not _have_come(found[one]) or (result.pictures and not result.changed):
+                    found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
+        return found
 
     def _earlier(self, stems: Iterable[str], keys: Iterable[str] = ()) -> list[Picture]:
         """Return the pictures of the collection with these stems, or whose keys in WebDataset have these last parts."""
@@ -170,20 +186,20 @@ class Lookup:
         return _fitting(place, self._seen.beside(place.path, archive))
 
 
-def _found(reference: Reference, stems: Iterable[str], sheet: Located, *named: Named) -> Found:
+def _found(one: Reference, stems: Iterable[str], sheet: Located, *named: Named) -> Found:
     """Return the pictures that a reference means: if there is one of its raw name, that one."""
     having = [pictures for pictures in named if pictures.has(stems)]
     if not having:
         return Found()
-    if reference.coded is not None:
-        raw = replace(reference, parts=reference.coded, decoded=None, coded=None)
+    if one.coded is not None:
+        raw = replace(one, parts=one.coded, decoded=None, coded=None)
         if (found := _best_of(raw, sheet, having)).pictures:
             return found
-    return _best_of(reference, sheet, having)
+    return _best_of(one, sheet, having)
 
 
-def _best_of(reference: Reference, sheet: Located, named: Iterable[Named]) -> Found:
-    found = find(reference, sheet, [picture for each in named for picture in each.fitting(reference, sheet)])
+def _best_of(one: Reference, sheet: Located, named: Iterable[Named]) -> Found:
+    found = find(one, sheet, [picture for each in named for picture in each.fitting(one, sheet)])
     come = {picture.located.path for picture in found.pictures if not picture.unsent}
     # one that came with another upload stands for the one that did not
     here = tuple(picture for picture in found.pictures if not (picture.unsent and picture.located.path in come))
