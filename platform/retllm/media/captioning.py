@@ -14,7 +14,6 @@ from retllm.db.enums import ItemKind
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.ingest import CheckedText, Ingest
-from retllm.media.names import base_name
 from retllm.media.outcomes import FileOutcome, ignored, rejected
 from retllm.media.records import Caption, Change
 from retllm.media.sheets import refused_files, sidecars
@@ -207,7 +206,8 @@ class Captioner:
         name = document.located.name
         if neighbours.alike:
             raise MediaRejected(refused_files.shared(name, neighbours.alike))
-        if not neighbours.meant and (picture := self._missing_beside(document.located)) is not None:
+        was_rejected = bool(neighbours.meant and neighbours.meant[0].rejection)
+        if (was_rejected or not neighbours.meant) and (picture := self._missing_beside(document.located)) is not None:
             raise MediaRejected(f"{refused_files.not_sent(name, picture)}.")
         if not neighbours.meant:
             raise MediaRejected(refused_files.no_picture(name))
@@ -220,12 +220,14 @@ class Captioner:
             table = is_sheet(stream, self._ingest.settings)
         if table:
             found.sheets.append(document)
-        elif pictures:
+        elif pictures and not pictures[0].rejection:
             found.sidecars.append((document, pictures))
         elif sharing:
             raise MediaRejected(refused_files.shared(name, sharing))
         elif (picture := self._missing_beside(document.located)) is not None:
             raise MediaRejected(f"{refused_files.not_sent(name, picture)}, or the text alone if it is to be an item.")
+        elif pictures and not self._texts:
+            found.sidecars.append((document, pictures))
         elif name.lower().endswith(_NEVER_TEXTS):
             raise MediaRejected(refused_files.no_picture(name))
         elif elsewhere and not self._texts:
@@ -313,7 +315,7 @@ class Captioner:
         ids = [item_id for picture in pictures for item_id in picture.items]
         names = [picture.located.name for picture in pictures]
         if not ids:
-            raise MediaRejected(f"The picture {base_name(names[0])!r} beside it was rejected: upload both again.")
+            raise MediaRejected(refused_files.rejected(document.located.name, pictures[0]))
         with document.opened() as stream:
             return ids, *sidecars.caption(stream, document.kind, names, self._ingest.settings)
 

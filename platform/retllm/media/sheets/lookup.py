@@ -15,7 +15,7 @@ from retllm.media import records
 from retllm.media.names import base_name, one_line
 from retllm.media.sheets import sidecars
 from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
-from retllm.media.sheets.references import Reference, keys, reference, stem
+from retllm.media.sheets.references import Reference, keys, names_a_picture, reference, stem
 from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
 from retllm.media.sheets.seen import Named, NamesSeen
 
@@ -102,15 +102,19 @@ class Lookup:
         found = {one: _found(one[0], stems, one[1], self._seen.pictures, unsent) for one, stems in wanted.items()}
         missing = [one for one, result in found.items() if not _have_come(result) or result.changed]
         if missing:
-            earlier = Named()
-            for picture in self._earlier({key for one in missing for key in wanted[one]}):
-                earlier.add(picture)
+            earlier = Named.of(self._earlier({key for one in missing for key in wanted[one]}))
             for one in missing:
                 result = _found(one[0], wanted[one], one[1], earlier, unsent)
                 if result == Found():
                     continue
                 if not _have_come(found[one]) or (result.pictures and not result.changed):
                     found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
+        if missing := [one for one in missing if not found[one].pictures]:
+            rejected = Named.of(self._rejected({key for one in missing for key in wanted[one]}))
+            for one in missing:
+                result = _found(one[0], wanted[one], one[1], rejected)
+                if result.pictures and not result.changed:
+                    found[one] = result
         return found
 
     def _earlier(self, stems: Iterable[str], keys: Iterable[str] = ()) -> list[Picture]:
@@ -131,6 +135,18 @@ class Lookup:
             if picture.item_id is None or not self._seen.has(picture.located.name, picture.item_id)
         ]
 
+    def _rejected(self, stems: Iterable[str]) -> list[Picture]:
+        """Return the pictures with these stems that earlier uploads to the collection had, and that were rejected."""
+
+        def read(session: Session) -> list[tuple[str, str, str | None]]:
+            return records.rejected_with_stems(session, self._collection_id, stems)
+
+        return [
+            Picture(Located(name, outer=outer), None, earlier=True, rejection=error or "")
+            for name, outer, error in run_transaction(self._sessions, read)
+            if names_a_picture(name)
+        ]
+
     def beside(self, documents: Sequence[Located]) -> dict[Located, Neighbours]:
         """Return the pictures that each file may be a sidecar of."""
         places = {document: sidecars.places(document.name) for document in documents}
@@ -141,22 +157,19 @@ class Lookup:
         if missing:
             bases = {base_name(place.path) for document in missing for place in places[document]}
             earlier = self._earlier(bases | {base.lower() for base in bases}, bases)
-            by_path, by_key = _by(earlier, lambda name: path_stem(name).lower()), _by(earlier, further_key)
-            named = Named()
-            for picture in earlier:
-                named.add(picture)
+            index = _Earlier(earlier)
             for document in missing:
-                of_name = _first(_fitting(place, by_path.get(place.path.lower(), ())) for place in places[document])
-                neighbours = _neighbours(_closest(document, of_name))
-                if not any(neighbours):
-                    neighbours = _of_key(by_key, places[document], document)
-                if not any(neighbours):
-                    neighbours = _alone(_parallel(places[document], document, named))
+                neighbours = index.beside(document, places[document])
                 if not any(neighbours):
                     others = [*found[document].elsewhere, *_named_like(places[document], self._seen.pictures)]
-                    others += _named_like(places[document], named)
+                    others += _named_like(places[document], index.named)
                     neighbours = Neighbours([], elsewhere=others)
                 found[document] = neighbours
+        if missing := [document for document in missing if not (found[document].meant or found[document].alike)]:
+            rejected = _Earlier(self._rejected(bases | {base.lower() for base in bases}))
+            for document in missing:
+                if meant := rejected.beside(document, places[document]).meant:
+                    found[document] = Neighbours(meant)
         return found
 
     def _beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Neighbours:
@@ -184,6 +197,23 @@ class Lookup:
 
     def _in_archive(self, place: sidecars.Beside, archive: UUID | None) -> list[Picture]:
         return _fitting(place, self._seen.beside(place.path, archive))
+
+
+class _Earlier:
+    """Pictures of earlier uploads, by what sidecars are named after."""
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        self.named = Named.of(pictures)
+        self._by_path = _by(pictures, lambda name: path_stem(name).lower())
+        self._by_key = _by(pictures, further_key)
+
+    def beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Neighbours:
+        """Return the pictures that a document with these places may be a sidecar of."""
+        of_name = _first(_fitting(place, self._by_path.get(place.path.lower(), ())) for place in places)
+        neighbours = _neighbours(_closest(document, of_name))
+        if not any(neighbours):
+            neighbours = _of_key(self._by_key, places, document)
+        return neighbours if any(neighbours) else _alone(_parallel(places, document, self.named))
 
 
 def _found(one: Reference, stems: Iterable[str], sheet: Located, *named: Named) -> Found:
@@ -308,8 +338,9 @@ def _target(name: str, found: Found, sheet: Located) -> Target | Problem:
         return not_sent(f"names the picture {shown!r}, which {_AGAIN}")
     by_id = {picture.item_id: picture for picture in _accepted(found.pictures)}
     near = any(picture.is_near(sheet) for picture in by_id.values())
-    if None in by_id:
-        return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected: upload it again.")
+    if (refused := by_id.get(None)) is not None:
+        why = f" in an earlier upload: {refused.rejection} Upload" if refused.rejection else ": upload"
+        return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected{why} it again.")
     ids = [item_id for item_id in by_id if item_id is not None]
     newest = by_id[max(ids)]
     names = sorted({picture.located.name for picture in by_id.values()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from retllm.media.names import base_name
+from retllm.media.names import base_name, suffix_of
 from retllm.media.sheets.matching import Picture
 
 
@@ -38,3 +38,13 @@ def shared(name: str, pictures: Sequence[Picture]) -> str:
         f"The caption {base_name(name)!r} fits {len(pictures)} pictures ({first!r}, {second!r}"
         f"{', ...' if len(pictures) > 2 else ''}): name it like one of them, or write a sheet."
     )
+
+
+def rejected(name: str, picture: Picture) -> str:
+    """Return why the sidecar of a rejected picture is refused."""
+    shown = repr(base_name(picture.located.name))
+    if not picture.rejection:
+        return f"The picture {shown} beside it was rejected: upload both again."
+    is_text = suffix_of(name) in (".txt", ".text")
+    other = ", or this one with --texts (texts=true in the API) if it is no caption" if is_text else ""
+    return f"Its picture {shown} was rejected in an earlier upload: {picture.rejection} Upload both again{other}."
