@@ -155,7 +155,7 @@ class Lookup:
             document for document, (meant, alike, _) in found.items() if places[document] and not (meant or alike)
         ]
         if missing:
-            bases = {base_name(place.path) for document in missing for place in places[document]}
+            bases = {base_name(path) for document in missing for place in places[document] for path in place.paths}
             earlier = self._earlier(bases | {base.lower() for base in bases}, bases)
             index = _Earlier(earlier)
             for document in missing:
@@ -193,10 +193,13 @@ class Lookup:
 
         A large export is split over archives without regard to what belongs together.
         """
-        return _first(_best(place, document, self._seen.outside(place.path, document)) for place in places)
+        return _first(_best(place, document, self._outside(place, document)) for place in places)
+
+    def _outside(self, place: sidecars.Beside, document: Located) -> list[Picture]:
+        return [picture for path in place.paths for picture in self._seen.outside(path, document)]
 
     def _in_archive(self, place: sidecars.Beside, archive: UUID | None) -> list[Picture]:
-        return _fitting(place, self._seen.beside(place.path, archive))
+        return _fitting(place, lambda path: self._seen.beside(path, archive))
 
 
 class _Earlier:
@@ -209,7 +212,7 @@ class _Earlier:
 
     def beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Neighbours:
         """Return the pictures that a document with these places may be a sidecar of."""
-        of_name = _first(_fitting(place, self._by_path.get(place.path.lower(), ())) for place in places)
+        of_name = _first(_fitting(place, lambda path: self._by_path.get(path.lower(), ())) for place in places)
         neighbours = _neighbours(_closest(document, of_name))
         if not any(neighbours):
             neighbours = _of_key(self._by_key, places, document)
@@ -240,10 +243,18 @@ def _have_come(found: Found) -> bool:
     return any(not picture.unsent for picture in found.pictures)
 
 
-def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Picture]:
-    """Return the pictures that a place means; those whose letters are in another case only if there are no others."""
-    found = [picture for picture in pictures if place.fits(picture.located.name)]
-    return [picture for picture in found if path_stem(picture.located.name) == place.path] or found
+def _fitting(place: sidecars.Beside, at: Callable[[str], Iterable[Picture]]) -> list[Picture]:
+    """Return the pictures that a place means; those whose letters are in another case only if there are no others.
+
+    Args:
+        at: returns the pictures at a path, in any case of letters.
+    """
+    own = [picture for picture in at(place.path) if place.fits(picture.located.name)]
+    own = [picture for picture in own if path_stem(picture.located.name) == place.path] or own
+    edited = [picture for path in place.edited for picture in at(path) if place.fits(picture.located.name)]
+    archives = {(picture.located.archive, picture.located.outer) for picture in own}
+    # of the same archive, since those of several can't be told apart
+    return own + [each for each in edited if not own or (each.located.archive, each.located.outer) in archives]
 
 
 def _named_like(places: Iterable[sidecars.Beside], pictures: Named) -> list[Picture]:
