@@ -163,10 +163,10 @@ def caption(
         raise MediaRejected("The JSON is no object, so it says nothing of the picture beside it.")
     names = {base_name(picture).lower() for picture in pictures}
     for column in CAPTIONS:
-        for field, value in fields.items():
+        for name, value in fields.items():
             # in Google Takeout the title is the name of the file
             texts = [text for text in flat(value) if text.lower() not in names and not names_a_picture(text)]
-            if role(field) == column and texts:
+            if role(name) == column and texts:
                 if any(map(ESCAPED.search, texts)):
                     raise MediaRejected(f"Its caption {NOT_UTF8}")
                 if _TAKEN in fields:

@@ -24,6 +24,8 @@ from retllm.media.sniffing import FileKind
         ("cp1250", "Żółć gęślą jaźń"),
         ("cp1250", "Dziewczyna czyta książkę na ławce"),
         ("cp1253", "Η γάτα στο παράθυρο"),
+        ("cp1254", "Güneşli bir gün, çocuklar ağaçların altında"),
+        ("cp1254", "Kız çiçekleri tutuyor"),
         ("cp1255", "חתול על החלון"),
         ("cp1256", "قطة على النافذة"),
         ("cp874", "แมวบนหน้าต่าง"),
@@ -38,12 +40,20 @@ def test_the_code_pages_of_spreadsheets_elsewhere_are_told_by_their_words(codec:
 
 @pytest.mark.parametrize(
     "text",
-    ["¿qué? ¡sí! «niño» ñandú", "it’s “quoted” – dash…", "Foo™ Bar® §5 ½ £5", "5 m³ und 3 m² à 5 £", "Ærø, blåbær"],
+    [
+        *("¿qué? ¡sí! «niño» ñandú", "it’s “quoted” – dash…", "Foo™ Bar® §5 ½ £5", "5 m³ und 3 m² à 5 £"),
+        *("Ærø, blåbær", "El niño está aquí"),
+        *("Það er fallegur dagur og börnin leika sér", "Þetta er hundur við veður og mýri"),
+    ],
 )
 def test_western_texts_stay_in_the_code_page_of_western_windows(text: str) -> None:
     made, remarks = read(f"file;caption\r\na.png;{text}\r\n".encode("cp1252"))
     assert made == [Row(2, "a.png", (text,))]
     assert "Windows-1252" in remarks[0]
+
+
+def test_a_turkish_table_is_told_by_its_header_alone() -> None:
+    assert rows("DOSYA ADI;AÇIKLAMA;Kişi\r\na.png;a cat;x\r\n".encode("cp1254")) == [Row(2, "a.png", ("a cat",))]
 
 
 def test_a_code_page_is_that_of_the_whole_file() -> None:
