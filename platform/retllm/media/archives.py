@@ -55,12 +55,14 @@ class Entry:
         place: its place among all files of the archive, clutter and links included.
         number: the place of the file that has its bytes: the same, unless it is a link.
         name: the name with its folders, safe to show.
+        given: the name as the archive has it.
         problem: why it is a link that can't be followed.
     """
 
     place: int
     number: int
     name: str
+    given: str
     file_size: int
     problem: str | None = None
 
@@ -142,12 +144,12 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _ne
             try:
                 end = links.follow(place)
             except MediaRejected as error:
-                entries.append(Entry(place, place, names[place], 0, error.message))
+                entries.append(Entry(place, place, names[place], name, 0, error.message))
                 continue
             if isinstance(end, str):
                 unfollowed.append(ignored(names[place], end))
             else:
-                entries.append(Entry(place, end, names[place], reader.files[end][1]))
+                entries.append(Entry(place, end, names[place], name, reader.files[end][1]))
         _check_limits(entries, len(unfollowed), settings)
         yield Archive(entries, unfollowed + clutter.outcomes(), reader.remark, reader.rewritten, reader, settings)
 

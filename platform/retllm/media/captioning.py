@@ -14,17 +14,16 @@ from retllm.db.enums import ItemKind
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.ingest import CheckedText, Ingest
-from retllm.media.names import base_name
 from retllm.media.outcomes import FileOutcome, ignored, rejected
 from retllm.media.records import Caption, Change
-from retllm.media.sheets import sidecars
+from retllm.media.sheets import refused_files, sidecars
 from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite, captioned_outcome
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup, Neighbours
 from retllm.media.sheets.matching import Located, Picture, path_stem
 from retllm.media.sheets.reading import captioned, is_sheet
-from retllm.media.sheets.references import names_a_picture, reference
+from retllm.media.sheets.references import is_url, names_a_picture, reference
 from retllm.media.sheets.seen import NamesSeen
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import read_text, without_words
@@ -74,6 +73,17 @@ Writing = Callable[[Session], list[Applied]]
 """Writes what some documents say in the transaction of a session; may be called again if that is repeated."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Naming:
+    """JSON that may be the sidecar of the pictures beside it, and names one picture, which may be another."""
+
+    document: Document
+    neighbours: Neighbours
+    file: str
+    named: bool
+    """Whether its name has that of a picture; else it has the caption itself, and not in a row."""
+
+
 @dataclass(slots=True)
 class _Sorted:
     sheets: list[Document] = field(default_factory=list)
@@ -81,6 +91,7 @@ class _Sorted:
     texts: list[Document] = field(default_factory=list)
     others: list[Applied] = field(default_factory=list)
     """What became of documents that are nothing of these."""
+    undecided: list[_Naming] = field(default_factory=list)
 
 
 class Captioner:
@@ -149,27 +160,58 @@ class Captioner:
                     self._sort(document, beside[document.located], found)
                 except (MediaRejected, TooLarge) as error:
                     found.others.append(_refused(document, error))
+            self._decide(found, lookup)
         return found
 
+    def _decide(self, found: _Sorted, lookup: Lookup) -> None:
+        """Tell which of the undecided documents are sidecars: those that mean the picture beside them, or none."""
+        meant = lookup.named((each.file, each.document.located) for each in found.undecided)
+        for naming in found.undecided:
+            document, neighbours = naming.document, naming.neighbours
+            others = meant[naming.file, document.located]
+            if not naming.named:
+                others = others - {item_id for picture in neighbours.meant for item_id in picture.items}
+            if others:
+                found.sheets.append(document)
+                continue
+            try:
+                self._add_sidecar(document, neighbours, found)
+            except MediaRejected as error:
+                found.others.append(_refused(document, error))
+        found.undecided.clear()
+
     def _sort(self, document: Document, neighbours: Neighbours, found: _Sorted) -> None:
-        name, kind = document.located.name, document.kind
-        pictures, sharing, _ = neighbours
-        if kind is FileKind.CSV:
-            found.sheets.append(document)
-        elif kind is FileKind.TEXT:
+        if document.kind is FileKind.TEXT:
             self._sort_text(document, neighbours, found)
-        elif kind is FileKind.XMP or self._is_sidecar(document, neighbours):
-            if sharing:
-                raise MediaRejected(_shared(name, sharing))
-            if not pictures and (picture := self._missing_beside(document.located)) is not None:
-                raise MediaRejected(f"{_not_sent(name, picture)}.")
-            if not pictures:
-                raise MediaRejected(_no_picture(name))
-            found.sidecars.append((document, pictures))
-        elif kind is FileKind.JSONL and self._is_of_album(document):
-            found.others.append(Applied(document, [ignored(name, "Left out: record of an album by Google Photos.")]))
+        elif document.kind is FileKind.XMP:
+            self._add_sidecar(document, neighbours, found)
+        elif document.kind is FileKind.JSONL:
+            self._sort_json(document, neighbours, found)
         else:
             found.sheets.append(document)
+
+    def _sort_json(self, document: Document, neighbours: Neighbours, found: _Sorted) -> None:
+        is_sidecar = self._is_sidecar(document, neighbours)
+        if isinstance(is_sidecar, _Naming):
+            found.undecided.append(is_sidecar)
+        elif is_sidecar:
+            self._add_sidecar(document, neighbours, found)
+        elif self._is_of_album(document):
+            album = ignored(document.located.name, "Left out: record of an album by Google Photos.")
+            found.others.append(Applied(document, [album]))
+        else:
+            found.sheets.append(document)
+
+    def _add_sidecar(self, document: Document, neighbours: Neighbours, found: _Sorted) -> None:
+        name = document.located.name
+        if neighbours.alike:
+            raise MediaRejected(refused_files.shared(name, neighbours.alike))
+        was_rejected = bool(neighbours.meant and neighbours.meant[0].rejection)
+        if (was_rejected or not neighbours.meant) and (picture := self._missing_beside(document.located)) is not None:
+            raise MediaRejected(f"{refused_files.not_sent(name, picture)}.")
+        if not neighbours.meant:
+            raise MediaRejected(refused_files.no_picture(name))
+        found.sidecars.append((document, neighbours.meant))
 
     def _sort_text(self, document: Document, neighbours: Neighbours, found: _Sorted) -> None:
         name = document.located.name
@@ -178,16 +220,18 @@ class Captioner:
             table = is_sheet(stream, self._ingest.settings)
         if table:
             found.sheets.append(document)
-        elif pictures:
+        elif pictures and not pictures[0].rejection:
             found.sidecars.append((document, pictures))
         elif sharing:
-            raise MediaRejected(_shared(name, sharing))
+            raise MediaRejected(refused_files.shared(name, sharing))
         elif (picture := self._missing_beside(document.located)) is not None:
-            raise MediaRejected(f"{_not_sent(name, picture)}, or the text alone if it is to be an item.")
+            raise MediaRejected(f"{refused_files.not_sent(name, picture)}, or the text alone if it is to be an item.")
+        elif pictures and not self._texts:
+            found.sidecars.append((document, pictures))
         elif name.lower().endswith(_NEVER_TEXTS):
-            raise MediaRejected(_no_picture(name))
+            raise MediaRejected(refused_files.no_picture(name))
         elif elsewhere and not self._texts:
-            raise MediaRejected(_in_other_folder(name, elsewhere[0].located.name))
+            raise MediaRejected(refused_files.in_other_folder(name, elsewhere[0].located.name))
         else:
             found.texts.append(document)
 
@@ -204,7 +248,7 @@ class Captioner:
         with document.opened() as stream:
             return sidecars.is_of_album(stream)
 
-    def _is_sidecar(self, document: Document, neighbours: Neighbours) -> bool:
+    def _is_sidecar(self, document: Document, neighbours: Neighbours) -> bool | _Naming:
         """Return whether JSON says something of one picture: it is an object, and no sheet that is named like one."""
         named = sidecars.is_of_one(document.located.name)
         if not (named or neighbours.meant or neighbours.alike):
@@ -217,17 +261,13 @@ class Captioner:
         if len(files) != 1:
             return not files
         (file,) = files
-        meant = self._meant(file, document.located)
-        if sidecars.has_caption(fields):
-            # Google Takeout has the name that the picture had before it was counted
-            return named or not meant - {item_id for picture in neighbours.meant for item_id in picture.items}
-        return named and not meant
-
-    def _meant(self, file: str, sheet: Located) -> set[UUID]:
-        """Return the items that a row of a sheet may mean, among those of this upload."""
-        found = reference(file)
-        pictures = self._seen.pictures.fitting(found, sheet) if found is not None else []
-        return {item_id for picture in pictures for item_id in picture.items}
+        has_caption = sidecars.has_caption(fields)
+        if has_caption != named:
+            # where a picture was taken from does not say its name: in img2dataset each has a number
+            is_told = has_caption and bool(neighbours.meant) and is_url(file)
+            return is_told or _Naming(document, neighbours, file, named)
+        # Google Takeout has the name that the picture had before it was counted
+        return has_caption
 
     def _sheet(self, document: Document, captions: SheetCaptions) -> Writing:
         try:
@@ -275,7 +315,7 @@ class Captioner:
         ids = [item_id for picture in pictures for item_id in picture.items]
         names = [picture.located.name for picture in pictures]
         if not ids:
-            raise MediaRejected(f"The picture {base_name(names[0])!r} beside it was rejected: upload both again.")
+            raise MediaRejected(refused_files.rejected(document.located.name, pictures[0]))
         with document.opened() as stream:
             return ids, *sidecars.caption(stream, document.kind, names, self._ingest.settings)
 
@@ -328,34 +368,6 @@ def _of_sheet(document: Document, sheet: SheetToWrite, session: Session) -> Appl
 
 def _refused(document: Document, error: RetllmError) -> Applied:
     return Applied(document, [rejected(document.located.name, error)])
-
-
-def _no_picture(name: str) -> str:
-    return f"The file has the caption of a picture, but none with the name of {base_name(name)!r} is beside it: add it."
-
-
-def _not_sent(name: str, picture: str) -> str:
-    return f"{base_name(name)!r} has the caption of {base_name(picture)!r}, which was not sent: upload both again"
-
-
-def _in_other_folder(name: str, picture: str) -> str:
-    return (
-        f"The text {base_name(name)!r} is named like the picture {picture!r}, which is in another folder or archive: "
-        "put it there, or upload it with --texts (texts=true in the API) if it is no caption."
-    )
-
-
-def _shared(name: str, pictures: Sequence[Picture]) -> str:
-    first, second = (base_name(picture.located.name) for picture in pictures[:2])
-    if len({picture.located.name for picture in pictures}) == 1:
-        return (
-            f"The caption {base_name(name)!r} fits {len(pictures)} pictures that are all named {first!r}: give them "
-            "different names, or upload each together with its caption."
-        )
-    return (
-        f"The caption {base_name(name)!r} fits {len(pictures)} pictures ({first!r}, {second!r}"
-        f"{', ...' if len(pictures) > 2 else ''}): name it like one of them, or write a sheet."
-    )
 
 
 def _unchanged(document: Document, item_id: UUID, kind: ItemKind | None, remark: str | None) -> Applied:

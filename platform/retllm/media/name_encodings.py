@@ -132,6 +132,7 @@ _USUAL = 0.5
 _PLAUSIBLE = 2.0
 # how much better another code page than Windows-1252 has to be, and for how many different letters
 _MUCH, _DISTINCT = 2.0, 3
+_TURKISH_PAGE, _TURKISH_LETTERS = "cp1254", 2
 # characters that are looked at, of names in which they are few; more of them change nothing
 _SAMPLE, _SAMPLE_BYTES = 2_000, 1 << 17
 
@@ -201,11 +202,29 @@ def code_pages(lines: Sequence[bytes], *, western: bool) -> list[str]:
     """
     scores = _scores(lines, (*_WINDOWS, *_SHEETS), _go_on)
     least = _PLAUSIBLE
+    if western and (is_turkish := _are_turkish(lines)) is not None:
+        if is_turkish:
+            return [_TURKISH_PAGE]
+        scores = {encoding: score for encoding, score in scores.items() if encoding.codec != _TURKISH_PAGE}
     if western:
         if len({byte for line in lines for byte in line if byte > 0x7F}) < _DISTINCT:
             return []
         least = max(least, scores.get(_WINDOWS[0], 0) + _MUCH)
     return [encoding.codec for encoding, score in scores.items() if score >= least and encoding in _SHEETS]
+
+
+def _are_turkish(lines: Sequence[bytes]) -> bool | None:
+    """Return whether lines that may be Windows-1252 are in the Turkish page, which has six other letters than that.
+
+    They are if all their letters beyond ASCII are Turkish; None if others occur too. In Icelandic, whose letters the
+    six are, one of them is at the beginnings of words only, and another more frequent than the rest.
+    """
+    text = b"\n".join(lines).decode(_TURKISH_PAGE, "replace")
+    told = len(re.findall(r"[ıİ]|(?<=\w)ş", text))
+    if told <= text.count("ğ"):
+        return False
+    letters = {c for c in text if c > "\x7f" and c.isalpha()}
+    return True if len(letters) >= _TURKISH_LETTERS and letters <= set(_TURKISH) else None
 
 
 def _best(names: Sequence[bytes], check: Callable[[], None], *, dos: bool) -> tuple[_Encoding, list[str]]:

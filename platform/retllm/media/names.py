@@ -72,6 +72,17 @@ def _told_apart(name: str, clean: str, others: Collection[tuple[str, str]]) -> s
     return _with_code(bare, raw, rest) if (bare, raw) in others else clean
 
 
+def codes(name: str) -> dict[str, str]:
+    """Return the clean names with a code that a file has whose picture has a coded name, by those without suffix."""
+    clean, last, found = clean_name(name), _last(name), {}
+    for dot in (each.start() for each in _DOT.finditer(last)):
+        raw, rest = last[:dot], last[dot:]
+        if clean.endswith(rest):
+            with_code = _with_code(clean.removesuffix(rest), raw, rest)
+            found[with_code.removesuffix(rest)] = with_code
+    return found
+
+
 def coded(name: str) -> str:
     """Return the clean name with a code of the last part of the raw one, which a sidecar shares with its picture."""
     return _with_code(*_split(name, clean_name(name)))

@@ -249,6 +249,29 @@ def pictures_with_stems(
     return [(name, key, outer) for name, key, outer, is_own in rows if is_own or (name, outer) not in own]
 
 
+def rejected_with_stems(
+    session: Session, collection_id: uuid.UUID, stems: Iterable[str]
+) -> list[tuple[str, str, str | None]]:
+    """Return the rejected files whose last part is one of ``stems``, with or without its suffix, in lower case too.
+
+    Returns:
+        The name of each, that of the archive that it came in, empty if it came in none, and why it was rejected.
+    """
+    parent = sa.orm.aliased(UploadFile)
+    base = sa.func.substring(UploadFile.name, "[^/]*$")
+    query = (
+        sa.select(UploadFile.name, sa.func.coalesce(parent.name, ""), UploadFile.error)
+        .join(Job, Job.id == UploadFile.job_id)
+        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        .where(Job.collection_id == collection_id, UploadFile.status == FileStatus.REJECTED)
+        # neither a row of a sheet nor a part of a file
+        .where(sa.or_(UploadFile.parent_id.is_(None), UploadFile.entry.is_not(None)))
+        .where(_in_any_case((base, sa.func.substring(base, "^(.*)[.][^.]*$")), stems))
+        .order_by(UploadFile.id)
+    )
+    return [(name, outer, error) for name, outer, error in session.execute(query)]
+
+
 def _in_any_case(names: Iterable[sa.ColumnElement[str]], texts: Iterable[str]) -> sa.ColumnElement[bool]:
     """Return whether one of the names is among the texts, as it is or in lower case."""
     listed = _listed(texts)

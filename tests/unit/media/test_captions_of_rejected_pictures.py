@@ -61,3 +61,44 @@ def test_another_format_of_a_rejected_picture_has_what_names_no_format(ingest: I
     files = {"a.svg": REJECTED["s.svg"], "a.png": picture(1), "b.svg": REJECTED["s.svg"], "b.png": picture(2)}
     add_all(ingest, files | {"a.txt": b"by a text", "c.csv": b"file,caption\nb,by a row\n"})
     assert captions(items) == {"a.png": "by a text", "b.png": "by a row"}
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("suffix", [".txt", ".png.txt", ".png.json"])
+def test_the_sidecar_of_a_picture_that_was_rejected_earlier_says_why(
+    ingest: Ingest, items: Items, packing: bool, suffix: str
+) -> None:
+    said = b'{"title": "x", "description": "words"}' if suffix == ".png.json" else b"words of a caption"
+    for files in ({"x/d.png": REJECTED["d.png"]}, {f"x/d{suffix}": said, f"y/d{suffix}": said}):
+        outcomes = {each.name: each for each in add_all(ingest, {"a.zip": packed(files)} if packing else files)}
+        if "x/d.png" in outcomes:
+            why = reason(outcomes["x/d.png"])
+    told = reason(outcomes[f"x/d{suffix}"])
+    assert told.startswith(f"Its picture 'd.png' was rejected in an earlier upload: {why} Upload both again")
+    assert ("--texts" in told) == suffix.endswith(".txt")
+    assert [item.name for item in items()] == ([f"y/d{suffix}"] if suffix.endswith(".txt") else [])
+
+
+def test_a_text_that_is_asked_for_is_one_whatever_was_rejected_earlier(ingest: Ingest, items: Items) -> None:
+    add_all(ingest, {"d.png": REJECTED["d.png"]})
+    add_all(ingest, {"d.txt": b"words of a text"}, texts=True)
+    assert [(item.name, item.text) for item in items()] == [("d.txt", "words of a text")]
+
+
+def test_a_row_of_a_picture_that_was_rejected_earlier_says_why(ingest: Ingest, items: Items) -> None:
+    (picture_outcome,) = add_all(ingest, {"x/d.png": REJECTED["d.png"]})
+    sheet = b"file,caption\nx/d.png,words\ny/d.png,others\n"
+    first, second = add_all(ingest, {"c.csv": sheet})
+    assert reason(first) == (
+        "Row 2 names the picture 'x/d.png', which was rejected in an earlier upload: "
+        f"{reason(picture_outcome)} Upload it again."
+    )
+    assert "which is not in this collection" in reason(second)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_picture_that_was_taken_in_the_end_has_its_captions(ingest: Ingest, items: Items, order: int) -> None:
+    for content in (REJECTED["d.png"], picture(1))[::order]:
+        add_all(ingest, {"d.png": content, "x/e.png": picture(2)})
+    add_all(ingest, {"d.txt": b"by a text", "c.csv": b"file,caption\nx/e.png,by a row\n"})
+    assert captions(items) == {"d.png": "by a text", "x/e.png": "by a row"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -82,3 +83,38 @@ def test_padding_and_further_pictures_after_a_jpeg_need_no_remark(settings: Sett
         gray[:-2] + b"\xff\xff" + gray[-2:],
     ):
         assert inspect_picture(io.BytesIO(file), settings).remark is None
+
+
+@pytest.mark.parametrize("filling", [b"\0", bytes(9), bytes(2_000), b"\7\x08"], ids=["zero", "few", "many", "others"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"restart_marker_rows": 2}, {"optimize": True}], ids=str
+)
+def test_what_lies_between_the_segments_of_a_jpeg_is_no_damage(
+    options: dict[str, Any], filling: bytes, settings: Settings
+) -> None:
+    sound = encoded(PICTURE, "JPEG", quality=90, **options)
+    scan = sound.index(b"\xff\xda")
+    hole = sound[: len(sound) // 2] + bytes(300) + sound[len(sound) // 2 + 300 :]
+    for found in re.finditer(rb"\xff[\xc0-\xc2\xc4\xda\xdb]", sound):
+        at = found.start()
+        if at > scan and filling.strip(b"\0"):
+            continue  # coefficients may be left over there
+        padded = sound[:at] + filling + sound[at:]
+        assert pixels(padded) == pixels(sound)
+        assert inspect_picture(io.BytesIO(padded), settings).remark is None
+        if at <= scan and options:  # otherwise zeros are coefficients
+            with suppress(MediaRejected):
+                assert inspect_picture(io.BytesIO(hole[:at] + filling + hole[at:]), settings).remark == INSIDE
+
+
+def test_zeros_in_the_place_of_the_end_of_a_scan_are_damage(settings: Settings) -> None:
+    sound = encoded(PICTURE, "JPEG", quality=90, progressive=True)
+    ends = [found.start() for found in re.finditer(rb"\xff\xc4", sound)][-2:]
+    for end in ends:
+        damaged = sound[: end - 40] + bytes(40) + sound[end:]
+        assert inspect_picture(io.BytesIO(damaged), settings).remark == INSIDE
+
+
+def pixels(data: bytes) -> bytes:
+    with Image.open(io.BytesIO(data)) as picture:
+        return picture.tobytes()

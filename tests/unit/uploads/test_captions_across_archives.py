@@ -280,3 +280,13 @@ def test_what_an_archive_says_is_not_for_that_of_another_part_of_the_data(
 def test_a_later_sheet_finds_the_archives_of_its_pictures(uploads: Uploads, later: dict[str, bytes]) -> None:
     uploads.upload({"train.zip": packed({"1.png": ONE}), "val.zip": packed({"1.png": TWO})}, index=False)
     assert captions(uploads, later) == ["first", "second"]
+
+
+@pytest.mark.parametrize("sheets_first", [False, True])
+def test_a_sheet_of_one_part_of_a_data_set_is_not_for_the_archive_of_another(
+    uploads: Uploads, sheets_first: bool
+) -> None:
+    files = {"train.zip": packed({"1.png": ONE}), "val.csv": sheet("of val") + b"train/1.png,named\n"}
+    job_id = uploads.upload({name: files[name] for name in sorted(files, reverse=sheets_first)}, index=False)
+    assert "'train/1.png', in another folder or archive" in str(uploads.rows(job_id)["val.csv, row 2"].error)
+    assert [item.text for item in items(uploads)] == ["named"]

@@ -19,6 +19,7 @@ _SEQUENTIAL, _DHT, _END, _SOS = (0xC0, 0xC1), 0xC4, 0xD9, 0xDA
 # tables, restart markers, end and further scans, before which coefficients end; others stand in the header
 _ENDS_DATA = (_DHT, *range(0xD0, 0xD8), _END, _SOS)
 _GAP = bytes(64)
+_BETWEEN_SCANS = re.compile(rb"(?=\xff[\xc4\xda])")
 
 
 class Damaged(Exception):
@@ -36,7 +37,8 @@ def decoded(data: bytes, picture: Image.Image, least: tuple[int, int]) -> Image.
         The picture (L or RGB); None if Pillow has to decode it: CMYK, and kinds that this decoder does not know.
 
     Raises:
-        Damaged: as libjpeg notes it. An end marker after padding is sound.
+        Damaged: as libjpeg notes it. An end marker after padding is sound, and so are bytes between the segments of the
+            header and zeros after a scan that is whole without them.
     """
     colours = _COLOURS.get(picture.mode)
     if colours is None:
@@ -46,6 +48,9 @@ def decoded(data: bytes, picture: Image.Image, least: tuple[int, int]) -> Image.
     try:
         pixels = decode_jpeg(data, colours, min_width=width, min_height=height, strict=True)
     except ValueError as error:
+        # the decoder stops at bytes that mean nothing, and would not tell what comes after them
+        if _SURPLUS.search(str(error)) and (tidy := _tidy(data)) != data:
+            return decoded(tidy, picture, least)
         if _is_damage(str(error), data):
             raise Damaged from error
         return None
@@ -56,6 +61,34 @@ def decoded(data: bytes, picture: Image.Image, least: tuple[int, int]) -> Image.
     made = Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0])
     made.info, made.format = picture.info, picture.format
     return made
+
+
+def _tidy(data: bytes) -> bytes:
+    """Return a JPEG without what lies between the segments of its header, and without zeros at the end of a scan."""
+    at, kept = 2, [data[:2]]
+    while (begin := data.find(b"\xff", at)) >= 0 and begin + 4 <= len(data):
+        marker = data[begin + 1]
+        if marker in (0, 0xFF):
+            at = begin + 1
+            continue
+        at = begin + _length(data, begin)
+        kept.append(data[begin:at])
+        if marker == _SOS:
+            break
+    *scans, last = _BETWEEN_SCANS.split(data[at:])
+    kept += [_without_zeros(scan, 0 if number == 0 else _length(scan, 0)) for number, scan in enumerate(scans)]
+    return b"".join([*kept, last])
+
+
+def _length(data: bytes, at: int) -> int:
+    """Return the length of a segment with its marker."""
+    return 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def _without_zeros(scan: bytes, header: int) -> bytes:
+    """Return coefficients after a header of a length without zeros at their end; after 0xFF a zero is no filling."""
+    end = max(len(scan.rstrip(b"\0")), header)
+    return scan[: end + (end > header and scan[end - 1] == 0xFF)]
 
 
 def _is_damage(said: str, data: bytes) -> bool:

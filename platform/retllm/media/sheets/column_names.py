@@ -61,6 +61,7 @@ FILES = (
     *("nomedoarquivo", "nomedearquivo", "arquivo", "nomedoficheiro", "ficheiro", "imagem"),
     *("bestandsnaam", "bestand", "afbeelding"),
     *("nazwapliku", "plik", "obraz", "zdjęcie"),
+    *("dosyaadi", "dosya", "resimadi", "resim", "fotoğraf", "görsel"),
     *("имяфайла", "файл"),
     *("ファイル名", "ファイル", "画像"),
     *("文件名", "文件", "图片", "图像", "檔名", "檔案名稱", "檔案", "圖片"),
@@ -88,9 +89,10 @@ CAPTIONS = (
     *("bildunterschrift", "bildbeschreibung", "beschreibung", "beschriftung", "bildtext"),
     *("légende", "descripción", "leyenda", "didascalia", "descrizione", "legenda", "descrição"),
     *("bijschrift", "onderschrift", "beschrijving", "podpis", "opis", "подпись", "описание", "текст"),
+    *("açiklama", "altyazi", "metin"),
     *("キャプション", "説明", "説明文", "描述", "说明", "說明"),
     *("legend", "subtitle", "headline"),
-    *("title", "titel", "titre", "título", "titolo", "tytuł", "название", "タイトル", "标题", "標題"),
+    *("title", "titel", "titre", "título", "titolo", "tytuł", "başlik", "название", "タイトル", "标题", "標題"),
 )
 # understood, and not needed: captions stay in the order of the rows
 NUMBERS = frozenset(
@@ -124,7 +126,8 @@ def plain(name: str) -> str:
 
 @lru_cache(_CACHED)
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", composed(name).lower())
+    # Turkish has an i without a dot, whose capital is that of i elsewhere
+    return re.sub(r"[\W_]+", "", composed(name).lower()).replace("ı", "i")
 
 
 def role(name: str) -> str | None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from retllm.errors import TooLarge
 from retllm.media.names import one_line
 from retllm.media.sheets.column_names import CAPTIONS, FILES, NUMBERS, plain, role
+from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sheets.rows import Reason, Record, Row, problem
 
@@ -19,6 +20,8 @@ _TEXT_SHEET = frozenset({"text", "name", "title", "id"})
 _FOLDER = "filepath"
 _SHOWN = 12
 _SHOWN_CHARS = 40
+_SHOWN_FILE = 300
+_REPLACED = "\ufffd"
 # texts between quotes, and a list of them; NumPy writes no commas
 _TEXT = re.compile(r""""[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*'""", re.DOTALL)
 _TEXTS = re.compile(rf"\[\s*(?:(?:{_TEXT.pattern})[\s,]*)+\]", re.DOTALL)
@@ -130,6 +133,9 @@ class Columns:
         captions = self._captions(fields, texts, file_at)
         if bad := self._unusable(fields, [] if file else files) or self._unusable(fields, [] if captions else texts):
             return Row(record.number, problem=problem(Reason.UNREADABLE, f"Row {record.number}: {bad}"))
+        if any(map(ESCAPED.search, (file, *captions))):
+            shown = f", {one_line(ESCAPED.sub(_REPLACED, file[:_SHOWN_FILE]))!r}," if file else ""
+            return Row(record.number, problem=problem(Reason.UNREADABLE, f"Row {record.number}{shown} {NOT_UTF8}"))
         title = fields.get(self._title) if self._title else None
         return Row(record.number, file, captions, name=title if isinstance(title, str) and title.strip() else None)
 

@@ -16,15 +16,24 @@ from retllm.media.sheets.encodings import BROKEN
 
 MAX_DEPTH = 32
 """How deep the lists and objects of a document may lie in each other."""
-BROKEN_BYTE = "\uffff"
-"""Stands for bytes of a document that are no text; no text has this character."""
 MAX_NODES = 100_000
 """How many values one element of a document may have."""
 _BUFFER = 1 << 14
 
-# an escaped character, a quote, or what Python writes for a number that JSON has not
-_SPECIAL = re.compile(r'\\.|"|-?\b(?:NaN|Infinity)\b', re.DOTALL)
+# the parser takes neither bytes that are no text nor half a surrogate pair: a mark and a digit stand for them
+_MARK = "\uffff"
+_OWN, _BYTE, _HALF = (f"{_MARK}{digit}" for digit in range(3))
+_MARKED = {_OWN: _MARK, _BYTE: "\udc80", _HALF: "\ud800"}
+# both halves of a pair, one half, the mark itself; another escaped character, a quote, or what Python writes for a
+# number that JSON has not
+_HEX = "[0-9a-fA-F]"
+_SPECIAL = re.compile(
+    rf"(\\u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}})|(\\u[dD][89a-fA-F]{_HEX}{{2}})|(\\u[fF]{{4}})"
+    r'|\\.|"|-?\b(?:NaN|Infinity)\b',
+    re.DOTALL,
+)
 _LONGEST_WORD = 8
+_LONGEST_ESCAPE = 12
 
 Event = tuple[str, Any]
 
@@ -46,8 +55,8 @@ class Part:
 class _Bytes:
     """Gives the parser UTF-8 without byte order mark, whatever the encoding of the file.
 
-    What Python writes for numbers that JSON has not becomes null: NaN and the infinite ones. Bytes that are no text
-    become ``BROKEN_BYTE``, which is valid inside of texts only.
+    What Python writes for numbers that JSON has not becomes null: NaN and the infinite ones. What the parser does not
+    take inside of texts is marked; :func:`_unmarked` gives it back.
     """
 
     def __init__(self, text: io.TextIOBase) -> None:
@@ -61,7 +70,7 @@ class _Bytes:
             if not self._begun:
                 self._begun = True
                 chunk = chunk.lstrip("\ufeff")
-            if made := self._standard(BROKEN.sub(BROKEN_BYTE, chunk)):
+            if made := self._standard(BROKEN.sub(_BYTE, chunk.replace(_MARK, _OWN))):
                 return made.encode("utf-8")
         return self._standard("").encode("utf-8")
 
@@ -75,21 +84,38 @@ class _Bytes:
         made: list[str] = []
         at = 0
         for found in _SPECIAL.finditer(given):
+            if chunk and found[0][0] == "\\" and len(given) - found.start() < _LONGEST_ESCAPE:
+                # the other half of a pair may follow
+                given, self._left = given[: found.start()], given[found.start() :] + self._left
+                break
             if found[0] == '"':
                 self._in_text = not self._in_text
-            elif found[0][0] != "\\" and not self._in_text:
-                made += [given[at : found.start()], "null"]
+            elif instead := self._instead(found):
+                made += [given[at : found.start()], instead]
                 at = found.end()
         return "".join([*made, given[at:]])
+
+    def _instead(self, found: re.Match[str]) -> str | None:
+        """Return what the parser gets instead of something special; None for the same."""
+        pair, half, mark = found.groups()
+        if half or mark:
+            return _HALF if half else _OWN
+        return "null" if not pair and found[0][0] != "\\" and not self._in_text else None
 
 
 def _finished(text: str) -> int:
     """Return where the beginning of something special at the end of a text may be; its length if there is none."""
-    end = len(text) - len(text[-_LONGEST_WORD:]) + len(text[-_LONGEST_WORD:].rstrip(string.ascii_letters))
+    last = text[-_LONGEST_WORD:]
+    end = len(text) - len(last) + len(last.rstrip(string.ascii_letters))
     if text.endswith("-", 0, end):
         return end - 1
     escapes = end - len(text[:end].rstrip("\\"))
     return end - escapes % 2
+
+
+def _unmarked(text: str) -> str:
+    """Return a text with what was marked in it: bytes that are no text as ``ESCAPED`` finds them, halves of pairs."""
+    return re.sub(f"{_MARK}.", lambda found: _MARKED[found[0]], text) if _MARK in text else text
 
 
 def parts(text: io.TextIOBase) -> Iterator[Part]:
@@ -122,7 +148,7 @@ def _events(text: io.TextIOBase) -> Iterator[Event]:
                     raise MediaRejected(f"The JSON is nested more than {MAX_DEPTH} deep, so it is no list of captions.")
             elif event in ("end_map", "end_array"):
                 depth -= 1
-            yield event, value
+            yield event, _unmarked(value) if isinstance(value, str) else value
     except (ijson.JSONError, ValueError, OverflowError) as error:
         what = "cut short" if "premature EOF" in str(error) else "not valid"
         raise MediaRejected(f"The JSON is {what}: export or download it again.") from error

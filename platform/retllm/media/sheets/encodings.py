@@ -33,6 +33,11 @@ NOT_UTF8 = "has bytes that are not UTF-8 or no text: correct it, and save the fi
 """What is wrong with a row that ``BROKEN`` finds."""
 
 
+def escaped(text: str) -> str:
+    """Return a text in which ``ESCAPED`` finds all that ``BROKEN`` does."""
+    return text.replace("\0", "\udc80")
+
+
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """The encoding of a file, with a remark if it is not the expected one, and whether it was guessed.

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from retllm.errors import MediaRejected, TooLarge
-from retllm.media.names import one_line
 from retllm.media.sheets import columns
 from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
 from retllm.media.sheets.columns import flat
-from retllm.media.sheets.documents import BROKEN_BYTE, Part, parts
-from retllm.media.sheets.encodings import BROKEN, NOT_UTF8
+from retllm.media.sheets.documents import Part, parts
+from retllm.media.sheets.encodings import BROKEN, NOT_UTF8, escaped
 from retllm.media.sheets.lines import bounded, max_length
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sheets.rows import Reason, Record, problem
@@ -21,7 +20,6 @@ from retllm.settings import Settings
 
 MAX_ROWS = 1_000_000
 """How many rows of a document are kept in memory until its end."""
-_SHOWN_CHARS = 300
 _OBJECT_LIKE = '{"file": ..., "caption": ...}'
 _EXPECTED = (
     f"It has to be one object per line or a list of objects like {_OBJECT_LIKE}, an object of names and captions, or a "
@@ -65,13 +63,11 @@ def line_records(text: io.TextIOBase, settings: Settings) -> Iterator[Record]:
         stripped = line.strip()
         if not stripped:
             continue
-        if BROKEN.search(stripped):
-            yield Record(number, problem=problem(Reason.UNREADABLE, f"Row {number} {NOT_UTF8}"))
-            continue
         try:
-            yield _record(number, json.loads(stripped))
+            yield _record(number, json.loads(escaped(stripped)))
         except (ValueError, RecursionError):
-            message = f"Row {number} is not valid JSON: write one object per line."
+            broken = BROKEN.search(stripped)
+            message = f"Row {number} {NOT_UTF8 if broken else 'is not valid JSON: write one object per line.'}"
             yield Record(number, problem=problem(Reason.UNREADABLE, message))
 
 
@@ -83,34 +79,12 @@ def _record(number: int, value: object) -> Record:
 
 
 def document_records(text: io.TextIOBase) -> Iterator[Record]:
-    """Yield the rows of a JSON document, told by its structure; bytes that are no text lose their own rows only.
+    """Yield the rows of a JSON document, told by its structure.
 
     Raises:
         MediaRejected: the document is not valid JSON or no list of rows; the message says what it is.
         TooLarge: an element has too many values, or the document has too many rows.
     """
-    for record in _of_document(text):
-        broken = any(BROKEN_BYTE in each for each in _texts(record.fields))
-        yield _broken(record) if broken else record
-
-
-def _texts(value: object) -> Iterator[str]:
-    """Yield all texts in a value of JSON, also the names of members."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for inner in chain(value, value.values()) if isinstance(value, Mapping) else value:
-            yield from _texts(inner)
-
-
-def _broken(record: Record) -> Record:
-    files = (value for name, value in record.fields.items() if role(name) in FILES and isinstance(value, str))
-    file = next(files, "").replace(BROKEN_BYTE, "\ufffd")[:_SHOWN_CHARS]
-    message = f"Row {record.number}{f', {one_line(file)!r},' if file else ''} {NOT_UTF8}"
-    return Record(record.number, problem=problem(Reason.UNREADABLE, message))
-
-
-def _of_document(text: io.TextIOBase) -> Iterator[Record]:
     found = parts(text)
     first = next(found, None)
     if first is None:

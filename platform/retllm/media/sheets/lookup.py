@@ -15,7 +15,7 @@ from retllm.media import records
 from retllm.media.names import base_name, one_line
 from retllm.media.sheets import sidecars
 from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
-from retllm.media.sheets.references import Reference, keys, stem
+from retllm.media.sheets.references import Reference, keys, names_a_picture, reference, stem
 from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
 from retllm.media.sheets.seen import Named, NamesSeen
 
@@ -65,21 +65,9 @@ class Lookup:
     def targets(self, references: Mapping[str, Reference], sheet: Located) -> dict[str, Target | Problem]:
         """Return the picture that each reference in ``sheet`` means, by its name, or why there is none."""
         # many addresses are one reference
-        stems = {one: keys(one) for one in references.values()}
-        unsent = self._seen.unsent
-        found = {one: _found(one, stems[one], sheet, self._seen.pictures, unsent) for one in stems}
-        missing = [one for one, result in found.items() if not _have_come(result) or result.changed]
-        if missing:
-            earlier = Named()
-            for picture in self._earlier({key for one in missing for key in stems[one]}):
-                earlier.add(picture)
-            for one in missing:
-                result = _found(one, stems[one], sheet, earlier, unsent)
-                if result == Found():
-                    continue
-                if not _have_come(found[one]) or (result.pictures and not result.changed):
-                    found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
-        return {name: self._target(name, one, found[one], sheet) for name, one in references.items()}
+        wanted = {(one, sheet): keys(one) for one in references.values()}
+        found = self._find(wanted)
+        return {name: self._target(name, one, found[one, sheet], sheet) for name, one in references.items()}
 
     def _target(self, name: str, one: Reference, found: Found, sheet: Located) -> Target | Problem:
         if found.pictures:
@@ -96,6 +84,38 @@ class Lookup:
         whole, is_part, _ = one.parts[-1].rpartition(", ")
         file = Reference((*one.parts[:-1], whole), None, one.absolute)
         return bool(is_part and _found(file, keys(file), sheet, self._seen.unsent).pictures)
+
+    def named(self, names: Iterable[tuple[str, Located]]) -> dict[tuple[str, Located], set[UUID]]:
+        """Return the items that names of pictures in files may mean, by name and file."""
+        references = {(name, located): reference(name) for name, located in names}
+        found = self._find({(one, located): keys(one) for (_, located), one in references.items() if one is not None})
+        return {
+            (name, located): {item_id for picture in found[one, located].pictures for item_id in picture.items}
+            if one is not None
+            else set()
+            for (name, located), one in references.items()
+        }
+
+    def _find(self, wanted: Mapping[tuple[Reference, Located], set[str]]) -> dict[tuple[Reference, Located], Found]:
+        """Return the pictures that references in files mean, by these and with their keys."""
+        unsent = self._seen.unsent
+        found = {one: _found(one[0], stems, one[1], self._seen.pictures, unsent) for one, stems in wanted.items()}
+        missing = [one for one, result in found.items() if not _have_come(result) or result.changed]
+        if missing:
+            earlier = Named.of(self._earlier({key for one in missing for key in wanted[one]}))
+            for one in missing:
+                result = _found(one[0], wanted[one], one[1], earlier, unsent)
+                if result == Found():
+                    continue
+                if not _have_come(found[one]) or (result.pictures and not result.changed):
+                    found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
+        if missing := [one for one in missing if not found[one].pictures]:
+            rejected = Named.of(self._rejected({key for one in missing for key in wanted[one]}))
+            for one in missing:
+                result = _found(one[0], wanted[one], one[1], rejected)
+                if result.pictures and not result.changed:
+                    found[one] = result
+        return found
 
     def _earlier(self, stems: Iterable[str], keys: Iterable[str] = ()) -> list[Picture]:
         """Return the pictures of the collection with these stems, or whose keys in WebDataset have these last parts."""
@@ -115,6 +135,18 @@ class Lookup:
             if picture.item_id is None or not self._seen.has(picture.located.name, picture.item_id)
         ]
 
+    def _rejected(self, stems: Iterable[str]) -> list[Picture]:
+        """Return the pictures with these stems that earlier uploads to the collection had, and that were rejected."""
+
+        def read(session: Session) -> list[tuple[str, str, str | None]]:
+            return records.rejected_with_stems(session, self._collection_id, stems)
+
+        return [
+            Picture(Located(name, outer=outer), None, earlier=True, rejection=error or "")
+            for name, outer, error in run_transaction(self._sessions, read)
+            if names_a_picture(name)
+        ]
+
     def beside(self, documents: Sequence[Located]) -> dict[Located, Neighbours]:
         """Return the pictures that each file may be a sidecar of."""
         places = {document: sidecars.places(document.name) for document in documents}
@@ -123,24 +155,21 @@ class Lookup:
             document for document, (meant, alike, _) in found.items() if places[document] and not (meant or alike)
         ]
         if missing:
-            bases = {base_name(place.path) for document in missing for place in places[document]}
+            bases = {base_name(path) for document in missing for place in places[document] for path in place.paths}
             earlier = self._earlier(bases | {base.lower() for base in bases}, bases)
-            by_path, by_key = _by(earlier, lambda name: path_stem(name).lower()), _by(earlier, further_key)
-            named = Named()
-            for picture in earlier:
-                named.add(picture)
+            index = _Earlier(earlier)
             for document in missing:
-                of_name = _first(_fitting(place, by_path.get(place.path.lower(), ())) for place in places[document])
-                neighbours = _neighbours(_closest(document, of_name))
-                if not any(neighbours):
-                    neighbours = _of_key(by_key, places[document], document)
-                if not any(neighbours):
-                    neighbours = _alone(_parallel(places[document], document, named))
+                neighbours = index.beside(document, places[document])
                 if not any(neighbours):
                     others = [*found[document].elsewhere, *_named_like(places[document], self._seen.pictures)]
-                    others += _named_like(places[document], named)
+                    others += _named_like(places[document], index.named)
                     neighbours = Neighbours([], elsewhere=others)
                 found[document] = neighbours
+        if missing := [document for document in missing if not (found[document].meant or found[document].alike)]:
+            rejected = _Earlier(self._rejected(bases | {base.lower() for base in bases}))
+            for document in missing:
+                if meant := rejected.beside(document, places[document]).meant:
+                    found[document] = Neighbours(meant)
         return found
 
     def _beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Neighbours:
@@ -164,26 +193,46 @@ class Lookup:
 
         A large export is split over archives without regard to what belongs together.
         """
-        return _first(_best(place, document, self._seen.outside(place.path, document)) for place in places)
+        return _first(_best(place, document, self._outside(place, document)) for place in places)
+
+    def _outside(self, place: sidecars.Beside, document: Located) -> list[Picture]:
+        return [picture for path in place.paths for picture in self._seen.outside(path, document)]
 
     def _in_archive(self, place: sidecars.Beside, archive: UUID | None) -> list[Picture]:
-        return _fitting(place, self._seen.beside(place.path, archive))
+        return _fitting(place, lambda path: self._seen.beside(path, archive))
 
 
-def _found(reference: Reference, stems: Iterable[str], sheet: Located, *named: Named) -> Found:
+class _Earlier:
+    """Pictures of earlier uploads, by what sidecars are named after."""
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        self.named = Named.of(pictures)
+        self._by_path = _by(pictures, lambda name: path_stem(name).lower())
+        self._by_key = _by(pictures, further_key)
+
+    def beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Neighbours:
+        """Return the pictures that a document with these places may be a sidecar of."""
+        of_name = _first(_fitting(place, lambda path: self._by_path.get(path.lower(), ())) for place in places)
+        neighbours = _neighbours(_closest(document, of_name))
+        if not any(neighbours):
+            neighbours = _of_key(self._by_key, places, document)
+        return neighbours if any(neighbours) else _alone(_parallel(places, document, self.named))
+
+
+def _found(one: Reference, stems: Iterable[str], sheet: Located, *named: Named) -> Found:
     """Return the pictures that a reference means: if there is one of its raw name, that one."""
     having = [pictures for pictures in named if pictures.has(stems)]
     if not having:
         return Found()
-    if reference.coded is not None:
-        raw = replace(reference, parts=reference.coded, decoded=None, coded=None)
+    if one.coded is not None:
+        raw = replace(one, parts=one.coded, decoded=None, coded=None)
         if (found := _best_of(raw, sheet, having)).pictures:
             return found
-    return _best_of(reference, sheet, having)
+    return _best_of(one, sheet, having)
 
 
-def _best_of(reference: Reference, sheet: Located, named: Iterable[Named]) -> Found:
-    found = find(reference, sheet, [picture for each in named for picture in each.fitting(reference, sheet)])
+def _best_of(one: Reference, sheet: Located, named: Iterable[Named]) -> Found:
+    found = find(one, sheet, [picture for each in named for picture in each.fitting(one, sheet)])
     come = {picture.located.path for picture in found.pictures if not picture.unsent}
     # one that came with another upload stands for the one that did not
     here = tuple(picture for picture in found.pictures if not (picture.unsent and picture.located.path in come))
@@ -194,10 +243,18 @@ def _have_come(found: Found) -> bool:
     return any(not picture.unsent for picture in found.pictures)
 
 
-def _fitting(place: sidecars.Beside, pictures: Iterable[Picture]) -> list[Picture]:
-    """Return the pictures that a place means; those whose letters are in another case only if there are no others."""
-    found = [picture for picture in pictures if place.fits(picture.located.name)]
-    return [picture for picture in found if path_stem(picture.located.name) == place.path] or found
+def _fitting(place: sidecars.Beside, at: Callable[[str], Iterable[Picture]]) -> list[Picture]:
+    """Return the pictures that a place means; those whose letters are in another case only if there are no others.
+
+    Args:
+        at: returns the pictures at a path, in any case of letters.
+    """
+    own = [picture for picture in at(place.path) if place.fits(picture.located.name)]
+    own = [picture for picture in own if path_stem(picture.located.name) == place.path] or own
+    edited = [picture for path in place.edited for picture in at(path) if place.fits(picture.located.name)]
+    archives = {(picture.located.archive, picture.located.outer) for picture in own}
+    # of the same archive, since those of several can't be told apart
+    return own + [each for each in edited if not own or (each.located.archive, each.located.outer) in archives]
 
 
 def _named_like(places: Iterable[sidecars.Beside], pictures: Named) -> list[Picture]:
@@ -292,8 +349,9 @@ def _target(name: str, found: Found, sheet: Located) -> Target | Problem:
         return not_sent(f"names the picture {shown!r}, which {_AGAIN}")
     by_id = {picture.item_id: picture for picture in _accepted(found.pictures)}
     near = any(picture.is_near(sheet) for picture in by_id.values())
-    if None in by_id:
-        return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected: upload it again.")
+    if (refused := by_id.get(None)) is not None:
+        why = f" in an earlier upload: {refused.rejection} Upload" if refused.rejection else ": upload"
+        return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected{why} it again.")
     ids = [item_id for item_id in by_id if item_id is not None]
     newest = by_id[max(ids)]
     names = sorted({picture.located.name for picture in by_id.values()})

@@ -9,62 +9,18 @@ from functools import lru_cache
 from uuid import UUID
 
 from retllm.media.names import MAX_FOLDERS, base_name, joined_folders
+from retllm.media.sheets.folder_names import (
+    DESCRIBING,
+    OF_PICTURES,
+    are_apart,
+    describes,
+    short_name,
+    splits,
+    telling,
+    words_of,
+)
 from retllm.media.sheets.references import Reference, format_of, is_number_of, stem
 
-# words in the names of folders that hold what is said of pictures elsewhere, and of the folders of those pictures:
-# annotations/ beside images/, Flickr8k_text/ beside Flicker8k_Dataset/
-_DESCRIBING = frozenset(
-    (
-        "annotation",
-        "annotations",
-        "caption",
-        "captions",
-        "label",
-        "labels",
-        "meta",
-        "metadata",
-        "text",
-        "texts",
-        "txt",
-        "json",
-        "csv",
-        "sheet",
-        "sheets",
-    )
-)
-_OF_PICTURES = frozenset(
-    (
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "picture",
-        "pictures",
-        "photo",
-        "photos",
-        "jpg",
-        "jpeg",
-        "jpegimages",
-        "png",
-        "dataset",
-        "datasets",
-        "data",
-    )
-)
-# words for the parts of a data set, and which of them mean the same one
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
-_WORD = re.compile(r"[^\W_]+")
-# Flickr8k's own folder of pictures is misspelt
-_SPELLING = ("flicker", "flickr")
 _NO_SUFFIX = re.compile(r"\d+\.\d+|.*\s")
 # parts of names that are shorter are the same by chance
 _TELLING = 3
@@ -101,11 +57,11 @@ class Located:
         if not self.outer:
             return (self.folder,)
         outer = self.outer.split("/")[:-1]
-        return (*outer, *self.folder), (*outer, _short(self.outer), *self.folder)
+        return (*outer, *self.folder), (*outer, short_name(self.outer), *self.folder)
 
     def is_alike(self, other: Located) -> bool:
         """Return whether the archives of both have names that say the same: train_texts.zip and train_images.zip."""
-        return _telling(_short(self.outer)) == _telling(_short(other.outer))
+        return telling(short_name(self.outer)) == telling(short_name(other.outer))
 
     @property
     def unpacked_name(self) -> str:
@@ -114,21 +70,19 @@ class Located:
 
     def contradicts(self, other: Located) -> bool:
         """Return whether the archives of both are of different parts of one data set: train.zip and val.zip."""
-        first, second = _short(self.outer), _short(other.outer)
-        mine, others = _splits([first]), _splits([second])
-        return bool(mine and others) and mine.isdisjoint(others) and _data_set(first) == _data_set(second)
+        return are_apart(short_name(self.outer), short_name(other.outer))
 
     @property
     def parallel(self) -> set[str]:
         """Paths of a picture in lower case, without what only says that its folders have pictures, and its suffix."""
-        return {_joined(folders, _OF_PICTURES, stem(self.name)) for folders in (self.folder, *self.unpacked)}
+        return {_joined(folders, OF_PICTURES, stem(self.name)) for folders in (self.folder, *self.unpacked)}
 
     def described(self, bare: str) -> set[str]:
         """Return the paths (``parallel``) of pictures named ``bare`` that a file here, in captions/ or so, is for."""
         return {
-            _joined(folders, _DESCRIBING | _OF_PICTURES, bare)
+            _joined(folders, DESCRIBING | OF_PICTURES, bare)
             for folders in (self.folder, *self.unpacked)
-            if _describes(folders)
+            if describes(folders)
         }
 
 
@@ -141,6 +95,7 @@ class Picture:
         earlier: whether it was uploaded before the sheet; of its archive, the name alone is known then.
         parts: the items of a file of several pictures, in their order; empty for a picture.
         unsent: whether it was to come with the upload and did not.
+        rejection: why it was rejected, of one in an earlier upload.
     """
 
     located: Located
@@ -148,6 +103,7 @@ class Picture:
     earlier: bool = False
     parts: tuple[UUID, ...] = ()
     unsent: bool = False
+    rejection: str = ""
 
     @property
     def items(self) -> tuple[UUID, ...]:
@@ -239,8 +195,10 @@ _IN_FOLDER, _AT_ROOT, _BY_END = range(3)
 
 def _rank(reference: Reference, sheet: Located, picture: Picture) -> tuple[int, ...] | None:
     """Return how well the folders fit, the smallest is best; None if they contradict each other."""
-    named = _splits(reference.parts[:-1])
-    if sheet.contradicts(picture.located) and named.isdisjoint(_splits([_short(picture.located.outer)])):
+    named = splits(reference.parts[:-1])
+    if sheet.contradicts(picture.located) and named.isdisjoint(splits([short_name(picture.located.outer)])):
+        return None
+    if _is_of_another_part(sheet, picture, named):
         return None
     places = _places(sheet, picture)
     paths = [path for path in (reference.parts, reference.decoded) if path]
@@ -256,6 +214,19 @@ def _rank(reference: Reference, sheet: Located, picture: Picture) -> tuple[int, 
     return (*min(ranks), int(not alike))
 
 
+def _is_of_another_part(sheet: Located, picture: Picture, named: set[str]) -> bool:
+    """Return whether a sheet is named after another part of a data set than a picture's folder: val.csv and train.
+
+    Args:
+        named: the parts that the row itself names.
+    """
+    located, own = picture.located, sheet.folder
+    folders = located.folder if picture.is_near(sheet) or not located.outer else located.unpacked[-1]
+    below = folders[len(own) :] if folders[: len(own)] == own else folders
+    folder = next((each for each in reversed(below) if splits([each])), "")
+    return are_apart(short_name(sheet.name), folder) and named.isdisjoint(splits([folder]))
+
+
 def _places(sheet: Located, picture: Picture) -> list[tuple[int, tuple[str, ...], tuple[str, ...]]]:
     """Return folders of a sheet and of a picture that can be compared, after how far these are from each other."""
     located = picture.located
@@ -268,8 +239,11 @@ def _places(sheet: Located, picture: Picture) -> list[tuple[int, tuple[str, ...]
 
 def _is_named_alike(sheet: Located, folders: tuple[str, ...]) -> bool:
     """Return whether a sheet, or its archive, is named like one of these folders: captions_train.csv like train."""
-    names = {_telling(_short(sheet.name)), _telling(_short(sheet.outer))} - {""}
-    return not names.isdisjoint(map(_telling, folders))
+    names = {
+        telling(short_name(sheet.name)),
+        telling(short_name(sheet.outer)),
+    } - {""}
+    return not names.isdisjoint(map(telling, folders))
 
 
 def _rank_of(
@@ -332,48 +306,21 @@ def _beside(sheet: tuple[str, ...], named: tuple[str, ...], of_picture: tuple[st
     shorter = min(len(sheet), len(rest))
     if rest[:shorter] == sheet[:shorter] or _agrees(sheet, rest):
         return True
-    without, pictures = _told_apart(sheet, _DESCRIBING | _OF_PICTURES), _told_apart(rest, _OF_PICTURES)
-    return _describes(sheet) and (_alike(reversed(without), reversed(pictures)) or _alike(without, pictures))
-
-
-def _describes(folders: Iterable[str]) -> bool:
-    """Return whether the name of a folder says that it holds what is said of pictures elsewhere."""
-    return not _DESCRIBING.isdisjoint(word for folder in folders for word in _words(folder))
+    without, pictures = (
+        _told_apart(sheet, DESCRIBING | OF_PICTURES),
+        _told_apart(rest, OF_PICTURES),
+    )
+    return describes(sheet) and (_alike(reversed(without), reversed(pictures)) or _alike(without, pictures))
 
 
 def _joined(folders: tuple[str, ...], general: frozenset[str], bare: str) -> str:
     return "/".join([*(told for told, _ in _told_apart(folders, general)), bare.lower()])
 
 
-def _words(folder: str) -> list[str]:
-    return _WORD.findall(folder.lower().replace(*_SPELLING))
-
-
-def _telling(name: str) -> str:
-    """Return what a name says besides words that only say that it is about pictures."""
-    return "".join(word for word in _words(name) if word not in _DESCRIBING | _OF_PICTURES)
-
-
-def _splits(names: Iterable[str]) -> set[str]:
-    """Return the parts of a data set that words in names mean; train2017 is train."""
-    words = (word.rstrip("0123456789") for name in names for word in _words(name))
-    return {_SPLITS[word] for word in words if word in _SPLITS}
-
-
-def _data_set(name: str) -> list[str]:
-    """Return what a name says besides the part of the data set, and that it is about pictures."""
-    return [word for word in _words(name) if word not in _DESCRIBING | _OF_PICTURES and not _splits([word])]
-
-
-def _short(path: str) -> str:
-    """Return the last part of a path up to its first dot."""
-    return base_name(path).partition(".")[0]
-
-
 @lru_cache(maxsize=1 << 12)
 def _told_apart(folders: tuple[str, ...], general: frozenset[str]) -> list[tuple[str, bool]]:
     """Return what the names of folders say besides ``general`` words, and whether they had any of these."""
-    parts = [(words, [word for word in words if word not in general]) for words in map(_words, folders)]
+    parts = [(words, [word for word in words if word not in general]) for words in map(words_of, folders)]
     return [("".join(left), left != words) for words, left in parts if left]
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media.sheets import columns, jsons, tabular
 from retllm.media.sheets.columns import Columns
-from retllm.media.sheets.encodings import as_text, encoding_of
+from retllm.media.sheets.encodings import NOT_UTF8, as_text, encoding_of
 from retllm.media.sheets.rows import Record, Row, Sheet
 from retllm.media.sheets.tabular import Table
 from retllm.media.sniffing import FileKind
@@ -46,8 +46,11 @@ def read_rows(stream: BinaryIO, kind: FileKind, settings: Settings) -> Iterator[
                 f"The sheet has the columns {columns.listed(found)}, and none of them is understood as captions. "
                 f"{columns.UNDERSTOOD}."
             )
+        rows = list(map(chosen.row, sample))
+        if kind is FileKind.JSONL and rows and (problem := rows[0].problem) and all(map(_is_no_text, rows)):
+            raise MediaRejected(f"The file is no list of captions. {problem.message}")
         sheet = Sheet(iter(()), found, bool(chosen.files), chosen.is_texts, [remark] if remark else [])
-        sheet.rows = _rows(chain(sample, records), chosen, sheet)
+        sheet.rows = _rows(chain(rows, map(chosen.row, records)), chosen, sheet)
         yield sheet
 
 
@@ -73,9 +76,12 @@ def captioned(stream: BinaryIO, kind: FileKind, settings: Settings) -> set[str]:
         return set()
 
 
-def _rows(records: Iterator[Record], chosen: Columns, sheet: Sheet) -> Iterator[Row]:
-    for record in records:
-        yield chosen.row(record)
+def _is_no_text(row: Row) -> bool:
+    return row.problem is not None and row.problem.message.endswith(NOT_UTF8)
+
+
+def _rows(rows: Iterator[Row], chosen: Columns, sheet: Sheet) -> Iterator[Row]:
+    yield from rows
     if remark := chosen.remark():
         sheet.remarks.append(remark)
 

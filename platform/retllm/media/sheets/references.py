@@ -123,10 +123,13 @@ def reference(name: str) -> Reference | None:
     parts = _parts(without_drive)
     if not parts or parts[-1] == "..":
         return None
-    decoded = _parts(unquote(without_drive)) if "%" in without_drive else parts
-    last = without_drive.rsplit("/", 1)[-1]
-    special = (*parts[:-1], coded(last)) if last != parts[-1] else None
-    return Reference(parts, decoded if decoded not in (parts, ()) and decoded[-1] != ".." else None, absolute, special)
+    whole = unquote(without_drive)
+    decoded = _parts(whole) if "%" in without_drive else parts
+    if decoded == () or decoded[-1] == "..":
+        decoded = parts
+    last = base_name(whole if decoded is not parts else without_drive)
+    special = (*decoded[:-1], coded(last)) if last != decoded[-1] else None
+    return Reference(parts, decoded if decoded != parts else None, absolute, special)
 
 
 def _name_in_url(url: str) -> str:

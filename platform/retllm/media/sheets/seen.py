@@ -24,6 +24,14 @@ class Named:
     _by_folder: dict[tuple[str, str], list[Picture]] = field(default_factory=dict)
     _parallel: dict[str, list[Picture]] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, pictures: Iterable[Picture]) -> Named:
+        """Return these pictures."""
+        made = cls()
+        for picture in pictures:
+            made.add(picture)
+        return made
+
     def add(self, picture: Picture) -> None:
         """Take up a picture."""
         located = picture.located

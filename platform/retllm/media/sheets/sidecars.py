@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from retllm.errors import MediaRejected
@@ -27,8 +28,17 @@ _MAX_JSON = 1 << 20
 # Google Takeout: a.jpg.json, a.jpg.supplemental-metadata.json, with the number of a second file of the name, and cut
 _TAKEOUT = ".supplemental-metadata"
 _COUNTED = re.compile(r"\(\d+\)$")
+# a field of its records of pictures, in which it writes texts as in HTML
+_TAKEN = "photoTakenTime"
 # fields of its record of an album, besides others; that of a picture has "photoTakenTime" instead of "date"
 _OF_ALBUM = ({"title", "access", "date"}, {"title", "description", "date"})
+# what Google Photos appends to the name of a picture that was changed there, in the language of its user
+_EDITED = (
+    *("edited", "effects", "bearbeitet", "modifié", "modificato", "editado", "ha editado", "editat", "bewerkt"),
+    *("edytowane", "redigeret", "redigert", "redigerad", "muokattu", "upraveno", "изменено", "編集済み", "已修改"),
+)
+# in what it saves these, if the picture is in a format that browsers do not show
+_EDITED_SUFFIX = ".jpg"
 # darktable: a_01.jpg.xmp for the second version of a.jpg
 _VERSION = re.compile(r"_\d{2}$")
 
@@ -40,18 +50,28 @@ class Beside:
     Attributes:
         path: the path without the picture's suffix.
         suffix: the picture's suffix in lower case; None if the sidecar does not tell it.
+        edited: the paths of edited pictures that share the sidecar with it.
     """
 
     path: str
     suffix: str | None = None
+    edited: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All paths that a picture may have."""
+        return (self.path, *self.edited)
 
     def fits(self, picture: str) -> bool:
         """Return whether a picture with this name is meant, in any case of letters."""
-        return path_stem(picture).lower() == self.path.lower() and self.suffix in (None, suffix_of(picture))
+        path, suffix = path_stem(picture).lower(), suffix_of(picture)
+        if path == self.path.lower():
+            return self.suffix in (None, suffix)
+        return suffix in (self.suffix, _EDITED_SUFFIX) and path in map(str.lower, self.edited)
 
     def named_like(self, picture: str) -> bool:
         """Return whether a picture with this name is meant, whatever their folders."""
-        return Beside(base_name(self.path), self.suffix).fits(base_name(picture))
+        return Beside(base_name(self.path), self.suffix, tuple(map(base_name, self.edited))).fits(base_name(picture))
 
 
 def places(name: str) -> list[Beside]:
@@ -60,7 +80,8 @@ def places(name: str) -> list[Beside]:
     if suffix not in SUFFIXES:
         return []
     path = name[: -len(suffix)]
-    found = [_place(path)] if names_a_picture(path) else [Beside(path)]
+    place_of = _takeout_place if suffix == ".json" else _place
+    found = [place_of(path)] if names_a_picture(path) else [Beside(path)]
     if suffix == ".json":
         found += _takeout(path)
     elif suffix == ".xmp" and names_a_picture(path) and _VERSION.search(path_stem(path)):
@@ -79,8 +100,17 @@ def is_of_one(name: str) -> bool:
     return any(place.suffix is not None for place in places(name))
 
 
-def _place(picture: str, count: str = "") -> Beside:
-    return Beside(path_stem(picture) + count, suffix_of(picture))
+def _place(picture: str) -> Beside:
+    return Beside(path_stem(picture), suffix_of(picture))
+
+
+def _takeout_place(picture: str, count: str = "") -> Beside:
+    """Return the place of a picture of Google Takeout, and of those that were made of it."""
+    path = path_stem(picture)
+    # a picture that was numbered before it was edited has its number at the end of both names
+    own = _COUNTED.search(path) if not count else None
+    bare, number = (path[: own.start()], own[0]) if own else (path, count)
+    return Beside(bare + number, suffix_of(picture), tuple(f"{bare}-{word}{number}" for word in _EDITED))
 
 
 def _takeout(path: str) -> Iterator[Beside]:
@@ -94,9 +124,9 @@ def _takeout(path: str) -> Iterator[Beside]:
         picture = plain[: len(plain) - len(last) + at]
         if _TAKEOUT.startswith(last[at:]) and names_a_picture(picture):
             # a.jpg.supplemental-metadata(1).json is that of a(1).jpg
-            yield _place(picture, count)
+            yield _takeout_place(picture, count)
     if counted and names_a_picture(plain):
-        yield _place(plain, count)
+        yield _takeout_place(plain, count)
 
 
 def cut_path(name: str) -> str | None:
@@ -133,12 +163,14 @@ def caption(
         raise MediaRejected("The JSON is no object, so it says nothing of the picture beside it.")
     names = {base_name(picture).lower() for picture in pictures}
     for column in CAPTIONS:
-        for field, value in fields.items():
+        for name, value in fields.items():
             # in Google Takeout the title is the name of the file
             texts = [text for text in flat(value) if text.lower() not in names and not names_a_picture(text)]
-            if role(field) == column and texts:
+            if role(name) == column and texts:
                 if any(map(ESCAPED.search, texts)):
                     raise MediaRejected(f"Its caption {NOT_UTF8}")
+                if _TAKEN in fields:
+                    texts = list(map(html.unescape, texts))
                 return clean_text("\n".join(dict.fromkeys(texts)), settings), None
     return None, None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from itertools import islice
 from retllm.errors import MediaRejected
 from retllm.media.sheets import columns
 from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
-from retllm.media.sheets.encodings import BROKEN, NOT_UTF8
+from retllm.media.sheets.encodings import escaped
 from retllm.media.sheets.lines import bounded, max_length
 from retllm.media.sheets.references import SUFFIX_PATTERN, is_url, names_a_picture
 from retllm.media.sheets.rows import Reason, Record, problem
@@ -27,8 +28,9 @@ _MAYBE_UNQUOTED = "\t|"
 _RULE = re.compile(r"\s*:?-*:?\s*")
 _BAR = re.compile(r"(?<!\\)\|")
 _ESCAPED = re.compile(r'\\([\\"])')
+_NUMBER = re.compile(r"\s*\d+(?:[.,]\d+)?\s*")
 # what programs write for a field without a value
-_NOTHING = frozenset(("nan", "NaN", "NULL", "null", "None", "N/A", "<NA>"))
+_NOTHING = frozenset(("nan", "NaN", "NULL", "null", "None", "N/A", "<NA>", "\\N"))
 # a name, perhaps with a colon or a dash, and words
 _SPACE = " "
 _SPACED = re.compile(rf"\s*(\S[^\n]*?{SUFFIX_PATTERN}(?:#\d+)?)(?::|\s+[-\u2013\u2014])?\s+(\S.*)", re.IGNORECASE)
@@ -73,9 +75,7 @@ def find_table(opened: Opener, settings: Settings) -> Table | None:
         spaced = _is_spaced(opened, settings)
         return Table(_SPACE, ("file", "caption"), number, quoted=False) if spaced else None
     delimiter, header, first_row = found
-    quoted = delimiter not in _MAYBE_UNQUOTED or _consistently_quoted(opened, delimiter, first_row, settings)
-    table = Table(delimiter, header, first_row, quoted)
-    return replace(table, escaped=quoted and _is_escaped(opened, table, settings))
+    return _with_quotes(opened, Table(delimiter, header, first_row, quoted=False), settings)
 
 
 def _is_spaced(opened: Opener, settings: Settings) -> bool:
@@ -119,14 +119,12 @@ def records(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[R
     for number, fields in splitter:
         if isinstance(fields, str):
             yield Record(number, problem=problem(Reason.UNREADABLE, f"Row {number} {fields}"))
-        elif any(map(BROKEN.search, fields)):
-            yield Record(number, problem=problem(Reason.UNREADABLE, f"Row {number} {NOT_UTF8}"))
         elif any(field.strip() for field in fields) and not (_is_markdown(table) and all(map(_RULE.fullmatch, fields))):
             yield _record(number, fields, table)
 
 
 def _lines(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[str]:
-    lines = islice(bounded(text, settings), table.first_row - 1, None)
+    lines = map(escaped, islice(bounded(text, settings), table.first_row - 1, None))
     return (_ESCAPED.sub(_doubled, line) for line in lines) if table.escaped else lines
 
 
@@ -231,7 +229,7 @@ def _headless(line: str, delimiters: str) -> tuple[str, tuple[str, ...]] | None:
             if len(fields) == 3 and fields[1].strip().isdecimal():
                 return delimiter, ("file", "comment_number", "caption")
             return delimiter, ("file", "caption")
-        if len(fields) == 3 and fields[0].strip().isdecimal() and names_a_picture(fields[1]):
+        if len(fields) == 3 and _NUMBER.fullmatch(fields[0]) and names_a_picture(fields[1]):
             return delimiter, ("id", "file", "caption")
         # Conceptual Captions; between other delimiters than tabs a sentence may end with a name
         if len(fields) == 2 and delimiter == "\t" and (names_a_picture(fields[1]) or is_url(fields[1])):
@@ -319,23 +317,46 @@ class _Quoted:
             yield line
 
 
-def _is_escaped(opened: Opener, table: Table, settings: Settings) -> bool:
-    """Return whether all rows can be read if a backslash belongs to the quote after it, and not all otherwise."""
+def _with_quotes(opened: Opener, table: Table, settings: Settings) -> Table:
+    """Return the table with how it is quoted: as few rows as possible are lost, so that a bad one loses only itself.
+
+    With tabs and bars it is quoted if every quote fits that, or if most names of pictures are between quotes.
+    """
+    ways = [replace(table, quoted=True, escaped=escaped) for escaped in (False, True)]
     with opened() as text:
         if not any('\\"' in line for line in _lines(text, table, settings)):
-            return False
-    return not _all_fit(opened, table, settings) and _all_fit(opened, replace(table, escaped=True), settings)
+            ways = ways[:1]
+    if table.delimiter in _MAYBE_UNQUOTED:
+        throughout = [way for way in ways if _consistently_quoted(opened, way, settings)]
+        if not throughout and not _names_are_quoted(opened, table, settings):
+            return table
+        ways = throughout or ways
+    return ways[0] if len(ways) == 1 else min(ways, key=lambda way: _misfits(opened, way, settings))
 
 
-def _all_fit(opened: Opener, table: Table, settings: Settings) -> bool:
+def _misfits(opened: Opener, table: Table, settings: Settings) -> float:
+    """Return how many rows would be lost, infinite if their quotes end the reading."""
     with opened() as text:
         rows = _Quoted(_lines(text, table, settings), table, settings)
-        return all(not isinstance(fields, str) and len(fields) <= len(table.names) for _, fields in rows)
+        try:
+            return sum(isinstance(fields, str) or len(fields) > len(table.names) for _, fields in rows)
+        except MediaRejected:
+            return math.inf
 
 
-def _consistently_quoted(opened: Opener, delimiter: str, first_row: int, settings: Settings) -> bool:
+def _names_are_quoted(opened: Opener, table: Table, settings: Settings) -> bool:
+    """Return whether most rows have quotes around the name of the picture, as no name has them."""
+    place = next((at for at, name in enumerate(table.names) if role(name) in FILES), None)
+    if place is None:
+        return False
+    with opened() as text:
+        rows = (line.split(table.delimiter) for line in _lines(text, table, settings) if line.strip())
+        names = [fields[place].strip() for fields in rows if len(fields) > place]
+    return sum(len(name) > 1 and name[0] == name[-1] == '"' for name in names) * 2 > len(names)
+
+
+def _consistently_quoted(opened: Opener, table: Table, settings: Settings) -> bool:
     """Return whether the sheet has quotes, and each opens or closes a field, or is doubled inside of one."""
-    table = Table(delimiter, (), first_row, quoted=True)
     found = False
     with opened() as text:
         splitter = _Quoted(_lines(text, table, settings), table, settings)

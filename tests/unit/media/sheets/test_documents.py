@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 import tracemalloc
 
@@ -216,7 +217,11 @@ def test_an_id_may_be_a_number_or_a_text() -> None:
             2,
             "b.png",
         ),
-        (b'{"file": "a.png", "text": "x"}\n{"file": "b.png", "text": "\xff"}\n{"file": "c.png", "text": "z"}\n', 2, ""),
+        (
+            b'{"file": "a.png", "text": "x"}\n{"file": "b.png", "text": "\xff"}\n{"file": "c.png", "text": "z"}\n',
+            2,
+            "b.png",
+        ),
         (
             b'{"file": "a.png", "text": "x"}\n{"file": "b.png", \xff"text": "y"}\n{"file": "c.png", "text": "z"}\n',
             2,
@@ -257,3 +262,37 @@ def test_whatever_bytes_are_put_into_a_document_no_row_has_one_that_is_no_text(
         return
     for row in made:
         assert row.problem or not BROKEN.search("".join((row.file, *row.captions)))
+
+
+@pytest.mark.parametrize("form", ["[%s, %s]", "%s\n%s\n"], ids=["list", "lines"])
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("\uffff", "\uffff"),
+        (r"\uffff", "\uffff"),
+        ("\uffff0 \uffff2", "\uffff0 \uffff2"),
+        (r"\ud83d\ude00", "\U0001f600"),
+        (r"\uD83D\uDE00", "\U0001f600"),
+        (r"\\ud83d", r"\ud83d"),
+        (r"\\\\uffff", r"\\uffff"),
+        (r"x\ud83dy", "x\ud800y"),
+        (r"\ude00\ud83d", "\ud800\ud800"),
+        (r"\ud83d\ud83d\ude00", "\ud800\U0001f600"),
+        (r"\ud83d\\ude00", "\ud800\\ude00"),
+    ],
+)
+def test_a_document_has_the_characters_that_its_lines_would_have(form: str, written: str, text: str) -> None:
+    line = f'{{"file": "a.png", "text": "{written}"}}'
+    first, second = rows(form % (line, line), JSON)
+    assert first.problem is second.problem is None
+    halves = re.compile("[\ud800-\udfff]")
+    assert {halves.sub("\ud800", each.captions[0]) for each in (first, second)} == {text}
+
+
+@pytest.mark.parametrize("before", range(24))
+def test_a_pair_that_two_parts_of_a_document_share_is_one_character(before: int) -> None:
+    pair, half = r"\ud83d\ude00", r"\ud83d"
+    start = '[{"file": "a.png", "text": "'
+    fill = "x" * ((1 << 14) - len(start) - before)
+    made = rows(f'{start}{fill}{pair}{half}"}}]', JSON)
+    assert made[0].captions == (f"{fill}\U0001f600\ud800",)

@@ -24,6 +24,8 @@ from retllm.media.sniffing import FileKind
         ("cp1250", "Żółć gęślą jaźń"),
         ("cp1250", "Dziewczyna czyta książkę na ławce"),
         ("cp1253", "Η γάτα στο παράθυρο"),
+        ("cp1254", "Güneşli bir gün, çocuklar ağaçların altında"),
+        ("cp1254", "Kız çiçekleri tutuyor"),
         ("cp1255", "חתול על החלון"),
         ("cp1256", "قطة على النافذة"),
         ("cp874", "แมวบนหน้าต่าง"),
@@ -38,12 +40,20 @@ def test_the_code_pages_of_spreadsheets_elsewhere_are_told_by_their_words(codec:
 
 @pytest.mark.parametrize(
     "text",
-    ["¿qué? ¡sí! «niño» ñandú", "it’s “quoted” – dash…", "Foo™ Bar® §5 ½ £5", "5 m³ und 3 m² à 5 £", "Ærø, blåbær"],
+    [
+        *("¿qué? ¡sí! «niño» ñandú", "it’s “quoted” – dash…", "Foo™ Bar® §5 ½ £5", "5 m³ und 3 m² à 5 £"),
+        *("Ærø, blåbær", "El niño está aquí"),
+        *("Það er fallegur dagur og börnin leika sér", "Þetta er hundur við veður og mýri"),
+    ],
 )
 def test_western_texts_stay_in_the_code_page_of_western_windows(text: str) -> None:
     made, remarks = read(f"file;caption\r\na.png;{text}\r\n".encode("cp1252"))
     assert made == [Row(2, "a.png", (text,))]
     assert "Windows-1252" in remarks[0]
+
+
+def test_a_turkish_table_is_told_by_its_header_alone() -> None:
+    assert rows("DOSYA ADI;AÇIKLAMA;Kişi\r\na.png;a cat;x\r\n".encode("cp1254")) == [Row(2, "a.png", ("a cat",))]
 
 
 def test_a_code_page_is_that_of_the_whole_file() -> None:
@@ -68,7 +78,23 @@ def test_bytes_that_are_no_text_lose_their_row_only(bad: bytes) -> None:
     good, broken = rows("file,caption\na.png,Größe 猫\n".encode() + bad)
     assert good == Row(2, "a.png", ("Größe 猫",))
     assert broken.problem is not None
-    assert "Row 3 has bytes that are not UTF-8" in broken.problem.error.message
+    name = bad.partition(b",")[0].decode(errors="replace")
+    assert f"Row 3, {name!r}, has bytes that are not UTF-8" in broken.problem.error.message
+
+
+@pytest.mark.parametrize("bad", [b"Ren\xe9", b"a\0b", b"\xff"])
+@pytest.mark.parametrize("form", ["table", "list", "lines", "coco"])
+def test_bytes_that_are_no_text_in_a_field_that_is_not_read_lose_nothing(form: str, bad: bytes) -> None:
+    first, second = b'{"file": "a.png", "by": "' + bad + b'", "text": "x"}', b'{"file": "b.png", "text": "y"}'
+    data = {
+        "table": b"file,by,text\na.png," + bad + ",x\nb.png,Größe,y\n".encode(),
+        "list": b"[" + first + b"," + second + b"]",
+        "lines": first + b"\n" + second,
+        "coco": b'{"info": {"by": "' + bad + b'"}, "images": [{"id": 1, "file_name": "a.png", "by": "' + bad + b'"}, '
+        b'{"id": 2, "file_name": "b.png"}], "annotations": [{"image_id": 1, "by": "' + bad + b'", "caption": "x"}, '
+        b'{"image_id": 2, "caption": "y"}]}',
+    }[form]
+    assert pairs(data, CSV if form == "table" else JSON) == [("a.png", ("x",)), ("b.png", ("y",))]
 
 
 def test_the_encodings_of_spreadsheets_are_read_with_a_remark() -> None:

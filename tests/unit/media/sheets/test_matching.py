@@ -285,3 +285,25 @@ def test_a_row_with_a_folder_is_compared_with_few_of_many_pictures_of_its_name(r
     wanted = reference(row)
     assert wanted is not None
     assert len(seen.pictures.fitting(wanted, Located("c.csv"))) <= 5
+
+
+@pytest.mark.parametrize(
+    ("row", "sheet", "picture", "matches"),
+    [
+        ("1.png", "val.csv", "train/1.png", False),
+        ("1.png", "data/captions_val2017.json", "data/train2017/1.png", False),
+        ("1.png", "dev.csv", "images/test/dogs/1.png", False),
+        ("1.png", "val.csv", "validation/1.png", True),
+        ("1.png", "train_val.csv", "train/1.png", True),
+        ("1.png", "val.csv", "photos/1.png", True),
+        ("train/1.png", "val.csv", "train/1.png", True),
+        ("1.png", "train/val.csv", "train/1.png", True),
+        ("1.png", "coco_val.csv", "train/1.png", True),
+        ("1.png", "val.csv", "val/train/1.png", False),
+    ],
+)
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_sheet_of_one_part_of_a_data_set_is_not_for_the_folder_of_another(
+    row: str, sheet: str, picture: str, matches: bool, earlier: bool
+) -> None:
+    assert names(found(row, sheet, [picture], earlier=earlier)) == [picture] * matches

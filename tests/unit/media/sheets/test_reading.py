@@ -124,38 +124,6 @@ def test_a_bad_csv_row_is_reported_and_the_next_row_is_read() -> None:
     assert "Row 3" in made[1].problem.error.message
 
 
-def test_quotes_with_a_backslash_before_them_are_read_where_the_whole_sheet_has_them() -> None:
-    data = r"""file,caption
-a.png,"a \"big\" dog, red"
-b.png,"a back\\slash, C:\new"
-c.png,"\"all\""
-d.png,"two
-\"lines\", both"
-e.png,plain
-"""
-    expected = ['a "big" dog, red', r"a back\slash, C:\new", '"all"', 'two\n"lines", both', "plain"]
-    assert pairs(data) == [(f"{name}.png", (text,)) for name, text in zip("abcde", expected, strict=True)]
-    made = rows(data + 'f.png,"doubled "" quote"\ng.png,"stray" quote\n')
-    assert [row.number for row in made if row.problem] == [2, 4, 5, 9]
-    assert rows(data + 'f.png,"a ""dog"""\n')[-1] == Row(7, "f.png", ('a "dog"',))
-
-
-def test_a_backslash_at_the_end_of_a_field_is_one() -> None:
-    assert pairs('file,caption\na.png,"in C:\\dir\\"\nb.png,"x\\"\n') == [
-        ("a.png", ("in C:\\dir\\",)),
-        ("b.png", ("x\\",)),
-    ]
-
-
-@given(st.lists(st.text(alphabet='ab ,"\\\n', max_size=12), max_size=6))
-def test_what_python_writes_with_backslashes_survives_a_round_trip(texts: list[str]) -> None:
-    target = io.StringIO()
-    writer = csv.writer(target, doublequote=False, escapechar="\\", quoting=csv.QUOTE_ALL, lineterminator="\n")
-    words = [*texts, 'he said "no"']
-    writer.writerows([("file", "caption"), *((f"{number}.png", text) for number, text in enumerate(words))])
-    assert pairs(target.getvalue()) == [(f"{number}.png", captions(text)) for number, text in enumerate(words)]
-
-
 @pytest.mark.parametrize("stray", ['"big red thing', '"a 5"" screen', 'x,"', '"'])
 def test_a_stray_quote_loses_its_row_only(stray: str) -> None:
     made = rows(f'file,caption\na.png,{stray}\nb.png,fine\nc.png,"quoted, and\ntwo lines"\nd.png,5" wide"\n')

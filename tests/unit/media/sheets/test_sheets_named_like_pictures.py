@@ -73,3 +73,26 @@ def test_an_object_that_names_no_other_picture_is_for_the_one_beside_it(
 ) -> None:
     add_all(ingest, {"a.png": picture(1), "b.png": picture(2), name: as_json(value)})
     assert captions(items) == {"a.png": "A", "b.png": None}
+
+
+@pytest.mark.parametrize("beside", [{}, {"a.png": picture(1)}], ids=["both earlier", "one earlier"])
+@pytest.mark.parametrize(
+    "value", [{"file_name": "b.png", "caption": "B"}, {"b.png": "B"}, {"data": [{"file": "b.png", "caption": "B"}]}]
+)
+def test_the_picture_that_an_object_names_may_have_come_earlier(
+    value: object, beside: dict[str, bytes], ingest: Ingest, items: Items
+) -> None:
+    add_all(ingest, {"a.png": picture(1), "b.png": picture(2)} if not beside else {"b.png": picture(2)})
+    add_all(ingest, beside | {"a.json": as_json(value)})
+    assert captions(items) == {"a.png": None, "b.png": "B"}
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_the_address_of_a_picture_says_nothing_of_another_one_with_its_last_part(
+    earlier: bool, ingest: Ingest, items: Items
+) -> None:
+    pictures = {"00001.png": picture(1), "x/7.png": picture(2), "7.png": picture(3)}
+    said = {"00001.json": as_json({"url": "https://host/7.png", "caption": "A", "key": "00001"})}
+    for files in [pictures, said] if earlier else [pictures | said]:
+        add_all(ingest, files)
+    assert captions(items) == {"00001.png": "A", "x/7.png": None, "7.png": None}

@@ -1,0 +1,50 @@
+"""Why files are refused that may have the caption of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from retllm.media.names import base_name, suffix_of
+from retllm.media.sheets.matching import Picture
+
+
+def no_picture(name: str) -> str:
+    """Return why the sidecar of this name is refused: there is no picture for it."""
+    return f"The file has the caption of a picture, but none with the name of {base_name(name)!r} is beside it: add it."
+
+
+def not_sent(name: str, picture: str) -> str:
+    """Return why a file is refused whose picture was announced and did not come; the sentence is open."""
+    return f"{base_name(name)!r} has the caption of {base_name(picture)!r}, which was not sent: upload both again"
+
+
+def in_other_folder(name: str, picture: str) -> str:
+    """Return why a text is refused that has the name of a picture elsewhere."""
+    return (
+        f"The text {base_name(name)!r} is named like the picture {picture!r}, which is in another folder or archive: "
+        "put it there, or upload it with --texts (texts=true in the API) if it is no caption."
+    )
+
+
+def shared(name: str, pictures: Sequence[Picture]) -> str:
+    """Return why a sidecar of several pictures is refused that no name tells apart."""
+    first, second = (base_name(picture.located.name) for picture in pictures[:2])
+    if len({picture.located.name for picture in pictures}) == 1:
+        return (
+            f"The caption {base_name(name)!r} fits {len(pictures)} pictures that are all named {first!r}: give them "
+            "different names, or upload each together with its caption."
+        )
+    return (
+        f"The caption {base_name(name)!r} fits {len(pictures)} pictures ({first!r}, {second!r}"
+        f"{', ...' if len(pictures) > 2 else ''}): name it like one of them, or write a sheet."
+    )
+
+
+def rejected(name: str, picture: Picture) -> str:
+    """Return why the sidecar of a rejected picture is refused."""
+    shown = repr(base_name(picture.located.name))
+    if not picture.rejection:
+        return f"The picture {shown} beside it was rejected: upload both again."
+    is_text = suffix_of(name) in (".txt", ".text")
+    other = ", or this one with --texts (texts=true in the API) if it is no caption" if is_text else ""
+    return f"Its picture {shown} was rejected in an earlier upload: {picture.rejection} Upload both again{other}."

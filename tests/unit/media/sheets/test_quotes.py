@@ -1,0 +1,93 @@
+"""How a table is quoted is told by all its rows: a bad one loses itself and no others."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.media.sheets.reading import pairs, rows
+
+from retllm.media.sheets.rows import Row
+
+
+def test_quotes_with_a_backslash_before_them_are_read_where_that_loses_fewer_rows() -> None:
+    data = r"""file,caption
+a.png,"a \"big\" dog, red"
+b.png,"a back\\slash, C:\new"
+c.png,"\"all\""
+d.png,"two
+\"lines\", both"
+e.png,plain
+"""
+    expected = ['a "big" dog, red', r"a back\slash, C:\new", '"all"', 'two\n"lines", both', "plain"]
+    assert pairs(data) == [(f"{name}.png", (text,)) for name, text in zip("abcde", expected, strict=True)]
+    made = rows(data + 'f.png,"doubled "" quote"\ng.png,"stray" quote\n')
+    assert [row.number for row in made if row.problem] == [8]
+    assert rows(data + 'f.png,"a ""dog"""\n')[-1] == Row(7, "f.png", ('a "dog"',))
+
+
+def test_a_backslash_at_the_end_of_a_field_is_one() -> None:
+    assert pairs('file,caption\na.png,"in C:\\dir\\"\nb.png,"x\\"\n') == [
+        ("a.png", ("in C:\\dir\\",)),
+        ("b.png", ("x\\",)),
+    ]
+
+
+@given(st.lists(st.text(alphabet='ab ,"\\\n', max_size=12), max_size=6))
+def test_what_python_writes_with_backslashes_survives_a_round_trip(texts: list[str]) -> None:
+    target = io.StringIO()
+    writer = csv.writer(target, doublequote=False, escapechar="\\", quoting=csv.QUOTE_ALL, lineterminator="\n")
+    words = [*texts, 'he said "no"']
+    writer.writerows([("file", "caption"), *((f"{number}.png", text) for number, text in enumerate(words))])
+    assert pairs(target.getvalue()) == [
+        (f"{number}.png", (text.strip(),) if text.strip() else ()) for number, text in enumerate(words)
+    ]
+
+
+BROKEN = ['"bad" quote', '"never closed', '"one" more\t"x"', '"ends in \\"', '"a ""b"" \\"c""']
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("escape", ['\\"', '""'])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_a_broken_row_of_a_table_with_quotes_throughout_loses_itself_only(
+    delimiter: str, escape: str, broken: str
+) -> None:
+    good = {f"{number}.png": f'the "{number}"\n and, so; on | more' for number in range(4)}
+    lines = [f'"{name}"{delimiter}"{text.replace(chr(34), escape)}"' for name, text in good.items()]
+    lines.insert(2, f'"x.png"{delimiter}' + broken.replace("\t", delimiter))
+    made = rows(f'"file"{delimiter}"caption"\n' + "\n".join(lines) + "\n")
+    assert [(row.file, *row.captions) for row in made if row.problem is None and row.file != "x.png"] == list(
+        good.items()
+    )
+
+
+def test_tabs_between_quoted_names_are_those_of_a_quoted_table() -> None:
+    made = rows('file\tcaption\n"a.png"\t"He said \\"hi\\""\n"b.png"\t"pl" ain\n"c.png"\t"a\ttab"\n')
+    assert made[0] == Row(2, "a.png", ('He said "hi"',))
+    assert made[1].problem is not None
+    assert made[2] == Row(4, "c.png", ("a\ttab",))
+
+
+@pytest.mark.parametrize("text", ['"Hi" he said', '5" disk', 'say \\"hi\\"', '"Ho"!'])
+def test_captions_that_begin_with_quotes_make_no_quoted_table_of_names_without(text: str) -> None:
+    assert pairs(f'file\tcaption\na.png\t{text}\nb.png\t"Ho"\n') == [("a.png", (text,)), ("b.png", ('"Ho"',))]
+
+
+def test_a_folder_at_the_end_of_which_is_a_backslash_is_no_escaped_quote() -> None:
+    made = rows('file,dir,caption\n"a.png","C:\\","A dog"\n"b.png","D:\\","A cat, big"\n"c.png","E:\\","x" y\n')
+    assert [row.captions for row in made] == [("A dog",), ("A cat, big",), ()]
+
+
+def test_what_mysql_writes_for_nothing_is_no_caption() -> None:
+    assert rows('file,caption,text\n"a.png",\\N,"a dog"\n') == [Row(2, "a.png", ("a dog",))]
+
+
+def test_a_decimal_number_before_the_name_is_no_name() -> None:
+    assert pairs("1,5;a.png;Ein Hund, der läuft\n2,5;b.png;Zwei\n") == [
+        ("a.png", ("Ein Hund, der läuft",)),
+        ("b.png", ("Zwei",)),
+    ]
