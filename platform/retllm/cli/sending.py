@@ -179,9 +179,13 @@ class Sender:
             if unknown[0].file.size > self._request_bytes:
                 self._send_large(unknown.pop(0))
             else:
-                fitting = next(_cut([one.file for one in unknown], _REQUEST_FILES, self._request_bytes))
-                self._send_batch(unknown[: len(fitting)])
-                del unknown[: len(fitting)]
+                batch = self._fitting(unknown)
+                self._send_batch(batch)
+                del unknown[: len(batch)]
+
+    def _fitting(self, files: Sequence[_Hashed]) -> list[_Hashed]:
+        """Return as many of the first files as one request may have."""
+        return list(files[: len(next(_cut([one.file for one in files], _REQUEST_FILES, self._request_bytes)))])
 
     def _unknown(self, files: Sequence[_Hashed]) -> list[_Hashed]:
         """Announce files; return those that the server does not have."""
@@ -218,7 +222,11 @@ class Sender:
     def _request(self, count: int) -> Iterator[None]:
         """Send a request of so many bytes here; the next ones get the size that the line takes in their time."""
         began = time.monotonic()
-        yield
+        try:
+            yield
+        except Unreachable:
+            self._request_bytes = _LEAST_BYTES
+            raise
         seconds = max(time.monotonic() - began, 1e-3)
         # a small request says little of the line, unless it took long
         if count >= _LEAST_BYTES // 2 or seconds > _REQUEST_SECONDS:
@@ -233,10 +241,18 @@ class Sender:
             nonlocal left, tried
             if tried:
                 # the request may have arrived, and only its answer was lost
-                left = self._unknown(left)
+                left = self._unknown([one for one in left if one.file in self.left])
             tried = True
-            while left and not self._post(left):
-                pass
+            while left:
+                # fewer than before if the line broke
+                some = self._fitting(left)
+                del left[: len(some)]
+                try:
+                    while some and not self._post(some):
+                        pass
+                except Unreachable:
+                    left = some + left
+                    raise
 
         self.api.patience.keep(attempt)
 

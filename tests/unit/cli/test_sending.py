@@ -103,6 +103,24 @@ def test_a_line_that_becomes_slow_gets_small_requests_again(tmp_path: Path, monk
     assert [size // MIB for size in line.sizes[:4]] == [4, 32, 32, 4]
 
 
+def test_a_line_that_breaks_gets_small_requests_with_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, 70, MIB)
+    line = Line(100 * MIB)
+    take = line._take
+
+    def breaks(count: int) -> int:
+        line.fails = int(len(line.requests) == 2)
+        return take(count)
+
+    monkeypatch.setattr(line, "_take", breaks)
+    told = send(line, tmp_path, monkeypatch)
+    assert [len(request) for request in line.requests] == [4, 32, 4, 28, 32, 2]
+    assert told[-1].files == 70
+    assert sum(line.sizes) == 70 * MIB
+
+
 def test_a_file_larger_than_a_request_comes_in_parts_of_that_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
