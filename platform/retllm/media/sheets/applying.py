@@ -23,12 +23,13 @@ from retllm.media.sheets import columns
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.jsons import MAX_ROWS
-from retllm.media.sheets.lookup import Lookup, Target, shown_name
+from retllm.media.sheets.lookup import Lookup
 from retllm.media.sheets.matching import Located, may_be_one
 from retllm.media.sheets.reading import read_rows
 from retllm.media.sheets.references import Reference, reference
 from retllm.media.sheets.refusals import Refusals
 from retllm.media.sheets.rows import Problem, Reason, Row, Sheet, problem
+from retllm.media.sheets.targets import Target, shown_name
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import clean_text
 

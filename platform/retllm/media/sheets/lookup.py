@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
@@ -12,34 +12,15 @@ from sqlalchemy.orm import Session
 
 from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
-from retllm.media.names import base_name, one_line
-from retllm.media.sheets import sidecars
+from retllm.media.names import base_name
+from retllm.media.sheets import sidecars, targets
 from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
 from retllm.media.sheets.references import Reference, keys, names_a_picture, reference, stem
-from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
+from retllm.media.sheets.rows import Problem, not_sent
 from retllm.media.sheets.seen import Named, NamesSeen
+from retllm.media.sheets.targets import AGAIN, Target
 
-_AGAIN = "was not sent with this upload: send the same files again, and the row counts."
 _SHOWN = 3
-_SHOWN_CHARS = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The items that a row means.
-
-    Attributes:
-        items: that of a picture, or those of all parts of a file of several pictures.
-        near: whether the picture is in the sheet's archive, or was not in an archive like the sheet.
-        whole: whether the row gave the whole path of the picture.
-        changed: whether the picture has a suffix of another format than the row says.
-    """
-
-    items: tuple[UUID, ...]
-    near: bool
-    whole: bool
-    changed: bool = False
-    remark: str | None = None
 
 
 class Neighbours(NamedTuple):
@@ -71,13 +52,13 @@ class Lookup:
 
     def _target(self, name: str, one: Reference, found: Found, sheet: Located) -> Target | Problem:
         if found.pictures:
-            return _target(name, found, sheet)
-        shown = shown_name(name)
+            return targets.target(name, found, sheet)
+        shown = targets.shown_name(name)
         if self._is_part_of_unsent(one, sheet):
-            return not_sent(f"names {shown!r}, whose file {_AGAIN}")
+            return not_sent(f"names {shown!r}, whose file {AGAIN}")
         if (archive := self._seen.unsent_archive) is not None and not found.elsewhere:
-            return not_sent(f"names the picture {shown!r}, which did not come, and {base_name(archive)!r} {_AGAIN}")
-        return _nothing(shown, sheet, found.elsewhere)
+            return not_sent(f"names the picture {shown!r}, which did not come, and {base_name(archive)!r} {AGAIN}")
+        return targets.nothing(shown, sheet, found.elsewhere)
 
     def _is_part_of_unsent(self, one: Reference, sheet: Located) -> bool:
         """Return whether a row names a page or a frame of a file that was not sent: scan.pdf, page 3."""
@@ -340,66 +321,3 @@ def _lower(folders: Iterable[tuple[str, ...]]) -> set[str]:
 
 def _first(results: Iterable[list[Picture]]) -> list[Picture]:
     return next((found for found in results if found), [])
-
-
-def _target(name: str, found: Found, sheet: Located) -> Target | Problem:
-    """Return the picture among those found, or why there is not just one."""
-    shown = shown_name(name)
-    if any(picture.unsent for picture in found.pictures):
-        return not_sent(f"names the picture {shown!r}, which {_AGAIN}")
-    by_id = {picture.item_id: picture for picture in _accepted(found.pictures)}
-    near = any(picture.is_near(sheet) for picture in by_id.values())
-    if (refused := by_id.get(None)) is not None:
-        why = f" in an earlier upload: {refused.rejection} Upload" if refused.rejection else ": upload"
-        return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected{why} it again.")
-    ids = [item_id for item_id in by_id if item_id is not None]
-    newest = by_id[max(ids)]
-    names = sorted({picture.located.name for picture in by_id.values()})
-    if len(ids) == 1:
-        remark = f"Its sheet names it {shown!r}." if found.changed else None
-        return Target(newest.items, near, found.whole, found.changed, remark)
-    if len(names) > 1:
-        more = ", ..." if len(names) > _SHOWN else ""
-        several = f"{len(ids)} pictures ({', '.join(map(repr, names[:_SHOWN]))}{more})"
-        message = f"names the picture {shown!r}, which matches {several}: give its full name with folders."
-        return problem(Reason.AMBIGUOUS, message)
-    if all(picture.earlier for picture in by_id.values()):
-        # no name tells them apart; the keys of items grow with time
-        remark = f"{len(ids)} pictures are named {names[0]!r}; the newest has this caption."
-        return Target(newest.items, near, found.whole, found.changed, remark)
-    message = (
-        f"names the picture {shown!r}, but {len(ids)} pictures of this upload have that name: put the sheet into the "
-        "folder or archive of its pictures."
-    )
-    return problem(Reason.AMBIGUOUS, message)
-
-
-def shown_name(name: str) -> str:
-    """Return a name of a picture as the row has it, safe to show."""
-    return one_line(name[:_SHOWN_CHARS])
-
-
-def _accepted(pictures: Sequence[Picture]) -> list[Picture]:
-    """Return pictures without rejected ones beside which another has the name but for the suffix."""
-    accepted = {(each.located.archive, path_stem(each.located.name)) for each in pictures if each.item_id is not None}
-    return [
-        picture
-        for picture in pictures
-        if picture.item_id is not None or (picture.located.archive, path_stem(picture.located.name)) not in accepted
-    ]
-
-
-def _nothing(name: str, sheet: Located, elsewhere: Sequence[Picture]) -> Problem:
-    if not elsewhere:
-        message = f"names the picture {name!r}, which is not in this collection: upload it or correct the name."
-        return problem(Reason.NOT_FOUND, message)
-    # the names with which a row means them
-    others = dict.fromkeys(p.located.name if p.is_near(sheet) else p.located.unpacked_name for p in elsewhere)
-    shown = " and ".join(repr(one_line(other)) for other in list(others)[:2])
-    which = f"the only one of that name is {shown}" if len(others) == 1 else f"others of that name are {shown}"
-    folders = "another folder or archive" if len(others) == 1 else "other folders or archives"
-    message = (
-        f"names the picture {name!r}; {which}, in {folders} than the row and its sheet: give its full name with "
-        "folders if it is meant."
-    )
-    return problem(Reason.OTHER_FOLDER, message)

@@ -1,0 +1,98 @@
+"""Which of the pictures that were found a row means, or why none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from retllm.media.names import one_line
+from retllm.media.sheets.matching import Found, Located, Picture, path_stem
+from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
+
+AGAIN = "was not sent with this upload: send the same files again, and the row counts."
+"""What is said of a file whose rows can't count yet."""
+_SHOWN = 3
+_SHOWN_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The items that a row means.
+
+    Attributes:
+        items: that of a picture, or those of all parts of a file of several pictures.
+        near: whether the picture is in the sheet's archive, or was not in an archive like the sheet.
+        whole: whether the row gave the whole path of the picture.
+        changed: whether the picture has a suffix of another format than the row says.
+    """
+
+    items: tuple[UUID, ...]
+    near: bool
+    whole: bool
+    changed: bool = False
+    remark: str | None = None
+
+
+def target(name: str, found: Found, sheet: Located) -> Target | Problem:
+    """Return the picture among those found, or why there is not just one."""
+    shown = shown_name(name)
+    if any(picture.unsent for picture in found.pictures):
+        return not_sent(f"names the picture {shown!r}, which {AGAIN}")
+    by_id = {picture.item_id: picture for picture in _accepted(found.pictures)}
+    near = any(picture.is_near(sheet) for picture in by_id.values())
+    if (refused := by_id.get(None)) is not None:
+        why = f" in an earlier upload: {refused.rejection} Upload" if refused.rejection else ": upload"
+        return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected{why} it again.")
+    ids = [item_id for item_id in by_id if item_id is not None]
+    newest = by_id[max(ids)]
+    names = sorted({picture.located.name for picture in by_id.values()})
+    if len(ids) == 1:
+        remark = f"Its sheet names it {shown!r}." if found.changed else None
+        return Target(newest.items, near, found.whole, found.changed, remark)
+    if len(names) > 1:
+        more = ", ..." if len(names) > _SHOWN else ""
+        several = f"{len(ids)} pictures ({', '.join(map(repr, names[:_SHOWN]))}{more})"
+        message = f"names the picture {shown!r}, which matches {several}: give its full name with folders."
+        return problem(Reason.AMBIGUOUS, message)
+    if all(picture.earlier for picture in by_id.values()):
+        # no name tells them apart; the keys of items grow with time
+        remark = f"{len(ids)} pictures are named {names[0]!r}; the newest has this caption."
+        return Target(newest.items, near, found.whole, found.changed, remark)
+    message = (
+        f"names the picture {shown!r}, but {len(ids)} pictures of this upload have that name: put the sheet into the "
+        "folder or archive of its pictures."
+    )
+    return problem(Reason.AMBIGUOUS, message)
+
+
+def shown_name(name: str) -> str:
+    """Return a name of a picture as the row has it, safe to show."""
+    return one_line(name[:_SHOWN_CHARS])
+
+
+def _accepted(pictures: Sequence[Picture]) -> list[Picture]:
+    """Return pictures without rejected ones beside which another has the name but for the suffix."""
+    accepted = {(each.located.archive, path_stem(each.located.name)) for each in pictures if each.item_id is not None}
+    return [
+        picture
+        for picture in pictures
+        if picture.item_id is not None or (picture.located.archive, path_stem(picture.located.name)) not in accepted
+    ]
+
+
+def nothing(name: str, sheet: Located, elsewhere: Sequence[Picture]) -> Problem:
+    """Return why a row with this name, safe to show, means none of the pictures ``elsewhere``."""
+    if not elsewhere:
+        message = f"names the picture {name!r}, which is not in this collection: upload it or correct the name."
+        return problem(Reason.NOT_FOUND, message)
+    # the names with which a row means them
+    others = dict.fromkeys(p.located.name if p.is_near(sheet) else p.located.unpacked_name for p in elsewhere)
+    shown = " and ".join(repr(one_line(other)) for other in list(others)[:2])
+    which = f"the only one of that name is {shown}" if len(others) == 1 else f"others of that name are {shown}"
+    folders = "another folder or archive" if len(others) == 1 else "other folders or archives"
+    message = (
+        f"names the picture {name!r}; {which}, in {folders} than the row and its sheet: give its full name with "
+        "folders if it is meant."
+    )
+    return problem(Reason.OTHER_FOLDER, message)
