@@ -139,9 +139,9 @@ def upload_files(
 
 
 def received_file(session: Session, key: UUID) -> tuple[UploadFile, str | None] | None:
-    """Return a file of an upload, and what it came in besides what its name says, such as its archive; None if it is not known, or its upload was deleted.
+    """Return a file of an upload, and its place besides its name, such as its archive.
 
-    A picture, and a part of a file, has the key of its item.
+    A picture, and a part of a file, has the key of its item. None if there is no such file, or its upload was deleted.
     """
     row = session.execute(_files().where(UploadFile.id == key)).first()
     return (row[0], place(row[0].name, row[1])) if row is not None else None

@@ -105,6 +105,7 @@ POLICY: dict[str, Needs] = {
     "pages.end_other_logins": Needs.ACCOUNT,
     "pages.save_view": Needs.ACCOUNT,
     "pages.delete_view": Needs.OWN,
+    "pages.tell_names_apart": Needs.ACCOUNT,
     "api.get_me": Needs.ACCOUNT,
     "api.list_tokens": Needs.ACCOUNT,
     "api.create_token": Needs.ACCOUNT,

@@ -58,8 +58,8 @@ class Received:
 class ItemFacts:
     """The data of an item's page; ``previous_part`` and ``next_part`` are other parts of its file.
 
-    ``came`` is the file that the item was, and ``captioned_by`` the one that its caption is from, or the archive that has
-    it; None if that is not known, for example because the upload was deleted.
+    ``came`` is the file that the item was, and ``captioned_by`` the one that its caption is from, or the archive that
+    has it; None if that is not known, for example because the upload was deleted.
     """
 
     came: Received | None

@@ -26,7 +26,6 @@ from retllm.db.state_words import FILE_STATUSES as FILE_WORDS
 from retllm.history.job_views import JobView, UnitError
 from retllm.media.file_table import accepted
 from retllm.media.sniffing import ACCEPTED_SENTENCE
-from retllm.media.streams import LARGE
 from retllm.scorer_address import is_remote_name
 from retllm_web.http.auth import current_actor
 from retllm_web.pages.blueprint import picture_url
@@ -101,6 +100,8 @@ DECIDED = {
     DecidedBy.COARSE: ("coarse rank", "Score and entropy tie, or there is no score; the coarse rank decides."),
 }
 
+LARGE = 8 << 20
+"""The script of the pages sends files with more bytes in parts of this size."""
 _MAX_QUEUED_SECONDS = 20
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 

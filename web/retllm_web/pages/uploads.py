@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from uuid import UUID
 
 from flask import flash, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from retllm.db.enums import FileStatus
 from retllm.db.session import transaction
 from retllm.db.state_words import again_words
 from retllm.errors import InvalidInput, RetllmError
-from retllm.uploads.offers import Offer
+from retllm.media.names import clean_names
+from retllm.uploads.offers import MAX_NAME, Offer
 from retllm_web.actions import contents, page_uploads, upload_parts, uploads
 from retllm_web.http import conditional, downloads
 from retllm_web.http.auth import current_actor
@@ -26,6 +28,7 @@ from retllm_web.pages.forms import Form
 _WAIT_SECONDS = 20.0
 _MAX_OFFERED = 200
 _MOST = 1 << 30
+_MAX_NAMES = 20_000
 _ROUTES = {
     "expected": "api.expect_files",
     "known": "api.announce_files",
@@ -63,6 +66,14 @@ class _Closing(BaseModel):
             raise invalid(error) from error
 
 
+class _Names(BaseModel):
+    """Names of files in one folder."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    names: list[Annotated[str, StringConstraints(max_length=MAX_NAME)]] = Field(max_length=_MAX_NAMES)
+
+
 @pages.post("/collections/<uuid:collection_id>/upload")
 def upload(collection_id: UUID) -> ResponseReturnValue:
     """Upload the files of a form: show their outcomes if they are soon known, else the page of the upload's job."""
@@ -84,6 +95,16 @@ def open_upload(collection_id: UUID) -> ResponseReturnValue:
     expected = min(max(0, request.form.get("files", 0, type=int)), _MOST)
     job = uploads.begin(current_actor(), collection_id, texts=texts, expected=expected, idempotency_key=key)
     return jsonify({name: url_for(route, upload_id=job.id) for name, route in _ROUTES.items()}), 201
+
+
+@pages.post("/uploads/names")
+def tell_names_apart() -> ResponseReturnValue:
+    """Return the names of files that are sent together, such that those which look the same differ."""
+    try:
+        names = _Names.model_validate(request.get_json(silent=True)).names
+    except ValidationError as error:
+        raise invalid(error) from error
+    return jsonify(names=clean_names(names))
 
 
 @pages.post("/uploads/<uuid:upload_id>/files")
