@@ -168,6 +168,7 @@ POLICY: dict[str, Needs] = {
     "pages.open_upload": Needs.CHANGE,
     "pages.send_files": Needs.CHANGE,
     "pages.close_upload": Needs.CHANGE,
+    "pages.end_upload": Needs.CHANGE,
     "pages.last_upload": Needs.SEE,
     "pages.retry_files": Needs.CHANGE,
     "pages.export_files": Needs.SEE,

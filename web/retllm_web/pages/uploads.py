@@ -38,6 +38,7 @@ _ROUTES = {
     "close": "pages.close_upload",
 }
 """The routes that the script sends an upload to."""
+_CLOSED = "Not sent: the upload was closed on the page of its job. Upload the same files again to send the rest."
 _MESSAGES = {
     "added": "Text added.",
     "duplicate": "The collection already contains this text as “{}”.",
@@ -122,6 +123,17 @@ def close_upload(upload_id: UUID) -> ResponseReturnValue:
     """Close an upload, and return for each of the files whether it arrived; expected ones that did not are listed."""
     closing = _Closing.sent()
     return jsonify(known=uploads.close(current_actor(), upload_id, closing.files, closing.reason))
+
+
+@pages.post("/uploads/<uuid:upload_id>/end")
+def end_upload(upload_id: UUID) -> ResponseReturnValue:
+    """Close an upload that waits for files in vain."""
+    here = url_for("pages.job", job_id=upload_id)
+    try:
+        uploads.close(current_actor(), upload_id, reason=_CLOSED)
+    except RetllmError as error:
+        return refused(error, here)
+    return redirect(here)
 
 
 @pages.get("/collections/<uuid:collection_id>/last-upload")
