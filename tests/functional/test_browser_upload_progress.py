@@ -7,9 +7,9 @@ from pathlib import Path
 
 import httpx
 from PIL import Image
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Page, Request, Route, expect
 from tests.functional.browsing import BROWSER_MARKS, paused
-from tests.functional.upload_page import drop, names, pictures
+from tests.functional.upload_page import PART, drop, jobs, names, pictures, send_in_parts
 
 from retllm.stack import LocalStack
 from retllm_web.pages.formats import LARGE
@@ -78,6 +78,31 @@ def test_requests_are_small_so_that_a_slow_line_tells_what_arrived(page: Page, t
     # a form has some bytes more than its files
     assert all(size < LARGE + 2000 for _, size in sizes)
     assert LARGE <= 8 << 20
+
+
+def test_a_large_file_ends_at_the_part_after_a_cancellation(
+    page: Page, api: httpx.Client, empty: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "large.png"
+    Image.effect_noise((1100, 1000), 90).save(file)
+    offsets: list[int] = []
+
+    def answer(route: Route) -> None:
+        if route.request.method == "PATCH":
+            offsets.append(int(route.request.headers["upload-offset"]))
+            if len(offsets) == 2:
+                (job,) = jobs(api, empty)
+                api.post(f"/jobs/{job['id']}/cancel").raise_for_status()
+        route.continue_()
+
+    page.route("**/uploads/*/tus/*", answer)
+    send_in_parts(page)
+    page.get_by_label("Files").set_input_files([file])
+    page.get_by_role("button", name="Upload", exact=True).click()
+    said = page.locator("[data-said]")
+    expect(said).to_contain_text("The job of this upload was cancelled. Retry it for what arrived")
+    expect(said).to_contain_text("0 of 1 file arrived. 1 file was not sent.")
+    assert offsets == [0, PART]
 
 
 def test_the_time_that_is_left_does_not_count_a_lost_connection(page: Page) -> None:
