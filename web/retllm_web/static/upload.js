@@ -204,13 +204,15 @@ class Upload {
   async wait({ message }) {
     this.showMessage(`${message} Retrying in ${this.pause} s.`);
     this.nowButton.hidden = false;
-    const since = performance.now();
+    this.progress.forget();
+    this.show(this.sentBytes);
     await new Promise((resolve) => {
       const timer = setTimeout(resolve, this.pause * 1000);
       this.resume = () => { clearTimeout(timer); resolve(); };
     });
     this.resume = null;
-    this.progress.excludeSince(since);
+    // nothing could be sent meanwhile
+    this.progress.forget();
     this.hide(this.nowButton);
     this.pause = Math.min(2 * this.pause, LONGEST_PAUSE_S);
     if (!this.stopped) this.showSending();
