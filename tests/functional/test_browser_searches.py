@@ -70,7 +70,7 @@ def test_a_search_by_picture_finds_that_picture_and_shows_its_settings(
     assert ranking(api, again)["has_picture"]
 
 
-def test_a_cancelled_search_can_be_resumed(indexed: Page, scenes: Scenes, stack: LocalStack, api: httpx.Client) -> None:
+def test_a_cancelled_search_can_be_retried(indexed: Page, scenes: Scenes, stack: LocalStack, api: httpx.Client) -> None:
     page = indexed
     with paused(stack, "score"):
         job = search(page, scenes.queries[7].query)

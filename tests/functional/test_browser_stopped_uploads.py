@@ -179,7 +179,7 @@ def test_a_cancelled_job_ends_the_upload_and_lists_the_rest(
     expect(page.locator("tr[data-status=not_sent]")).to_contain_text(["Not sent: the upload was cancelled."] * 4)
     page.get_by_role("link", name="Retry it on the page of its job.").click()
     expect(page.get_by_role("button", name="Retry", exact=True)).to_be_visible()
-    expect(page.get_by_role("button", name="Try rejected files again")).to_be_hidden()
+    expect(page.get_by_role("button", name="Retry rejected files")).to_be_hidden()
 
 
 def test_a_refusal_ends_the_upload_with_its_reason(page: Page, api: httpx.Client, empty: str) -> None:

@@ -46,8 +46,8 @@ def test_a_lost_network_is_waited_for_and_every_file_arrives_once(
     with page.expect_event("requestfailed", lambda request: len(sent) == 2 and request.url == sent[1].url):
         drop(page, 0, 45)
     said = page.locator("[data-said]")
-    expect(said).to_have_text(re.compile(r"^Connection lost\. Trying again in \d+ s\.$"))
-    expect(page.get_by_role("button", name="Try now")).to_be_visible()
+    expect(said).to_have_text(re.compile(r"^Connection lost\. Retrying in \d+ s\.$"))
+    expect(page.get_by_role("button", name="Retry now")).to_be_visible()
     # more files join the same upload
     drop(page, 45, 50)
     expect(page.locator("[data-sent]")).to_contain_text("of 50 files")
@@ -96,7 +96,7 @@ def test_a_large_file_goes_on_from_the_last_part_after_a_lost_network(
     page.get_by_label("Files").set_input_files([file, small])
     with page.expect_event("requestfailed", lambda request: request.method == "PATCH" and len(offsets) == 3):
         page.get_by_role("button", name="Upload", exact=True).click()
-    expect(page.locator("[data-said]")).to_have_text(re.compile(r"^Connection lost\. Trying again in \d+ s\.$"))
+    expect(page.locator("[data-said]")).to_have_text(re.compile(r"^Connection lost\. Retrying in \d+ s\.$"))
     page.context.set_offline(False)
     expect(page.locator("[data-said]")).to_have_text("2 files arrived.")
     expect(page.locator("[data-summary]")).to_have_text("2 added.")
@@ -113,9 +113,9 @@ def test_try_now_goes_on_at_once(page: Page, api: httpx.Client, empty: str) -> N
     page.route("**/uploads/*/files", lambda route: route.fulfill(status=503) if cut else route.continue_())
     drop(page, 0, 1)
     # the pauses grow
-    expect(page.locator("[data-said]")).to_have_text("The server is not available. Trying again in 4 s.")
+    expect(page.locator("[data-said]")).to_have_text("The server is not available. Retrying in 4 s.")
     cut = False
-    now = page.get_by_role("button", name="Try now")
+    now = page.get_by_role("button", name="Retry now")
     now.focus()
     page.keyboard.press("Enter")
     expect(page.locator("[data-said]")).to_have_text("1 file arrived.")

@@ -11,7 +11,7 @@ import httpx
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from retllm.media.streams import LARGE
+from retllm_web.pages.formats import LARGE
 
 PART = 256 << 10
 _DROP = """([first, last]) => {

@@ -20,11 +20,13 @@ OUTCOMES_COUNTED = (
 
 
 class FileCounts(BaseModel):
-    """How often an upload has which outcome, and how many of its files are still to come."""
+    """How often an upload has which outcome, whether it is open, and how many of its files are still to come."""
 
     model_config = ConfigDict(frozen=True)
 
     counts: Mapping[FileStatus, int] = Field(description=OUTCOMES_COUNTED)
+    open: bool = Field(default=False, description="whether it takes more files")
+    expected: int = Field(default=0, description="how many files an open upload was to get, if its client said so")
     to_come: int = Field(default=0, description="how many files an open upload still expects, if its client said so")
 
 
@@ -33,7 +35,7 @@ NO_FILES = FileCounts(counts={})
 
 
 def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCounts]:
-    """Return the counts of those jobs that have files or expect some, with two queries."""
+    """Return the counts of those jobs that have files or are open, with two queries."""
     query = (
         sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count))
         .where(UploadFile.job_id.in_(job_ids))
@@ -42,10 +44,10 @@ def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCou
     counts: dict[UUID, dict[FileStatus, int]] = {}
     for job_id, status, count in session.execute(query):
         counts.setdefault(job_id, {})[status] = count
-    to_come = _to_come(session, job_ids)
+    still_open = _open(session, job_ids)
     return {
-        job_id: FileCounts(counts=counts.get(job_id, {}), to_come=to_come.get(job_id, 0))
-        for job_id in {**counts, **to_come}
+        job_id: FileCounts(counts=counts.get(job_id, {}), **still_open.get(job_id, {}))
+        for job_id in {**counts, **still_open}
     }
 
 
@@ -58,9 +60,11 @@ def come(job_id: Any) -> sa.Select[int]:
     )
 
 
-def _to_come(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """Return how many more files each open upload expects, of those that expect more."""
+def _open(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:
+    """Return what the counts of each open upload say besides its outcomes."""
     missing = (Upload.expected - come(Upload.id).scalar_subquery()).label("missing")
-    is_open = (Upload.id.in_(job_ids), Upload.closed_at.is_(None), Upload.expected > 0)
-    rows = session.execute(sa.select(Upload.id, missing).where(*is_open))
-    return {job_id: int(count) for job_id, count in rows if count > 0}
+    is_open = (Upload.id.in_(job_ids), Upload.closed_at.is_(None))
+    rows = session.execute(sa.select(Upload.id, Upload.expected, missing).where(*is_open))
+    return {
+        job_id: {"open": True, "expected": expected, "to_come": max(0, int(count))} for job_id, expected, count in rows
+    }

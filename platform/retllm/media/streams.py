@@ -16,8 +16,6 @@ from retllm.errors import MediaRejected, TooLarge
 CHUNK = 1 << 20
 # about the size of a small picture: a copy up to this size stays in memory, a larger one goes to a temporary file
 IN_MEMORY = 1 << 20
-LARGE = 16 << 20
-"""Command line and pages send files with more bytes in parts of this size."""
 
 
 class Readable(Protocol):

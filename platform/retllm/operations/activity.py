@@ -14,12 +14,16 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import ItemKind, ItemState, JobKind, JobState, Stage, UnitState
 from retllm.db.operations import PausedQueue, Worker
 from retllm.db.searches import Search
+from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Collection, Item, Job, Unit
+from retllm.db.uploads import UploadFile
+from retllm.history.file_counts import FileCounts, file_counts
 from retllm.identity.access import visible_collections, within_visible
 from retllm.identity.actor import Actor
 from retllm.operations.workers import ALIVE_SECONDS
 
 _MAX_READY_UNITS = 10_000
+_SUCCEEDED_LOOKED_AT = 200
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def holdings(session: Session, actor: Actor) -> Holdings:
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that failed or partially succeeded."""
+    """A job that failed or partially succeeded, or an upload of which files are missing, with its ``files``."""
 
     id: UUID
     kind: JobKind
@@ -161,17 +165,18 @@ class Failure:
     finished_at: datetime | None
     collection: str
     query: str | None
+    files: FileCounts | None
 
 
 def latest_failures(session: Session, actor: Actor, limit: int = 5) -> list[Failure]:
-    """Return the newest jobs that failed or partially succeeded."""
+    """Return the newest jobs that failed or partially succeeded, and uploads with rejected files or files not sent."""
 
     def newest(state: JobState) -> sa.Select[tuple[UUID]]:
         seen = sa.select(Job.id).where(Job.state == state, within_visible(actor, Job.collection_id))
         return sa.select(seen.order_by(Job.id.desc()).limit(limit).subquery().c.id)
 
     # one query for each state, so that each follows an index
-    keys = sa.union_all(newest(JobState.FAILED), newest(JobState.PARTIAL)).subquery()
+    keys = sa.union_all(newest(JobState.FAILED), newest(JobState.PARTIAL), _with_problems(actor, limit)).subquery()
     query = (
         sa.select(
             Job.id,
@@ -188,7 +193,19 @@ def latest_failures(session: Session, actor: Actor, limit: int = 5) -> list[Fail
         .order_by(Job.id.desc())
         .limit(limit)
     )
-    return [Failure(**row._mapping) for row in session.execute(query)]
+    rows = session.execute(query).all()
+    files = file_counts(session, [row.id for row in rows if row.kind is JobKind.UPLOAD])
+    return [Failure(**row._mapping, files=files.get(row.id)) for row in rows]
+
+
+def _with_problems(actor: Actor, limit: int) -> sa.Select[tuple[UUID]]:
+    """Return a query for the newest uploads that succeeded without some of their files."""
+    seen = sa.select(Job.id, Job.kind).where(Job.state == JobState.SUCCEEDED, within_visible(actor, Job.collection_id))
+    # of few, since the files of each are looked up
+    recent = seen.order_by(Job.id.desc()).limit(_SUCCEEDED_LOOKED_AT).subquery()
+    problem = sa.select(UploadFile.id).where(UploadFile.job_id == recent.c.id, UploadFile.status.in_(PROBLEMS))
+    found = sa.select(recent.c.id).where(recent.c.kind == JobKind.UPLOAD, problem.exists())
+    return sa.select(found.order_by(recent.c.id.desc()).limit(limit).subquery().c.id)
 
 
 def stamp(session: Session) -> tuple[Any, ...]:

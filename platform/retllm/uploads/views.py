@@ -37,6 +37,7 @@ class FileView(BaseModel):
     status: FileStatus
     item_id: UUID | None
     item_name: str | None = Field(description="the name of that item, such as the one that a duplicate is the same as")
+    item_within: str | None = Field(description="the archive that this item came in, while its upload is kept")
     kind: ItemKind | None
     error: FileError | None = Field(description="why it was rejected or not sent")
     remark: str | None = Field(description="what else there is to know about it")
@@ -129,21 +130,35 @@ def upload_files(
         statuses: only files with one of these; none means all.
         after: only files after the one with this key.
     """
-    parent, archive = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
-    # one row at a time by the key; for a join the planner may read all items
-    item_name = sa.select(Item.name).where(Item.id == UploadFile.item_id).scalar_subquery()
-    query = (
-        sa.select(UploadFile, sa.func.coalesce(archive.name + "/", "") + parent.name, item_name)
-        .outerjoin(parent, parent.id == UploadFile.parent_id)
-        .outerjoin(archive, archive.id == parent.parent_id)
-        .where(UploadFile.job_id == job_id)
-        .order_by(UploadFile.id)
-    )
+    query = _files().where(UploadFile.job_id == job_id).order_by(UploadFile.id)
     if statuses:
         query = query.where(UploadFile.status.in_(statuses))
     if after is not None:
         query = query.where(UploadFile.id > after)
     return [_view(*row) for row in session.execute(query.limit(limit))]
+
+
+def received_file(session: Session, key: UUID) -> tuple[UploadFile, str | None] | None:
+    """Return a file of an upload, and its place besides its name, such as its archive.
+
+    A picture, and a part of a file, has the key of its item. None if there is no such file, or its upload was deleted.
+    """
+    row = session.execute(_files().where(UploadFile.id == key)).first()
+    return (row[0], place(row[0].name, row[1])) if row is not None else None
+
+
+def _files() -> sa.Select[UploadFile, str, str, str]:
+    parent, archive = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
+    # one row at a time by the key; for a join the planner may read all items
+    item_name = sa.select(Item.name).where(Item.id == UploadFile.item_id).scalar_subquery()
+    came, pack = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
+    item_pack = sa.select(pack.name).join(came, came.parent_id == pack.id)
+    item_within = item_pack.where(came.id == UploadFile.item_id, came.entry.is_not(None)).scalar_subquery()
+    return (
+        sa.select(UploadFile, sa.func.coalesce(archive.name + "/", "") + parent.name, item_name, item_within)
+        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        .outerjoin(archive, archive.id == parent.parent_id)
+    )
 
 
 def outcome_of(file: FileView) -> FileOutcome:
@@ -162,7 +177,7 @@ def outcome_of(file: FileView) -> FileOutcome:
     )
 
 
-def _view(file: UploadFile, within: str | None, item_name: str | None) -> FileView:
+def _view(file: UploadFile, within: str | None, item_name: str | None, item_within: str | None) -> FileView:
     error = FileError(code=file.error_code or "", message=file.error) if file.error is not None else None
     return FileView(
         id=file.id,
@@ -171,6 +186,7 @@ def _view(file: UploadFile, within: str | None, item_name: str | None) -> FileVi
         status=file.status,
         item_id=file.item_id,
         item_name=item_name,
+        item_within=item_within,
         kind=file.kind,
         error=error,
         remark=file.remark,

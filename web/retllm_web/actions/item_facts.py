@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 from retllm.db.searches import Candidate, Search
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item
 from retllm.indexing.indexed import embedder_of, is_ready, up_to_date
+from retllm.media.sniffing import FileKind
 from retllm.settings import Settings
+from retllm.uploads.views import received_file
 
 # searches on an item's page
 _SEARCHES = 10
@@ -43,8 +45,25 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Received:
+    """A file of an upload: its name, the archive or document that it came in, and the key of its upload."""
+
+    name: str
+    place: str | None
+    is_archive: bool
+    job_id: UUID
+
+
+@dataclass(frozen=True)
 class ItemFacts:
-    """The data of an item's page; ``previous_part`` and ``next_part`` are other parts of its file."""
+    """The data of an item's page; ``previous_part`` and ``next_part`` are other parts of its file.
+
+    ``came`` is the file that the item was, and ``captioned_by`` the one that its caption is from, or the archive that
+    has it; None if that is not known, for example because the upload was deleted.
+    """
+
+    came: Received | None
+    captioned_by: Received | None
 
     vectors: Sequence[Vector]
     searches: Sequence[Found]
@@ -59,6 +78,8 @@ def facts_of(session: Session, item: Item, collection: Collection, settings: Set
     previous_part, next_part = _parts_around(session, item)
     in_order = sa.select(Item.id).where(Item.collection_id == item.collection_id, is_ready()).limit(1)
     return ItemFacts(
+        came=_received(session, item.id),
+        captioned_by=_received(session, item.caption_file_id),
         vectors=_vectors(session, item, embedder_of(collection, settings), settings.item_image_weight),
         searches=_searches(session, item.id),
         previous=session.scalar(in_order.where(Item.id < item.id).order_by(Item.id.desc())),
@@ -66,6 +87,14 @@ def facts_of(session: Session, item: Item, collection: Collection, settings: Set
         previous_part=previous_part,
         next_part=next_part,
     )
+
+
+def _received(session: Session, key: UUID | None) -> Received | None:
+    found = received_file(session, key) if key is not None else None
+    if found is None:
+        return None
+    file, place = found
+    return Received(file.name, place, file.content == FileKind.ARCHIVE, file.job_id)
 
 
 def _parts_around(session: Session, item: Item) -> tuple[UUID | None, UUID | None]:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import OVER_JOBS, JobKind, JobState
 from retllm.db.tables import Job
+from retllm.history.file_counts import FileCounts, file_counts
 from retllm.identity.access import collection_for
 from retllm.identity.actor import Actor
 from retllm.uploads.views import OUTCOMES, FileView, UploadState, files_with_problems_first, upload_state
@@ -21,12 +22,16 @@ SHOWN_FILES = 20
 
 @dataclass(frozen=True)
 class LastUpload:
-    """The newest upload of an account to a collection: its state, and some files, those with problems first."""
+    """The newest upload of an account to a collection: its state, and some files, those with problems first.
+
+    ``waits_for`` says how many files came and are to come while it is open; else None.
+    """
 
     job_id: UUID
     job_state: JobState
     state: UploadState
     files: Sequence[FileView]
+    waits_for: FileCounts | None
 
     @property
     def over(self) -> bool:
@@ -49,4 +54,6 @@ def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUplo
     if job is None or state is None:
         return None
     files = files_with_problems_first(session, job.id, statuses=OUTCOMES, limit=SHOWN_FILES)
-    return LastUpload(job.id, job.state, state, files)
+    is_open = state.closed_at is None and job.state not in OVER_JOBS
+    waits_for = file_counts(session, [job.id]).get(job.id) if is_open else None
+    return LastUpload(job.id, job.state, state, files, waits_for)

@@ -15,6 +15,7 @@ from retllm.db.enums import OVER_JOBS, ItemKind, JobKind, Role, Stage
 from retllm.db.session import transaction
 from retllm.db.tables import DEFAULT_LANGUAGE, Collection, Job
 from retllm.errors import InvalidInput, RetllmError
+from retllm.history.file_counts import file_counts
 from retllm.history.job_views import JobView, job_view
 from retllm.identity.access import Right, collection_for, right_in
 from retllm.queue import pauses
@@ -52,9 +53,11 @@ def _list(form: Form, status: int = 200) -> ResponseReturnValue:
         found = collection_views(session, page)
         tiles = mosaics(session, {view.id: view.items for view in found})
         known = languages(session)
+        newest = [view.last_job.id for view in found if view.last_job and view.last_job.kind is JobKind.UPLOAD]
+        files = file_counts(session, newest) if newest else {}
     may_make = current_actor().role is not Role.VIEWER
     shown = {"collections": found, "tiles": tiles, "next": following, "after": after, "form": form, "languages": known}
-    return render_template("collections.html", **shown, may_make=may_make), status
+    return render_template("collections.html", **shown, last_files=files, may_make=may_make), status
 
 
 @pages.post("/collections")

@@ -23,10 +23,10 @@ from retllm.db.enums import (
 )
 from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, PROBLEMS, UNIT_STATES, outcome_counts
 from retllm.db.state_words import FILE_STATUSES as FILE_WORDS
+from retllm.history.file_counts import FileCounts
 from retllm.history.job_views import JobView, UnitError
 from retllm.media.file_table import accepted
 from retllm.media.sniffing import ACCEPTED_SENTENCE
-from retllm.media.streams import LARGE
 from retllm.scorer_address import is_remote_name
 from retllm_web.http.auth import current_actor
 from retllm_web.pages.blueprint import picture_url
@@ -101,6 +101,8 @@ DECIDED = {
     DecidedBy.COARSE: ("coarse rank", "Score and entropy tie, or there is no score; the coarse rank decides."),
 }
 
+LARGE = 8 << 20
+"""The script of the pages sends files with more bytes in parts of this size."""
 _MAX_QUEUED_SECONDS = 20
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -192,8 +194,37 @@ def file_counts(counts: Mapping[FileStatus, int]) -> str:
     return f"{told}." if told else ""
 
 
+def state_words(state: JobState, files: FileCounts | None = None) -> str:
+    """Return the state of a job; of an upload, also whether it waits for files, or which of them it does not have."""
+    if files is None:
+        return JOB_STATES[state]
+    if files.open and state not in OVER_JOBS:
+        return "open: waiting for files"
+    problems = outcome_counts(files.counts, PROBLEMS) if state in OVER_JOBS else ""
+    return f"{JOB_STATES[state]}, {problems}" if problems else JOB_STATES[state]
+
+
+def state_badge(state: JobState, files: FileCounts | None = None) -> tuple[str, str, str]:
+    """Return label, icon and colour of the state of a job; green is only what has no problems."""
+    label = state_words(state, files)
+    _, icon, colour = STATES[state]
+    if state is JobState.SUCCEEDED and label != JOB_STATES[state]:
+        _, icon, colour = STATES[JobState.PARTIAL]
+    return label, icon, colour
+
+
+def arrived_files(files: FileCounts) -> str:
+    """Return how many files of an open upload arrived, such as "12 of 60 files arrived"."""
+    if files.expected:
+        word = "file" if files.expected == 1 else "files"
+        return f"{files.expected - files.to_come:,} of {files.expected:,} {word} arrived"
+    return "" if files.counts else "no files arrived yet"
+
+
 def waits_too_long(job: JobView) -> bool:
-    """Return whether a job has been queued for so long that probably no worker runs."""
+    """Return whether a job has been queued for so long that probably no worker runs; nobody works without a file."""
+    if job.files is not None and job.files.open and not job.stages:
+        return False
     waited = (datetime.now(UTC) - job.created_at).total_seconds()
     return job.state is JobState.QUEUED and not job.cancel_requested and waited > _MAX_QUEUED_SECONDS
 
@@ -234,9 +265,12 @@ def install(app: Flask) -> None:
         same_errors=same_errors,
         file_counts=file_counts,
         outcome_counts=outcome_counts,
+        arrived_files=arrived_files,
     )
     tables: dict[str, Any] = {
         "STATES": STATES,
+        "state_words": state_words,
+        "state_badge": state_badge,
         "UNITS": UNITS,
         "OUTCOMES": OUTCOMES,
         "STAGES": STAGES,

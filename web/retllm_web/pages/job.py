@@ -66,6 +66,7 @@ def _shown(job_id: UUID) -> dict[str, Any]:
             "attempts_shown": _ATTEMPTS,
             "may_change": may_change(session, current_actor(), found),
             "pauses": _pauses(session, job, search),
+            "idle_minutes": max(1, round(services().settings.upload_idle_seconds / 60)),
         }
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from uuid import UUID
 
 from flask import flash, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from retllm.db.enums import FileStatus
 from retllm.db.session import transaction
 from retllm.db.state_words import again_words
 from retllm.errors import InvalidInput, RetllmError
-from retllm.uploads.offers import Offer
+from retllm.media.names import clean_names
+from retllm.uploads.offers import MAX_NAME, Offer
 from retllm_web.actions import contents, page_uploads, upload_parts, uploads
 from retllm_web.http import conditional, downloads
 from retllm_web.http.auth import current_actor
@@ -26,6 +28,7 @@ from retllm_web.pages.forms import Form
 _WAIT_SECONDS = 20.0
 _MAX_OFFERED = 200
 _MOST = 1 << 30
+_MAX_NAMES = 20_000
 _ROUTES = {
     "expected": "api.expect_files",
     "known": "api.announce_files",
@@ -35,6 +38,7 @@ _ROUTES = {
     "close": "pages.close_upload",
 }
 """The routes that the script sends an upload to."""
+_CLOSED = "Not sent: the upload was closed on the page of its job. Upload the same files again to send the rest."
 _MESSAGES = {
     "added": "Text added.",
     "duplicate": "The collection already contains this text as “{}”.",
@@ -63,6 +67,14 @@ class _Closing(BaseModel):
             raise invalid(error) from error
 
 
+class _Names(BaseModel):
+    """Names of files in one folder."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    names: list[Annotated[str, StringConstraints(max_length=MAX_NAME)]] = Field(max_length=_MAX_NAMES)
+
+
 @pages.post("/collections/<uuid:collection_id>/upload")
 def upload(collection_id: UUID) -> ResponseReturnValue:
     """Upload the files of a form: show their outcomes if they are soon known, else the page of the upload's job."""
@@ -86,6 +98,16 @@ def open_upload(collection_id: UUID) -> ResponseReturnValue:
     return jsonify({name: url_for(route, upload_id=job.id) for name, route in _ROUTES.items()}), 201
 
 
+@pages.post("/uploads/names")
+def tell_names_apart() -> ResponseReturnValue:
+    """Return the names of files that are sent together, such that those which look the same differ."""
+    try:
+        names = _Names.model_validate(request.get_json(silent=True)).names
+    except ValidationError as error:
+        raise invalid(error) from error
+    return jsonify(names=clean_names(names))
+
+
 @pages.post("/uploads/<uuid:upload_id>/files")
 def send_files(upload_id: UUID) -> ResponseReturnValue:
     """Receive files, whose names are percent-encoded; those that arrived before are not taken twice."""
@@ -101,6 +123,17 @@ def close_upload(upload_id: UUID) -> ResponseReturnValue:
     """Close an upload, and return for each of the files whether it arrived; expected ones that did not are listed."""
     closing = _Closing.sent()
     return jsonify(known=uploads.close(current_actor(), upload_id, closing.files, closing.reason))
+
+
+@pages.post("/uploads/<uuid:upload_id>/end")
+def end_upload(upload_id: UUID) -> ResponseReturnValue:
+    """Close an upload that waits for files in vain."""
+    here = url_for("pages.job", job_id=upload_id)
+    try:
+        uploads.close(current_actor(), upload_id, reason=_CLOSED)
+    except RetllmError as error:
+        return refused(error, here)
+    return redirect(here)
 
 
 @pages.get("/collections/<uuid:collection_id>/last-upload")

@@ -40,12 +40,14 @@ def timeline(job: JobView, search: SearchView | None, *, receiving: bool = False
     stages = {stage.stage: stage for stage in job.stages}
     steps = [_queued(job)]
     if job.kind is JobKind.UPLOAD:
-        files = _stage("Files", job, stages.get(Stage.MEDIA))
+        files = _stage("Files", job, stages.get(Stage.MEDIA), "files")
         if receiving and job.state not in OVER_JOBS:
-            files = replace(files, status=StepStatus.RUNNING, began_at=job.created_at, seconds=None)
+            # how many are still to come, and what is in them, is not known
+            text = f"{files.text} that arrived" if files.text else ""
+            files = replace(files, status=StepStatus.RUNNING, began_at=job.created_at, seconds=None, text=text)
         steps.append(files)
     if job.kind is not JobKind.SEARCH:
-        steps.append(_stage("Embedding", job, stages.get(Stage.EMBED)))
+        steps.append(_stage("Embedding", job, stages.get(Stage.EMBED), "items"))
         return [*steps, _end("End", job, job.finished_at if job.state in OVER_JOBS else None)]
     coarse_at = search.coarse_at if search else None
     steps.append(_coarse(job, stages.get(Stage.COARSE), search, coarse_at))
@@ -85,11 +87,11 @@ def _fine(job: JobView, stage: StageProgress | None, search: SearchView | None) 
     return replace(step, text=text)
 
 
-def _stage(name: str, job: JobView, stage: StageProgress | None) -> Step:
+def _stage(name: str, job: JobView, stage: StageProgress | None, what: str = "") -> Step:
     status = _status(job, stage)
     if stage is None:
         return Step(name, status)
-    text = f"{stage.items_done:,} of {stage.items_total:,}" if stage.items_total else ""
+    text = f"{stage.items_done:,} of {stage.items_total:,} {what}".strip() if stage.items_total else ""
     if stage.items_failed:
         text += f", {stage.items_failed:,} failed"
     return Step(name, status, stage.started_at, stage.seconds if stage.finished_at else None, text)

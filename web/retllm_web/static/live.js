@@ -1,7 +1,7 @@
 // Poll a part of a page while its job is running, replace what changed and move what moved.
 // An unchanged part costs the server one small query (304); after several of them the interval grows.
 // data-live is the address, data-over="true" stops polling, data-every is the minimum interval in ms.
-import { Refused, changed } from "./piece.js";
+import { Refused, answered, changed } from "./piece.js";
 import { refresh, refreshSoon } from "./refresh.js";
 
 const INTERVAL_MS = 700;
@@ -19,6 +19,7 @@ export function follow(root) {
   const every = Number(root.dataset.every) || INTERVAL_MS;
   let timer = null;
   let failures = 0;
+  let isAway = false;
   let unchanged = 0;
   let tag = null;
   let polling = false;
@@ -52,7 +53,9 @@ export function follow(root) {
       unchanged = answer.content ? 0 : unchanged + 1;
       if (answer.content) show(answer.content.querySelector("[data-live]"));
       failures = 0;
+      isAway = false;
       if (lost) lost.hidden = true;
+      answered();
       if (root.dataset.then && isOver()) await refresh(root.dataset.then);
       else if (root.dataset.then && answer.content) refreshSoon(root.dataset.then);
       schedule(nextInterval());
@@ -73,7 +76,8 @@ export function follow(root) {
   }
 
   function showError(problem) {
-    const gone = problem instanceof Refused && { 401: "You are logged out. Reload the page to log in.", 404: "This was deleted." }[problem.status];
+    isAway = !(problem instanceof Refused);
+    const gone = !isAway && { 401: "You are logged out. Reload the page to log in.", 404: "This was deleted." }[problem.status];
     const wait = Math.max(every, Math.min(MAX_RETRY_MS, INTERVAL_MS * 2 ** failures));
     if (lost) {
       lost.hidden = false;
@@ -82,6 +86,17 @@ export function follow(root) {
     if (!gone) schedule(wait);
   }
 
+  // another request was answered, so the connection is back
+  function goOn() {
+    if (!isAway) return;
+    isAway = false;
+    failures = 0;
+    if (lost) lost.hidden = true;
+    wake();
+  }
+
+  document.addEventListener("server:answered", goOn);
+  addEventListener("online", goOn);
   document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : schedule(0)));
   // another part of the page started work, such as the index job after an upload
   root.addEventListener("live:wake", wake);

@@ -9,6 +9,9 @@ export class Refused extends Error {
 
 export const asScript = { "X-Requested-With": "fetch" };
 
+// Tell the whole page that the server answers.
+export const answered = () => document.dispatchEvent(new Event("server:answered"));
+
 export async function piece(address, options = {}) {
   return content(await request(address, options));
 }

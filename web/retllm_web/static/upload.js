@@ -3,10 +3,13 @@
 // Without JavaScript the form is sent in one request.
 // After an interruption the server says which files it has, so that none is sent twice.
 import { chosen, describes, dropped, unreadable } from "./folders.js";
+import { tellApart } from "./names.js";
+import { Progress, bytesOf, filesText } from "./upload_progress.js";
 import { Lost, Refused, begin, closeByBeacon, isReadable, offsetOf, post, send, sendPart, wellFormed } from "./upload_requests.js";
 
 const BATCH_FILES = 20;
-const BATCH_BYTES = 32 * 1024 * 1024;
+// on a slow line too, what arrived is soon known, and what a cancellation ended
+const BATCH_BYTES = 8 * 1024 * 1024;
 const MAX_LISTED = 5;
 const MAX_NOTED = 500;
 const MAX_NAMED = 1000;
@@ -68,9 +71,6 @@ export function nextBatch(waiting, large = Infinity) {
   return batch;
 }
 
-const bytesOf = (files) => files.reduce((sum, entry) => sum + entry.file.size, 0);
-const filesText = (count) => (count === 1 ? "1 file" : `${count.toLocaleString("en")} files`);
-
 class Stopped extends Error {}
 
 class Upload {
@@ -87,8 +87,7 @@ class Upload {
     this.outcomes = document.querySelector("#outcomes");
     this.message = form.querySelector("[data-said]");
     this.list = form.querySelector("[data-unsent]");
-    this.progress = form.querySelector("[data-progress]");
-    this.bar = this.progress.querySelector("progress");
+    this.progress = new Progress(form);
     this.againButton = form.querySelector("[data-again]");
     this.nowButton = form.querySelector("[data-now]");
     this.stopButton = form.querySelector("[data-stop]");
@@ -121,8 +120,9 @@ class Upload {
     this.notes.push(...unsent);
     this.describing.push(...files.filter((entry) => describes(entry.name)));
     this.bytes += bytesOf(files);
+    this.together.push(files);
     for (let n = 0; n < files.length; n += MAX_NAMED) {
-      this.unnamed.push({ first: this.files + n, names: files.slice(n, n + MAX_NAMED).map((entry) => wellFormed(entry.name)) });
+      this.unnamed.push({ first: this.files + n, entries: files.slice(n, n + MAX_NAMED) });
     }
     this.files += files.length;
     // what fails is sent again before the next files
@@ -148,8 +148,9 @@ class Upload {
   showSending() { this.showMessage(`Sending ${filesText(this.files)}…`); }
 
   reset() {
-    // names of files, to be known by the server before their bytes; outcomes of what is never sent, to be noted by it
-    Object.assign(this, { addresses: null, pending: [], unnamed: [], notes: [] });
+    // files whose names may look the same; names, to be known by the server before the bytes; outcomes of what is never
+    // sent, to be noted by it
+    Object.assign(this, { addresses: null, pending: [], together: [], unnamed: [], notes: [] });
     // where large files go, and the offset of their next part
     Object.assign(this, { arrivals: new Map(), largeFiles: new Map() });
     Object.assign(this, { bytes: 0, files: 0, sentBytes: 0, arrived: 0, unread: 0, stopped: null, pause: FIRST_PAUSE_S });
@@ -157,11 +158,9 @@ class Upload {
     // handled where something is awaited
     this.whenStopped.catch(() => {});
     this.unsent = [];
-    this.progress.hidden = false;
     this.list.hidden = true;
     this.hide(this.againButton);
-    this.bar.value = 0;
-    this.started = performance.now();
+    this.progress.start();
   }
 
   async run() {
@@ -203,13 +202,17 @@ class Upload {
   }
 
   async wait({ message }) {
-    this.showMessage(`${message} Trying again in ${this.pause} s.`);
+    this.showMessage(`${message} Retrying in ${this.pause} s.`);
     this.nowButton.hidden = false;
+    this.progress.forget();
+    this.show(this.sentBytes);
     await new Promise((resolve) => {
       const timer = setTimeout(resolve, this.pause * 1000);
       this.resume = () => { clearTimeout(timer); resolve(); };
     });
     this.resume = null;
+    // nothing could be sent meanwhile
+    this.progress.forget();
     this.hide(this.nowButton);
     this.pause = Math.min(2 * this.pause, LONGEST_PAUSE_S);
     if (!this.stopped) this.showSending();
@@ -228,8 +231,13 @@ class Upload {
 
   // Tell the server which files are to come, so that it lists those that never do, however this ends.
   async nameAll() {
+    for (const files of [...this.together]) {
+      await tellApart(this.form.dataset.names, this.token, files);
+      this.together = this.together.filter((one) => one !== files);
+    }
     for (const part of [...this.unnamed]) {
-      await this.ask(this.addresses.expected, part);
+      const { first, entries } = part;
+      await this.ask(this.addresses.expected, { first, names: entries.map((entry) => wellFormed(entry.name)) });
       this.unnamed = this.unnamed.filter((one) => one !== part);
     }
   }
@@ -364,7 +372,7 @@ class Upload {
   }
 
   end(text) {
-    this.progress.hidden = true;
+    this.progress.element.hidden = true;
     this.showMessage(text);
     const names = this.unsent.slice(0, MAX_LISTED).map(({ entry, reason }) => (reason ? `${entry.name}: ${reason}` : entry.name));
     const more = this.unsent.length - names.length;
@@ -377,22 +385,11 @@ class Upload {
     if (!this.unsent.length) this.describing = [];
     for (const live of [this.outcomes, document.querySelector("#index-state")]) live.dispatchEvent(new Event("live:wake"));
     // keep the focus if the user works elsewhere on the page
-    if (document.activeElement === document.body || this.progress.contains(document.activeElement)) document.querySelector("#outcomes-title").focus();
+    if (document.activeElement === document.body || this.progress.element.contains(document.activeElement)) document.querySelector("#outcomes-title").focus();
   }
 
-  show(bytes) {
-    this.bar.value = Math.min(1, bytes / Math.max(1, this.bytes));
-    const seconds = (performance.now() - this.started) / 1000;
-    const left = bytes > 0 && seconds > 3 ? ((this.bytes - bytes) / bytes) * seconds : null;
-    const time = left === null || left < 1 ? "" : `, about ${left < 90 ? `${Math.ceil(left)} s` : `${Math.ceil(left / 60)} min`} left`;
-    this.form.querySelector("[data-sent]").textContent = `${this.arrived.toLocaleString("en")} of ${filesText(this.files)}, ${size(bytes)} of ${size(this.bytes)}${time}`;
-  }
+  show(bytes) { this.progress.show(this, bytes); }
 }
 
 const because = (why) => `Not sent: ${why}`.slice(0, MAX_REASON);
 const keyOf = (entry) => `${entry.file.size} ${entry.name}`;
-
-function size(bytes) {
-  if (bytes < 1e6) return `${(bytes / 1e3).toFixed(bytes < 1e5 ? 1 : 0)} kB`;
-  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
-}

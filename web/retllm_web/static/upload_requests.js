@@ -1,5 +1,5 @@
 // The requests of an upload. A lost connection (Lost) is tried again by the caller; a refusal (Refused) is not.
-import { Refused, asScript } from "./piece.js";
+import { Refused, answered, asScript } from "./piece.js";
 
 export { Refused };
 
@@ -46,6 +46,7 @@ async function ask(method, address, headers, body) {
     throw new Lost();
   }
   if (!answer.ok) throw problem(answer.status, text);
+  answered();
   return { text, headers: answer.headers };
 }
 
@@ -101,7 +102,11 @@ function transfer(method, address, headers, body, onProgress, started) {
     request.open(method, address);
     for (const [name, value] of Object.entries({ ...asScript, Accept: "application/json", ...headers })) request.setRequestHeader(name, value);
     request.upload.addEventListener("progress", (event) => { watch(); if (event.lengthComputable) onProgress(event.loaded / event.total); });
-    request.addEventListener("load", () => (request.status === 204 ? resolve(request) : reject(problem(request.status, request.responseText))));
+    request.addEventListener("load", () => {
+      if (request.status !== 204) { reject(problem(request.status, request.responseText)); return; }
+      answered();
+      resolve(request);
+    });
     for (const name of ["error", "abort"]) request.addEventListener(name, () => reject(new Lost()));
     request.addEventListener("loadend", () => clearTimeout(timer));
     watch();

@@ -34,7 +34,8 @@ def _upload(reader: Visitor, key: str, *files: tuple[str, bytes], **fields: str)
 
 def _lines(page: Page) -> list[tuple[str, str]]:
     """Return name and outcome of each file that the page lists."""
-    names = [e.text for e in page.all("th", scope="row")]
+    # folders stand apart from the name of the file
+    names = [e.text.replace("/ ", "/") for e in page.all("th", scope="row")]
     return list(
         zip(
             names,

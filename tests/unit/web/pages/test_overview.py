@@ -22,7 +22,7 @@ def test_an_empty_platform_shows_what_to_do_next(reader: Visitor) -> None:
     page = reader.get("/")
     assert "No collections yet" in page.text
     assert "No worker is running" in page.text
-    assert "No failed jobs." in page.text
+    assert "No job failed, and no upload lacks files." in page.text
     assert "No data yet." not in page.one("section", aria_labelledby="failures-title").text
 
 

@@ -69,7 +69,12 @@ def test_a_running_step_has_a_start_time_but_no_duration() -> None:
         started_at=_at(3),
     )
     assert _statuses(steps) == ["succeeded", "running", "not started"]
-    assert (steps[0].seconds, steps[1].began_at, steps[1].seconds, steps[1].text) == (3.0, _at(3), None, "5 of 10")
+    assert (steps[0].seconds, steps[1].began_at, steps[1].seconds, steps[1].text) == (
+        3.0,
+        _at(3),
+        None,
+        "5 of 10 items",
+    )
 
 
 @pytest.mark.parametrize(

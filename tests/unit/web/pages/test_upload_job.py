@@ -138,14 +138,14 @@ def test_rejected_files_are_tried_again_while_their_bytes_are_kept(
     reader.get(f"/jobs/{upload}")
     page = reader.send(f"/uploads/{upload}/retry")
     assert outcomes(upload) == [("red.png", "added")]
-    assert "Try rejected files again" not in page.text
+    assert "Retry rejected files" not in page.text
 
 
 def test_without_kept_bytes_nothing_can_be_tried_again(reader: Visitor, script: Script) -> None:
     upload = script.open()
     script.ask(upload, "unsent", {"name": "secret.png", "status": "rejected", "reason": "It can't be read."})
     script.ask(upload, "close")
-    assert "Try rejected files again" not in reader.get(f"/jobs/{upload}").text
+    assert "Retry rejected files" not in reader.get(f"/jobs/{upload}").text
     answer = reader.client.post(f"/uploads/{upload}/retry", data={"csrf_token": script.token}, follow_redirects=True)
     assert "upload the same files again, corrected where they were rejected" in answer.get_data(as_text=True)
 

@@ -31,8 +31,8 @@ def test_what_a_cancellation_left_is_resumed_and_not_tried_again(reader: Visitor
     send(ada, upload, a_txt=b"a robin")
     ada.post(f"/jobs/{upload}/cancel")
     page = reader.get(f"/jobs/{upload}").text
-    assert "Retry Goes on with the files that arrived." in page
-    assert "Try rejected files again" not in page
+    assert "Retry Continues with the files that arrived." in page
+    assert "Retry rejected files" not in page
 
 
 def test_the_hint_of_the_form_names_all_kinds_of_files(reader: Visitor, texts: str) -> None:

@@ -119,7 +119,7 @@ def test_the_collection_shows_the_last_upload_of_this_person_only(script: Script
     upload = script.open()
     script.send(upload, red=RED, broken=BROKEN)
     shown = reader.get(here).one("section", id="outcomes")
-    assert "1 added, 1 rejected. More files can arrive." in shown.text
+    assert "1 added, 1 rejected. The upload is open: more files can arrive." in shown.text
     assert shown.attributes["data-over"] == "false"
     script.ask(upload, "close")
     waiting = reader.get(here).one("section", id="outcomes")

@@ -1,0 +1,78 @@
+"""Where an item and its caption came from, on the page of the item."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from tests.unit.media.samples import zipped
+from tests.unit.web.conftest import Caller
+from tests.unit.web.pages.conftest import Visitor
+from tests.unit.web.pictures import picture
+
+
+def _upload(ada: Caller, collection: str, **files: bytes) -> str:
+    parts = [(io.BytesIO(content), name.replace("__", ".")) for name, content in files.items()]
+    answer = ada.post(f"/collections/{collection}/items", data={"file": parts}, content_type="multipart/form-data")
+    return str(answer.json["job_id"])
+
+
+def _facts(reader: Visitor, ada: Caller, collection: str) -> list[dict[str, str]]:
+    """Return what the pages of the pictures say of where these and their captions came from."""
+    items = ada.get(f"/collections/{collection}/items?limit=50").json["items"]
+    found = []
+    for item in items:
+        if item["has_picture"]:
+            page = reader.get(f"/items/{item['id']}")
+            facts = page.one("dl", class_="item-facts").text
+            said = dict(re.findall(r"(Added|Caption) (.*?)(?= (?:Caption|SHA-256|Added) )", facts))
+            found.append({key: re.sub(r"^(just now|\d+ \w+ ago) ?", "", value) for key, value in said.items()})
+    return found
+
+
+def _archive(colour: str) -> bytes:
+    return zipped({"a/1.png": picture(colour), "a/rows.csv": b"file,caption\n1.png,a wall\n"})
+
+
+@pytest.fixture
+def job(ada: Caller, texts: str) -> str:
+    """The job of an upload of two archives with the same names in them, and of a picture beside its caption."""
+    files = {"one__zip": _archive("red"), "two__zip": _archive("blue"), "1__png": picture("green"), "1__txt": b"a lawn"}
+    return _upload(ada, texts, **files)
+
+
+def test_an_item_names_its_archive_and_the_file_of_its_caption(
+    reader: Visitor, ada: Caller, texts: str, job: str
+) -> None:
+    facts = _facts(reader, ada, texts)
+    assert sorted(fact["Added"] for fact in facts) == [
+        ", by this upload",
+        ", in one.zip, by this upload",
+        ", in two.zip, by this upload",
+    ]
+    assert sorted(fact["Caption"] for fact in facts) == [
+        "from 1.txt ; changed once",
+        "from a file in one.zip ; changed once",
+        "from a file in two.zip ; changed once",
+    ]
+    assert reader.page is not None
+    assert {a.attributes["href"] for a in reader.page.all("a") if a.text == "this upload"} == {f"/jobs/{job}"}
+
+
+def test_without_its_upload_an_item_says_nothing_of_it(reader: Visitor, ada: Caller, texts: str, job: str) -> None:
+    ada.post(f"/jobs/{job}/cancel")
+    reader.get(f"/jobs/{job}")
+    reader.send(f"/jobs/{job}/delete")
+    facts = _facts(reader, ada, texts)
+    assert [fact.get("Added", "") for fact in facts] == ["", "", ""]
+    assert [fact["Caption"] for fact in facts] == ["changed once"] * 3
+
+
+def test_an_outcome_names_the_archive_of_the_item_that_it_is_about(reader: Visitor, job: str) -> None:
+    rows = [row.text for row in reader.get(f"/jobs/{job}?status=updated").all("tr") if "data-status" in row.attributes]
+    assert sorted(row.partition(" updated ")[2] for row in rows) == [
+        "captioned picture 1.png",
+        "captioned picture a/ 1.png in one.zip",
+        "captioned picture a/ 1.png in two.zip",
+    ]
