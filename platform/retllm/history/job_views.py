@@ -17,6 +17,7 @@ from retllm.db.searches import Candidate
 from retllm.db.tables import Attempt, Collection, Job, Unit, User
 from retllm.errors import NotFound
 from retllm.history.file_counts import NO_FILES, FileCounts, file_counts
+from retllm.history.same_errors import MAX_ERRORS
 
 
 class StageProgress(BaseModel):
@@ -89,7 +90,6 @@ class RetriedJobView(JobView):
     again: Again
 
 
-_MAX_ERRORS = 20
 # maximum progress of a job that still runs
 _MAX_UNFINISHED = 0.99
 
@@ -289,7 +289,7 @@ def _errors(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[UnitEr
     query = (
         sa.select(Unit, last)
         .join(ranked, ranked.c.id == Unit.id)
-        .where(ranked.c.rank <= _MAX_ERRORS)
+        .where(ranked.c.rank <= MAX_ERRORS)
         .order_by(Unit.stage, Unit.seq)
     )
     result: dict[UUID, list[UnitError]] = defaultdict(list)
