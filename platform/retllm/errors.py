@@ -167,6 +167,12 @@ class ServerAway(RetllmError):
         self.seconds = seconds
 
 
+class ServerBusy(ServerAway):
+    """A server that a worker needs takes no more requests for now."""
+
+    code = "server_busy"
+
+
 class ServerFailed(RetllmError):
     """A server that a worker needs answered with an error, or with something that is no answer."""
 

@@ -36,11 +36,17 @@ def report(queues: list[str]) -> WorkerReport:
         held |= embed.models()
     if any(map(is_of_scorer, queues)):
         held |= score.models()
-    # PyTorch is not imported for a scorer on a server
-    local = bool(embed.QUEUES & set(queues)) or (bool(held) and worker_settings().remote_scorer is None)
-    device = _device() if local else "cpu"
     models = [_model_state(name, model) for name, model in held.items()]
-    return WorkerReport(worker_name(), queues, device, version("retllm-platform"), models)
+    return WorkerReport(worker_name(), queues, _device_of(queues), version("retllm-platform"), models)
+
+
+def _device_of(queues: list[str]) -> str:
+    """Return where the models of these queues compute."""
+    scores = any(map(is_of_scorer, queues))
+    if embed.QUEUES & set(queues) or (scores and worker_settings().remote_scorer is None):
+        return _device()
+    # PyTorch is not imported for a scorer on a server
+    return "server" if scores else "cpu"
 
 
 def _model_state(name: str, held: HeldModel[Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from retllm.cli.check import Check, failed
-from retllm.errors import ModelUnavailable, RetllmError, ServerAway
+from retllm.errors import ModelUnavailable, RetllmError, ServerAway, ServerBusy
 from retllm.settings import Settings
 
 if TYPE_CHECKING:
@@ -139,7 +139,13 @@ def _check_remote(settings: Settings, url: str, check: str, variable: str) -> Ch
         return Check(check, *inspect_remote_scorer(settings))
     except RetllmError as error:
         found = failed(check, error)
-        advice = f"Start the server, or correct {variable}." if isinstance(error, ServerAway) else found.advice
+        advice = found.advice
+        if isinstance(error, ServerBusy):
+            advice = (
+                "Lower RETLLM_SCORER_REQUESTS, or raise the limit of the server. Searches wait until it takes them."
+            )
+        elif isinstance(error, ServerAway):
+            advice = f"Start the server, or correct {variable}."
         return replace(found, message=f"{found.message} Its address is {url}.", advice=advice)
 
 

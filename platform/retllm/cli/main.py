@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pydantic
@@ -19,6 +19,9 @@ from retllm import logs
 from retllm.cli.entry import INTERRUPTED, importing
 from retllm.errors import RetllmError
 from retllm.redaction import redact
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 FAILED = 2
 """Exit status of a command that failed."""
@@ -125,17 +128,31 @@ def settings_sentence(error: pydantic.ValidationError) -> str:
     for problem in error.errors():
         if not problem["loc"]:
             # concerns several settings; its input would be all of them, with secrets
-            parts.append(problem["msg"])
+            parts.append(_mistake(problem))
             continue
         field = str(problem["loc"][0])
         variable = field if field.isupper() else f"RETLLM_{field.upper()}"
         if field == "extra_scorers":
             # its input may hold a key
-            place = ".".join(map(str, problem["loc"][1:]))
-            parts.append(f"{variable}{f' ({place})' if place else ''}: {problem['msg']}")
+            entry, *key = problem["loc"][1:] or (None,)
+            place = "" if entry is None else f" (entry {int(entry) + 1}{''.join(f', {name}' for name in key)})"
+            parts.append(f"{variable}{place}: {_mistake(problem)}")
             continue
-        parts.append(f"{variable}: {problem['msg']} (it is {problem['input']!r})")
+        mistake = _mistake(problem)
+        value = "" if str(problem["input"]) in mistake else f" (it is {problem['input']!r})"
+        parts.append(f"{variable}: {mistake}{value}")
     return redact("Invalid setting: " + "; ".join(parts) + ".")
+
+
+def _mistake(problem: ErrorDetails) -> str:
+    """Return what is wrong with a value; the words of pydantic are for programmers."""
+    if problem["type"] == "extra_forbidden":
+        from retllm.model_settings import ExtraScorer
+
+        return f"an entry has no such key; it may have {', '.join(ExtraScorer.model_fields)}"
+    if problem["type"] == "model_type":
+        return "an entry is a name, or an object with the key scorer"
+    return problem["msg"].removeprefix("Value error, ").removesuffix(".")
 
 
 def _log_to_stderr() -> None:

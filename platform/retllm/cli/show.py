@@ -24,8 +24,9 @@ from rich.text import Text
 
 from retllm.cli.client import Api, Json
 from retllm.cli.sending import Sent
-from retllm.db.enums import JobKind, JobState
+from retllm.db.enums import JobKind, JobState, UnitState
 from retllm.db.state_words import JOB_STATES, PROBLEMS, outcome_counts
+from retllm.history.same_errors import same_errors
 from retllm.media import outcomes
 from retllm.media.streams import mebibytes
 
@@ -155,11 +156,19 @@ def watch(api: Api, job_id: str, bar: Progress, task: TaskID) -> Json:
 
 def errors(job: Json) -> None:
     """Print the errors of a job on standard error."""
-    rows = [(error["stage"], error["attempt"], error["error"]) for error in job["errors"]]
-    for stage, attempt, error in rows:
-        click.echo(f"{stage}, attempt {attempt}: {error}", err=True)
-    if job["error"] and not rows:
+    for error in same_errors(job["errors"]):
+        click.echo(f"{error['stage']} stage, {error['units']} {_fate(error)}: {error['error']}", err=True)
+    if job["error"] and not job["errors"]:
         click.echo(job["error"], err=True)
+
+
+def _fate(error: Json) -> str:
+    """Return what the units of an error do: they wait for a server, are dead, or are tried again."""
+    if error["waits"]:
+        return "waits" if error["count"] == 1 else "wait"
+    failed = error["attempt"] - (error["state"] == UnitState.LEASED)
+    times = f"{failed} {'attempt' if failed == 1 else 'attempts'}"
+    return f"failed after {times}" if error["state"] == UnitState.DEAD else f"failed in {times} and will be tried again"
 
 
 def place(file: Json) -> str:

@@ -12,11 +12,13 @@ import sqlalchemy as sa
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import OPEN_UNITS, AttemptOutcome, FileStatus, JobKind, JobState, Stage, UnitState
+from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind, JobState, Stage, UnitState
 from retllm.db.searches import Candidate
 from retllm.db.tables import Attempt, Collection, Job, Unit, User
 from retllm.errors import NotFound
 from retllm.history.file_counts import NO_FILES, FileCounts, file_counts
+from retllm.history.same_errors import MAX_ERRORS
+from retllm.queue import attempts
 
 
 class StageProgress(BaseModel):
@@ -91,7 +93,6 @@ class RetriedJobView(JobView):
     again: Again
 
 
-_MAX_ERRORS = 20
 # maximum progress of a job that still runs
 _MAX_UNFINISHED = 0.99
 
@@ -284,17 +285,10 @@ def _errors(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[UnitEr
         Unit.state.in_([UnitState.READY, UnitState.LEASED, UnitState.DEAD]),
     )
     ranked = failing.subquery()
-    last = (
-        sa.select(sa.and_(Attempt.outcome == AttemptOutcome.RETURNED, Attempt.error.is_not(None)))
-        .where(Attempt.unit_id == Unit.id, Attempt.outcome.is_not(None))
-        .order_by(Attempt.token.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
     query = (
-        sa.select(Unit, last)
+        sa.select(Unit, attempts.last_waited(Unit.id))
         .join(ranked, ranked.c.id == Unit.id)
-        .where(ranked.c.rank <= _MAX_ERRORS)
+        .where(ranked.c.rank <= MAX_ERRORS)
         .order_by(Unit.stage, Unit.seq)
     )
     result: dict[UUID, list[UnitError]] = defaultdict(list)

@@ -17,9 +17,10 @@ from retllm.db.searches import Search
 from retllm.db.tables import Unit
 from retllm.errors import NotFound
 from retllm.identity.actor import Actor
+from retllm.queue import attempts
 from retllm.queue.notifications import FIRST_NOTIFIED
 from retllm.queue.pauses import Pause, is_ready, paused, take_ready
-from retllm.queue.routing import Notification, Routing, scorer_of
+from retllm.queue.routing import Notification, Routing, is_of_scorer, scorer_of
 
 _MEANING = {
     "query": "coarse stage of searches: embeds the query and finds the nearest items",
@@ -27,6 +28,7 @@ _MEANING = {
     "embed": "index jobs and uploads: embeds items",
     "score": "fine stage of searches: scores candidates",
 }
+_LOOKED_AT = 20
 MAX_COUNTED = 10_000
 """Upper bound of the counts of ready units."""
 
@@ -37,6 +39,7 @@ class Queue:
 
     ``waiting`` units may be claimed now, ``later`` ones wait for their retry; each count is at most ``MAX_COUNTED``.
     ``at_work`` units are leased. ``oldest`` is the time since which the longest waiting unit may be claimed.
+    ``awaited`` says which server units of a scorer wait for, and why.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Queue:
     at_work: int
     oldest: datetime | None
     pause: Pause | None
+    awaited: str | None = None
 
     @property
     def meaning(self) -> str:
@@ -104,9 +108,27 @@ def depths(session: Session, routing: Routing) -> list[Queue]:
     )
     at_work = Counter(routing.queue_of(stage, scorer) for stage, scorer in session.execute(held))
     return [
-        Queue(name, row.waiting, row.later, at_work[name], row.oldest, pauses.get(name))
+        Queue(
+            name, row.waiting, row.later, at_work[name], row.oldest, pauses.get(name), _awaited(session, routing, name)
+        )
         for name, row in ((name, counted[name]) for name in routing.queues)
     ]
+
+
+def _awaited(session: Session, routing: Routing, queue: str) -> str | None:
+    """Return why units of the scorer of a queue wait for its server; None if the first ones do not."""
+    if not is_of_scorer(queue):
+        return None
+    # a unit is leased while a worker looks for the server again
+    some = [
+        sa.select(Unit.id, Unit.error).where(*routing.within(queue), *state, Unit.error.is_not(None)).limit(_LOOKED_AT)
+        for state in (
+            (Unit.state == UnitState.READY, Unit.run_after > sa.func.now()),
+            (Unit.state == UnitState.LEASED,),
+        )
+    ]
+    unit = sa.union_all(*(sa.select(one.subquery()) for one in some)).subquery()
+    return session.scalar(sa.select(unit.c.error).where(attempts.last_waited(unit.c.id)).limit(1))
 
 
 def _waiting(routing: Routing) -> sa.Select[*tuple[Any, ...]]:

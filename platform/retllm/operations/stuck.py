@@ -106,6 +106,8 @@ def _reason(state: _State, queue: Queue) -> Stuck | None:
     serving = state.serving(queue.name)
     if not serving:
         return Stuck("no live worker serves it", "Start a worker for it: use `retllm up`, or see the Procfile.")
+    if queue.awaited is not None:
+        return Stuck(queue.awaited.removesuffix("."), "Start the server again; the searches go on by themselves.")
     idle = [worker for worker in serving if not worker.units]
     if not idle or queue.oldest is None or state.now - queue.oldest < state.timeout or _progresses(state, idle):
         return None

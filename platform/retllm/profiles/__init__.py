@@ -32,6 +32,11 @@ _PAIRS = {f"{query}->{candidate}": (query, candidate) for query, candidate in pr
 _PICTURES = ("@query.image", "@candidate.image")
 _PLACES = {"{query}", "{candidate}", "{ask}", "{instruction}"}
 _SUFFIX = ".toml"
+_KINDS_OF_VALUES = {
+    "tuple_type": "it is a list, in brackets",
+    "model_type": "it is a table",
+    "dict_type": "it is a table",
+}
 
 Spelling = Annotated[str, Field(pattern=r"\S")]
 Name = Annotated[str, Field(min_length=1)]
@@ -166,12 +171,12 @@ def load_profile(name: str) -> Profile:
 
 @cache
 def _load(name: str) -> Profile:
-    if name in shipped_profiles():
-        return shipped_profiles()[name]
+    if name in known_profiles():
+        return known_profiles()[name]
     path = Path(name).expanduser()
     if path.suffix != _SUFFIX:
         raise BadProfile(
-            f"There is no profile {name}: name a file that ends in {_SUFFIX}, or one of {', '.join(shipped_profiles())}"
+            f"There is no profile {name}: name a file that ends in {_SUFFIX}, or one of {', '.join(known_profiles())}"
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -223,7 +228,7 @@ def _sentence(error: ValidationError) -> str:
         return f'it has no key "{key}": remove it, or correct its spelling (the documentation lists the keys)'
     if first["type"] == "missing":
         return f'the key "{key}" is missing: add it'
-    problem = first["msg"].removeprefix("Value error, ")
+    problem = _KINDS_OF_VALUES.get(first["type"]) or first["msg"].removeprefix("Value error, ")
     return f'correct the key "{key}": {problem}' if key else problem
 
 
@@ -247,6 +252,11 @@ def choose_profile(chosen: str | None, model_type: str | None, names: Collection
 
 STANDARD = Profile(name="standard")
 """The profile of a model of no known family: the questions of ``prompts.toml``."""
+
+
+def known_profiles() -> dict[str, Profile]:
+    """Return the profiles that a setting may name: those of this package, and ``standard``."""
+    return shipped_profiles() | {STANDARD.name: STANDARD}
 
 
 def names_of(model: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -39,6 +40,21 @@ def waits(session: Session, unit_id: UUID) -> tuple[int, float]:
         )
     ).one()
     return times, float(seconds)
+
+
+def last_waited(unit_id: Any) -> sa.ScalarSelect[bool]:
+    """Return the condition that a unit was returned for a reason by its last attempt that ended: it waits for a server.
+
+    Args:
+        unit_id: the column with the unit's key.
+    """
+    return (
+        sa.select(sa.and_(Attempt.outcome == AttemptOutcome.RETURNED, Attempt.error.is_not(None)))
+        .where(Attempt.unit_id == unit_id, Attempt.outcome.is_not(None))
+        .order_by(Attempt.token.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
 
 
 def end(session: Session, token: UUID | None, outcome: AttemptOutcome, *, error: str | None = None) -> None:

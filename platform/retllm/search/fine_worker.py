@@ -240,11 +240,12 @@ def _task(search: Search, scorer: FineScorer, *, entropy_only: bool) -> _Task:
 
 
 def _require_scorer(context: WorkerContext, task: _Task, scorer: FineScorer) -> None:
-    search, served = task.search, public_name(context.settings.scorer_name)
-    if search.scorer != served:
+    search = task.search
+    if search.scorer != public_name(context.settings.scorer_name):
         raise ModelUnavailable(
-            f"This search requires the scorer {search.scorer}, but the workers serve {served}: "
-            "start workers with the same settings as the web server."
+            f"This search requires the scorer {search.scorer}, which is not configured; the scorers of the worker are "
+            f"{', '.join(dict.fromkeys(context.settings.scorer_names))}. Set the same scorers for the web server and "
+            "all workers, then retry; or search again with another scorer."
         )
     if search.scorer_version is not None and search.scorer_version != task.version:
         raise Conflict(

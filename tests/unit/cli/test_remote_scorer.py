@@ -66,6 +66,20 @@ def test_doctor_says_that_the_server_is_away_or_refuses_the_key(monkeypatch: pyt
     )
 
 
+def test_doctor_says_that_the_server_limits_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_RETRY_SECONDS", 0.1)
+    with serving(None) as limiting:
+        limiting.faults.extend([429] * 100)
+        found = checks._guarded(
+            "scorer", lambda: checks.check_scorer(Settings(scorer=f"rerank+{limiting.root}#{MODEL}"))
+        )
+    assert found.message.startswith(
+        f"The server of the scorer rerank:{MODEL} takes no more requests for now (429). Its address"
+    )
+    assert "RETLLM_SCORER_REQUESTS" in found.advice
+    assert "Start the server" not in found.advice
+
+
 @pytest.mark.slow
 def test_eval_measures_a_scorer_on_a_server_and_skips_what_it_cannot_do(
     server: ScoringServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from retllm.cli import jobs, search, show, upload
+from retllm.history.same_errors import MAX_ERRORS
 
 
 def _row(**columns: Any) -> dict[str, Any]:
@@ -191,3 +192,22 @@ def test_a_watched_job_says_once_what_it_waits_for(capsys: pytest.CaptureFixture
     with show.progress(quiet=quiet) as bar:
         show.watch(_Waiting(), "1", bar, bar.add_task("", total=None))  # type: ignore[arg-type]
     assert capsys.readouterr().err.count("The server of the scorer openai:m is away.") == (0 if quiet else 1)
+
+
+def test_equal_errors_of_units_are_told_once_with_what_becomes_of_the_units(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    away = {"stage": "fine", "attempt": 0, "state": "ready", "waits": True, "error": "The server is away."}
+    refused = {"stage": "fine", "attempt": 4, "state": "dead", "waits": False, "error": "It refuses the key (401)."}
+    broken = {"stage": "embed", "attempt": 1, "state": "ready", "waits": False, "error": "OSError: disk"}
+    again = broken | {"attempt": 3, "state": "leased"}
+    show.errors({"error": None, "errors": [away, away, refused, refused, refused, broken, again]})
+    assert capsys.readouterr().err.splitlines() == [
+        "fine stage, 2 units wait: The server is away.",
+        "fine stage, 3 units failed after 4 attempts: It refuses the key (401).",
+        "embed stage, 1 unit failed in 1 attempt and will be tried again: OSError: disk",
+        "embed stage, 1 unit failed in 2 attempts and will be tried again: OSError: disk",
+    ]
+    # a view of a job has no more errors than this
+    show.errors({"error": None, "errors": [away] * MAX_ERRORS})
+    assert capsys.readouterr().err == f"fine stage, at least {MAX_ERRORS} units wait: The server is away.\n"

@@ -18,7 +18,7 @@ from tests.scoring_server import MODEL, OFFERS, ScoringServer, SmallModel, servi
 from retllm.demo.claims import caption
 from retllm.demo.scenes import render
 from retllm.demo.variants import gallery
-from retllm.errors import InvalidInput, ModelUnavailable, ModelUnsuited, ServerAway, ServerFailed
+from retllm.errors import InvalidInput, ModelUnavailable, ModelUnsuited, ServerAway, ServerBusy, ServerFailed
 from retllm.fine import Content, Injection, PairScore, Picture
 from retllm.fine.interface import FineScorer
 from retllm.fine.opening import open_scorer
@@ -202,7 +202,7 @@ def test_a_passing_failure_is_repeated(
     [
         ("cut", ServerAway, f"The server of the scorer openai:{MODEL} is away: it cut the connection."),
         ("half", ServerAway, f"The server of the scorer openai:{MODEL} is away: it cut the connection."),
-        (429, ServerAway, f"The server of the scorer openai:{MODEL} is away: it answers 429."),
+        (429, ServerBusy, f"The server of the scorer openai:{MODEL} takes no more requests for now (429)."),
         (503, ServerAway, f"The server of the scorer openai:{MODEL} is away: it answers 503."),
         (500, ServerFailed, f'The server of the scorer openai:{MODEL} fails: it answers 500 ("as ordered").'),
         ("garbage", ServerFailed, "answered something that is no JSON: check its address."),

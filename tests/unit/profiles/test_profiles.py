@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from tests.documents import DOCS
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from retllm.cli.main import settings_sentence
@@ -13,6 +15,7 @@ from retllm.profiles import (
     STANDARD,
     BadProfile,
     choose_profile,
+    known_profiles,
     load_profile,
     names_of,
     parse_profile,
@@ -97,6 +100,12 @@ PAIR = '[pairs]\n"text->image" = '
         ('[labels.true_false]\npositive = ["yes"]', 'the key "labels.true_false.negative" is missing: add it'),
         ('[labels.true_false]\npositive = ["a"]\nnegative = ["a"]', "'a' is a spelling of both answers: remove it"),
         ('[labels.yes_no]\npositive = ["a"]\nnegative = ["b"]', "labels.yes_no"),
+        (
+            '[labels.true_false]\npositive = ["a"]\nnegative = "b"',
+            'labels.true_false.negative": it is a list, in brackets',
+        ),
+        ('labels = ["a"]', 'correct the key "labels": it is a table'),
+        ('[labels]\ntrue_false = "a"', 'correct the key "labels.true_false": it is a table'),
         ('[ask]\nchoise = "A or B"', "ask.choise"),
         ('[pairs]\n"text->film" = ["x"]', 'pairs has no "text->film": use one of image->image, '),
         (PAIR + '["{query}"]', 'pairs."text->image" must have each of {query}, @candidate.image once'),
@@ -138,8 +147,19 @@ def test_a_bad_profile_is_refused_with_the_settings(tmp_path: Path, monkeypatch:
         sentence = settings_sentence(caught.value)
         assert "RETLLM_PROFILE" in sentence
         assert message in sentence
+        assert sentence.count(value) == 1
     monkeypatch.setenv("RETLLM_PROFILE", RERANKER)
     assert Settings().profile == RERANKER
+
+
+def test_every_name_that_the_documentation_lists_can_be_chosen() -> None:
+    """Also that of the profile of a model of no known family, which `retllm doctor` names."""
+    rows = (DOCS / "how-to" / "profiles.md").read_text(encoding="utf-8").partition("| profile |")[2]
+    names = re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in rows.partition("\n\n")[0].splitlines()[2:]))
+    assert set(names) == set(known_profiles())
+    for name in names:
+        assert Settings(profile=name).profile == name
+    assert load_profile("standard") is choose_profile(None, None, ["org/unknown"])
 
 
 def test_a_reranker_on_a_server_takes_no_profile() -> None:

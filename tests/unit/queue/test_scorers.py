@@ -14,11 +14,12 @@ from tests.unit.job_world import World
 from retllm.db.enums import JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Unit, new_id
+from retllm.errors import ServerAway
 from retllm.operations import failures, queues, scrape, stuck, workers
 from retllm.operations.failures import FailureFilters
 from retllm.operations.workers import WorkerReport
 from retllm.queue import lifecycle
-from retllm.queue.claim import claim_unit
+from retllm.queue.claim import claim_unit, fail, wait_for_server
 from retllm.queue.companions import claim_companions, claim_some
 from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.routing import Notification, Routing, routing_of, stage_of
@@ -191,3 +192,32 @@ def test_the_work_of_a_scorer_without_workers_is_stuck_while_another_is_served(
         assert workers.unserved(session, routing(world).queues[3:]) == list(QUEUES[4:])
     assert len(found) == 1
     assert found[0].startswith("2 units wait in the queue score:other")
+
+
+def test_the_queue_of_a_scorer_says_which_server_its_units_wait_for(world: World, units: dict[str, list[UUID]]) -> None:
+    away = "The server of the scorer openai:m is away: it can't be reached."
+
+    def awaited() -> dict[str, str]:
+        with transaction(world.sessions) as session:
+            return {one.name: one.awaited for one in queues.depths(session, routing(world)) if one.awaited is not None}
+
+    settings = world.settings.serving("other")
+    assert awaited() == {}
+    first = claim_unit(world.sessions, units["other"][0], "w1", settings)
+    assert first is not None
+    wait_for_server(world.sessions, first, ServerAway(away, 60), settings)
+    assert awaited() == {"score:other": away}
+    with transaction(world.sessions) as session:
+        for queue in QUEUES:
+            workers.record(session, WorkerReport(queue, [queue], "cpu", "0", []))
+        found = [problem.what for problem in stuck.find(session, world.settings)]
+    assert found == [f"2 units wait in the queue score:other, the first for 0 s: {away}"]
+    # a worker looks for the server again
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Unit).where(Unit.id == first.unit_id).values(run_after=sa.func.now()))
+    again = claim_unit(world.sessions, first.unit_id, "w1", settings)
+    assert again is not None
+    assert awaited() == {"score:other": away}
+    # a failure of its own is no wait for a server, and may name what others must not see
+    fail(world.sessions, again, OSError("disk"), settings)
+    assert awaited() == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from uuid import uuid4
 
 import numpy as np
@@ -28,7 +29,7 @@ from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.search import export
 from retllm.search.coarse_worker import coarse_unit
 from retllm.search.submit import StoredPicture
-from retllm.settings import PRESETS
+from retllm.settings import PRESETS, Settings
 
 
 def test_a_search_has_the_coarse_order_first_and_then_the_final_order(context: WorkerContext, world) -> None:
@@ -355,6 +356,20 @@ def test_a_worker_with_another_model_does_not_run_the_unit(context: WorkerContex
     (unit,) = world.units(search_id)
     assert unit.state is UnitState.READY
     assert "local-dir:other" in (unit.error or "")
+
+
+def test_a_search_whose_scorer_is_configured_no_longer_says_which_ones_there_are(context: WorkerContext, world) -> None:
+    world.add_texts("red circle")
+    index(context, world)
+    search_id = search(world, text="red circle")
+    run_unit(context, world.units(search_id)[0].id, lambda b, h: coarse_unit(b, h, lambda _: FakeEmbedder()))
+    given = {"scorer": "/models/other", "extra_scorers": ["openai+http://gpu:1/v1#org/judge"]}
+    other = replace(context, settings=Settings.model_validate(given))
+    (fine,) = world.units(search_id, Stage.FINE)
+    run_unit(other, fine.id, lambda b, h: fine_unit(b, h, FakeScorer(lambda _: (0.5, 0.1))))
+    error = world.units(search_id, Stage.FINE)[0].error or ""
+    assert f"the scorer {view_of(world, search_id).scorer}, which is not configured" in error
+    assert "are other, openai:org/judge. Set" in error
 
 
 def test_a_search_without_items_of_the_kind_succeeds_without_candidates(context: WorkerContext, world) -> None:

@@ -32,14 +32,17 @@ def test_a_worker_of_an_unknown_scorer_ends_at_once_and_says_which_there_are(
     assert "The scorer other is not configured. The scorers are mllm." in ended.stderr
 
 
-@pytest.fixture
-def worker(fresh_database: str, redis_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker of the queue ``score`` whose model does not exist."""
+@pytest.fixture(params=["local", "on a server"])
+def worker(
+    request: pytest.FixtureRequest, fresh_database: str, redis_url: str, tmp_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of the queue ``score`` whose model does not exist, here or on a server."""
+    folder = str(tmp_path / "nothing")
     environment = os.environ | {
         "DATABASE_URL": fresh_database,
         "REDIS_URL": redis_url,
         "RETLLM_HOME": str(tmp_path),
-        "RETLLM_SCORER": str(tmp_path / "nothing"),
+        "RETLLM_SCORER": folder if request.param == "local" else "rerank+http://127.0.0.1:9#nothing",
         "RETLLM_DEVICE": "cpu",
     }
     process = subprocess.Popen(commands.python(commands.worker("score")), env=environment, stderr=subprocess.DEVNULL)
@@ -48,8 +51,13 @@ def worker(fresh_database: str, redis_url: str, tmp_path: Path) -> Iterator[subp
     process.wait()
 
 
+@pytest.mark.parametrize(
+    ("worker", "device", "name"),
+    [("local", "cpu", "nothing"), ("on a server", "server", "rerank:nothing")],
+    indirect=["worker"],
+)
 def test_a_worker_process_reports_itself_from_its_start_until_it_stops(
-    worker: subprocess.Popen[bytes], fresh_database: str
+    worker: subprocess.Popen[bytes], fresh_database: str, device: str, name: str
 ) -> None:
     engine = make_engine(fresh_database)
 
@@ -68,9 +76,9 @@ def test_a_worker_process_reports_itself_from_its_start_until_it_stops(
     # the second heartbeat comes after the load has failed
     reported = until(lambda found: found and found.models[0]["error"])
     assert reported.name == f"{socket.gethostname()}:{worker.pid}"
-    assert (reported.queues, reported.device, reported.stopped_at) == (["score"], "cpu", None)
+    assert (reported.queues, reported.device, reported.stopped_at) == (["score"], device, None)
     (model,) = reported.models
-    assert (model["name"], model["loaded"], model["revision"]) == ("nothing", False, None)
+    assert (model["name"], model["loaded"], model["revision"]) == (name, False, None)
     assert "nothing" in model["error"]
     worker.send_signal(signal.SIGTERM)
     until(lambda found: found.stopped_at is not None)

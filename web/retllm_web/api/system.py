@@ -87,6 +87,7 @@ class QueueBody(BaseModel):
     oldest: datetime | None = Field(description="since when the oldest waiting unit may be claimed")
     hints: int | None = Field(description="messages in Redis, which only notify workers; null if Redis is unreachable")
     pause: PauseView | None
+    awaited: str | None = Field(description="which server units of a scorer wait for, and why; null if they do not")
 
 
 class QueueList(BaseModel):

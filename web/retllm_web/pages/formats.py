@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +24,8 @@ from retllm.db.enums import (
 from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, PROBLEMS, UNIT_STATES, outcome_counts
 from retllm.db.state_words import FILE_STATUSES as FILE_WORDS
 from retllm.history.file_counts import FileCounts
-from retllm.history.job_views import JobView, UnitError
+from retllm.history.job_views import JobView
+from retllm.history.same_errors import same_errors
 from retllm.media.file_table import accepted
 from retllm.media.sniffing import ACCEPTED_SENTENCE
 from retllm.scorer_address import is_remote_name
@@ -178,16 +179,6 @@ def cell(value: Any) -> Any:
     return NOTHING if value in (None, "", _DASH) else value
 
 
-def same_errors(errors: Sequence[UnitError]) -> list[dict[str, Any]]:
-    """Return the errors of units, equal ones grouped with their count."""
-    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for error in errors:
-        key = (error.stage, error.state is UnitState.DEAD, error.waits or error.attempt, error.error)
-        group = groups.setdefault(key, error.model_dump() | {"count": 0})
-        group["count"] += 1
-    return list(groups.values())
-
-
 def file_counts(counts: Mapping[FileStatus, int]) -> str:
     """Return how often an upload has which outcome, as a sentence; nothing if it has none."""
     told = outcome_counts(counts)
@@ -262,7 +253,7 @@ def install(app: Flask) -> None:
         is_over=over,
         on_server=is_remote_name,
         waits_too_long=waits_too_long,
-        same_errors=same_errors,
+        same_errors=lambda errors: same_errors([error.model_dump() for error in errors]),
         file_counts=file_counts,
         outcome_counts=outcome_counts,
         arrived_files=arrived_files,

@@ -12,7 +12,7 @@ import httpx
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
-from retllm.errors import ModelUnavailable, ServerAway, ServerFailed
+from retllm.errors import ModelUnavailable, ServerAway, ServerBusy, ServerFailed
 from retllm.fine.written import quoted
 from retllm.scorer_address import ScorerAddress
 
@@ -34,10 +34,14 @@ class Refused(Exception):
 
 
 class _Passing(Exception):
-    """A failure that may be over after a moment; ``seconds`` is how long the server asks to wait."""
+    """A failure that may be over after a moment; ``seconds`` is how long the server asks to wait.
 
-    def __init__(self, reason: str, seconds: float = 0, *, busy: bool = True) -> None:
+    ``status`` is that of the answer; 0 without one.
+    """
+
+    def __init__(self, reason: str, status: int = 0, seconds: float = 0, *, busy: bool = True) -> None:
         super().__init__(reason)
+        self.status = status
         self.seconds = seconds
         self.busy = busy
 
@@ -75,7 +79,7 @@ class Client:
         Raises:
             Refused: the server does not accept this request.
             ModelUnavailable: it does not accept any: the key is wrong, or there is no such model or endpoint.
-            ServerAway: it does not answer, or is too busy.
+            ServerAway: it does not answer, or (ServerBusy) it takes no more requests for now.
             ServerFailed: it answers with an error of its own, or with something that is no JSON.
         """
         return self._repeated("POST", url, body)
@@ -95,6 +99,9 @@ class Client:
             return retrying(self._once, method, url, body)
         except _Passing as error:
             log.warning("scorer.server_fails", url=url, reason=str(error))
+            if error.status == 429:
+                message = f"The server of the scorer {self.name} takes no more requests for now (429)."
+                raise ServerBusy(message, error.seconds) from error
             if error.busy:
                 raise ServerAway(f"The server of the scorer {self.name} is away: {error}.", error.seconds) from error
             raise ServerFailed(f"The server of the scorer {self.name} fails: {error}.") from error
@@ -128,9 +135,9 @@ class Client:
 
     def _read(self, method: str, status: int, headers: httpx.Headers, content: bytes) -> Any:
         if status in _BUSY:
-            raise _Passing(f"it answers {status}", _retry_after(headers.get("retry-after", "")))
+            raise _Passing(f"it answers {status}", status, _retry_after(headers.get("retry-after", "")))
         if status >= 500:
-            raise _Passing(f"it answers {status} ({_message(content)})", busy=False)
+            raise _Passing(f"it answers {status} ({_message(content)})", status, busy=False)
         if method == "GET" and status == 404:
             return None
         if status in _NOT_SERVED:

@@ -314,6 +314,18 @@ def test_the_heat_map_page_explains_a_missing_trace(reader: Visitor, searched: S
     assert "did not save re-injection maps" in reader.get(f"/jobs/{searched.id}").text
 
 
+def test_a_search_whose_scorer_runs_on_a_server_offers_no_map(reader: Visitor, searched: Searched) -> None:
+    """Such a scorer has none, and a search that asks for one is refused."""
+    searched.score(1, 0.75)
+    searched.finish([1, 2, 3])
+    with transaction(searched.served.sessions) as session:
+        session.execute(sa.update(Search).values(query_picture_key="queries/x/picture", scorer="openai:org/judge"))
+    for address in (f"/jobs/{searched.id}", f"/jobs/{searched.id}/candidates/{searched.items[0]}/map"):
+        page = reader.get(address)
+        assert not [e for e in page.all("a") if "trace=1" in str(e.attributes.get("href"))]
+    assert "There is no map: the scorer openai:org/judge runs on a server" in page.text
+
+
 def test_a_remark_and_the_reason_of_a_missing_score_are_shown_with_the_candidate(
     reader: Visitor, searched: Searched
 ) -> None:

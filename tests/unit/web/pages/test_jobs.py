@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
-from retllm.db.enums import AttemptOutcome, JobState, UnitState
+from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Job, Unit, new_id
+from retllm.history.same_errors import MAX_ERRORS
 from retllm_web.http.services import Services
 
 SCRIPT = {"X-Requested-With": "fetch"}
@@ -238,6 +241,21 @@ def test_a_job_that_waits_for_a_server_says_so_and_shows_no_failure(
     state = page.one("div", data_part="state").text
     assert "The server of the scorer openai:m is away: it can't be reached. 1 unit waits for it." in state
     assert not page.all("li", class_="problem")
+
+
+def test_of_more_units_than_a_view_has_the_errors_of_the_page_says_at_least(
+    reader: Visitor, texts: str, ada: Caller, served: Services
+) -> None:
+    job = ada.post(f"/collections/{texts}/index").json["id"]
+    with transaction(served.sessions) as session:
+        away, returned = "The server is away.", AttemptOutcome.RETURNED
+        for seq in range(1, MAX_ERRORS + 6):
+            unit = Unit(id=new_id(), job_id=UUID(job), stage=Stage.EMBED, seq=seq, payload={"items": []}, error=away)
+            session.add(unit)
+            session.flush()
+            session.add(Attempt(unit_id=unit.id, number=1, worker="w", outcome=returned, error=away))
+    state = reader.get(f"/jobs/{job}").one("div", data_part="state").text
+    assert f"The server is away. At least {MAX_ERRORS} units wait for it." in state
 
 
 def test_an_index_job_shows_its_stages(reader: Visitor, texts: str, ada: Caller) -> None:

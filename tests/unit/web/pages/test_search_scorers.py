@@ -13,7 +13,11 @@ from retllm.cli.client import RequestRejected
 from retllm.db.enums import Stage
 from retllm.db.session import transaction
 from retllm.db.tables import Job
+from retllm.errors import ServerAway
+from retllm.operations import workers
+from retllm.operations.workers import WorkerReport
 from retllm.queue import lifecycle
+from retllm.queue.claim import claim_unit, wait_for_server
 from retllm.settings import Settings
 from retllm_web.http.services import Services
 
@@ -131,6 +135,27 @@ def test_a_key_of_a_request_belongs_to_its_scorer(ada: Caller, indexed: str) -> 
     first = ada.post(where, json={"text": "a bird", "scorer": JUDGE}, headers=key)
     assert ada.post(where, json={"text": "a bird", "scorer": JUDGE}, headers=key).json["id"] == first.json["id"]
     assert ada.post(where, json={"text": "a bird", "scorer": OTHER}, headers=key).status_code == 409
+
+
+def test_the_pages_of_queues_say_which_server_units_wait_for(
+    reader: Visitor, ada: Caller, indexed: str, served: Services
+) -> None:
+    away = "The server of the scorer openai:org/judge is away: it can't be reached."
+    key = ada.post(f"/collections/{indexed}/searches", json={"text": "a bird", "scorer": JUDGE}).json["id"]
+    with transaction(served.sessions) as session:
+        workers.record(session, WorkerReport("w", [f"score:{JUDGE}", "score"], "cpu", "0", []))
+        (made,) = lifecycle.add_units(session, session.get_one(Job, key), Stage.FINE, [{"items": []}])
+    settings = served.settings.serving(JUDGE)
+    claim = claim_unit(served.sessions, made.unit_id, "w", settings)
+    assert claim is not None
+    wait_for_server(served.sessions, claim, ServerAway(away, 60), settings)
+    for address in ("/system", "/"):
+        states = {row.text.split()[0]: row.text for row in reader.get(address).all("tr")}
+        assert away in states[f"score:{JUDGE}"]
+        assert "served" not in states[f"score:{JUDGE}"]
+        assert "served" in states["score"]
+    told = {queue["name"]: queue["awaited"] for queue in ada.get("/system/queues").json["queues"]}
+    assert (told[f"score:{JUDGE}"], told["score"]) == (away, None)
 
 
 def test_a_paused_scorer_is_named_on_the_pages_of_its_searches_only(

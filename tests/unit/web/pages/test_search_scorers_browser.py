@@ -17,6 +17,10 @@ pytestmark = BROWSER_MARKS
 __all__ = ["page"]
 
 RANKER = "rerank:Qwen/Qwen3-VL-Reranker-8B"
+BESIDE_A_LEGEND = """[...document.querySelectorAll('legend')].filter(legend =>
+    [...legend.parentElement.children].some(other => other !== legend && other.getClientRects().length
+        && other.getBoundingClientRect().top < legend.getBoundingClientRect().bottom)
+    ).map(legend => legend.textContent)"""
 
 
 @pytest.fixture
@@ -37,6 +41,13 @@ def test_the_fields_follow_the_scorer_and_keep_what_was_chosen(page: Page, index
     )
     expect(mode).to_have_value("choice")
     expect(note).to_be_hidden()
+    # the legends stand above their fields, also where the first of what follows is hidden
+    for width in (1200, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        trigger.select_option("off")
+        assert page.evaluate(BESIDE_A_LEGEND) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        trigger.select_option("entropy")
     page.get_by_label("Scorer").select_option(RANKER)
     expect(mode).to_have_value("true_false")
     expect(trigger).to_have_value("off")
