@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO
 from uuid import UUID
 
@@ -17,7 +18,13 @@ from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import FileOutcome, ignored, rejected
 from retllm.media.records import Caption, Change
 from retllm.media.sheets import refused_files, sidecars
-from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite, captioned_outcome
+from retllm.media.sheets.applying import (
+    Given,
+    SheetCaptions,
+    SheetResult,
+    SheetToWrite,
+    captioned_outcome,
+)
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup, Neighbours
@@ -25,6 +32,7 @@ from retllm.media.sheets.matching import Located, Picture, path_stem
 from retllm.media.sheets.reading import captioned, is_sheet
 from retllm.media.sheets.references import is_url, names_a_picture, reference
 from retllm.media.sheets.seen import NamesSeen
+from retllm.media.sheets.writing import write_sheets
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import read_text, without_words
 
@@ -135,7 +143,8 @@ class Captioner:
         found.sheets.sort(key=lambda document: document.located.path)
         sheets = [self._sheet(document, captions) for document in found.sheets]
         captions.settle()
-        yield from sheets
+        for each in batches(sheets, _BATCH):
+            yield partial(self._write_sheets, each)
         given = captions.given
         # what is said of a part comes before what is said of the whole file, and the best sidecar of each first
         found.sidecars.sort(
@@ -269,14 +278,21 @@ class Captioner:
         # Google Takeout has the name that the picture had before it was counted
         return has_caption
 
-    def _sheet(self, document: Document, captions: SheetCaptions) -> Writing:
+    def _sheet(self, document: Document, captions: SheetCaptions) -> Applied | tuple[Document, SheetToWrite]:
         try:
             with document.opened() as stream:
                 sheet = captions.read(document.located, stream, document.kind, document.file_id, document.earlier)
         except (MediaRejected, TooLarge) as error:
-            refused = _refused(document, error)
-            return lambda _: [refused]
-        return lambda session: [_of_sheet(document, sheet, session)]
+            return _refused(document, error)
+        return document, sheet
+
+    def _write_sheets(
+        self, sheets: Sequence[Applied | tuple[Document, SheetToWrite]], session: Session
+    ) -> list[Applied]:
+        refused = [each for each in sheets if isinstance(each, Applied)]
+        read = [each for each in sheets if not isinstance(each, Applied)]
+        results = write_sheets(session, self._ingest, (sheet for _, sheet in read))
+        return refused + [_of_sheet(document, result) for (document, _), result in zip(read, results, strict=True)]
 
     def _sidecars(self, some: Iterable[tuple[Document, list[Picture]]], given: dict[UUID, Given]) -> Writing:
         """Read the captions of sidecars, except for pictures that a sheet or a better sidecar already ``given``."""
@@ -361,8 +377,7 @@ class Captioner:
             )
 
 
-def _of_sheet(document: Document, sheet: SheetToWrite, session: Session) -> Applied:
-    result = sheet.write(session)
+def _of_sheet(document: Document, result: SheetResult) -> Applied:
     return Applied(document, result.outcomes, True, " ".join(result.remarks) or None, result.refused)
 
 

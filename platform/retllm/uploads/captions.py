@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, ItemKind
-from retllm.db.many import insert_many
+from retllm.db.many import insert_many, update_many
 from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import UploadFile
@@ -66,8 +66,7 @@ def apply_captions(
     def write(session: Session, _job: Job) -> list[Notification]:
         session.execute(sa.delete(UploadFile).where(*_rows_of(files), UploadFile.status.in_(PROBLEMS)))
         for writing in writings:
-            for applied in writing(session):
-                _write_outcomes(session, documents[applied.document], applied)
+            _write_outcomes(session, [(documents[applied.document], applied) for applied in writing(session)])
         released[:] = release(session, [file.id for file in files])
         return []
 
@@ -76,16 +75,22 @@ def apply_captions(
     return notified
 
 
-def _write_outcomes(session: Session, file: UploadFile, applied: Applied) -> None:
-    columns = {"status": FileStatus.READ, "remark": _storable(applied.remark)}
-    if not applied.is_sheet:
-        columns = columns_of(applied.outcomes[0])
-    elif applied.outcomes:
-        base = {"job_id": file.job_id, "parent_id": file.id}
-        rows = [{**base, "id": new_id(), "name": outcome.name, **columns_of(outcome)} for outcome in applied.outcomes]
-        for some in batches(rows, _INSERTED):
-            session.execute(insert_many(UploadFile, some))
-    session.execute(sa.update(UploadFile).where(UploadFile.id == file.id).values(**columns))
+def _write_outcomes(session: Session, written: Sequence[tuple[UploadFile, Applied]]) -> None:
+    sheets = [(file, applied) for file, applied in written if applied.is_sheet]
+    rows = (
+        {"job_id": file.job_id, "parent_id": file.id, "id": new_id(), "name": outcome.name, **columns_of(outcome)}
+        for file, applied in sheets
+        for outcome in applied.outcomes
+    )
+    for some in batches(rows, _INSERTED):
+        session.execute(insert_many(UploadFile, some))
+    read = [{"id": file.id, "status": FileStatus.READ, "remark": _storable(applied.remark)} for file, applied in sheets]
+    if read:
+        session.execute(update_many(UploadFile, read).execution_options(synchronize_session=False))
+    for file, applied in written:
+        if not applied.is_sheet:
+            columns = columns_of(applied.outcomes[0])
+            session.execute(sa.update(UploadFile).where(UploadFile.id == file.id).values(**columns))
 
 
 def _document(

@@ -89,9 +89,9 @@ def test_an_attempt_that_breaks_while_it_writes_leaves_nothing(
     write_outcomes = captions._write_outcomes
     broken = [1]
 
-    def write(session: Session, file, applied) -> None:
-        write_outcomes(session, file, applied)
-        if file.name == "note.txt" and broken:
+    def write(session: Session, written) -> None:
+        write_outcomes(session, written)
+        if any(file.name == "note.txt" for file, _ in written) and broken:
             broken.pop()
             raise OSError("the worker broke")
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind
 from retllm.errors import MediaRejected, RetllmError, TooLarge
-from retllm.media import records, streams
+from retllm.media import streams
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.records import Caption, Change
@@ -33,9 +33,8 @@ from retllm.media.sheets.targets import Target, shown_name
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import clean_text
 
-# rows whose pictures are looked up in one transaction, and captions that are written in one statement
+# rows whose pictures are looked up in one transaction
 _LOOKED_UP = 5000
-_WRITTEN = 500
 
 
 @dataclass(slots=True)
@@ -289,18 +288,17 @@ class SheetToWrite:
             self._settled.append((free, captions, text))
             given |= dict.fromkeys(free, Given(f"{self._located.name}, row {captions.rows[0]}", text))
 
-    def write(self, session: Session) -> SheetResult:
-        """Write captions and texts in the caller's transaction; if that is repeated, this is called again."""
+    @property
+    def new_captions(self) -> dict[UUID, Caption]:
+        """The captions that count."""
+        return {item_id: Caption(text, self._file_id) for items, _, text in self._settled for item_id in items}
+
+    def write(self, session: Session, changes: Mapping[UUID, Change]) -> SheetResult:
+        """Write texts in the caller's transaction, in which the captions were; return what became of all rows."""
         refusals = deepcopy(self._refusals)
         numbers = [number for number, _ in self._new_texts]
         added = self._ingest.insert_texts(session, [text for _, text in self._new_texts])
         outcomes = [*self._refused, *map(self._named, numbers, added)]
-        texts = {item_id: Caption(text, self._file_id) for items, _, text in self._settled for item_id in items}
-        changes: dict[UUID, Change] = {}
-        # sorted, as all lock items
-        for item_ids in batches(sorted(texts), _WRITTEN):
-            some = {item_id: texts[item_id] for item_id in item_ids}
-            changes |= records.set_captions(session, some, self._ingest.job_id)
         for items, captions, _ in self._settled:
             written = {item_id: changes[item_id] for item_id in items if item_id in changes}
             number, outcome = self._written(captions, written, refusals)
