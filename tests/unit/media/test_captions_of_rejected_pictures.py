@@ -23,6 +23,11 @@ REJECTED = {
     "d.png": picture()[:60],
     "film.mp4": bytes(400),
 }
+NEVER_TAKEN = (".ppm", ".tga", ".jp2", ".svg")
+
+
+def step(name: str, again: str) -> str:
+    return "convert it to JPEG or PNG and upload that" if name.endswith(NEVER_TAKEN) else again
 
 
 @pytest.mark.parametrize("packing", [False, True])
@@ -34,7 +39,7 @@ def test_the_sidecar_of_a_rejected_picture_is_refused(ingest: Ingest, items: Ite
     outcomes = add_all(ingest, {"a.zip": packed(files)} if packing else files)
     told = {outcome.name: reason(outcome) for outcome in outcomes if outcome.name in sidecars}
     assert told == {
-        sidecar: f"The picture {name!r} beside it was rejected: upload both again."
+        sidecar: f"The picture {name!r} beside it was rejected: {step(name, 'upload both again')}."
         for sidecar, name in sidecars.items()
     }
     assert captions(items) == {"good.png": "good"}
@@ -53,7 +58,7 @@ def test_a_row_of_a_rejected_picture_says_so(ingest: Ingest, items: Items) -> No
     sheet = "file,caption\n" + "".join(f"{name},words\n" for name in REJECTED)
     refused = [each for each in add_all(ingest, REJECTED | {"c.csv": sheet.encode()}) if "row" in each.name]
     assert [reason(each).partition(" ")[2].partition(" ")[2] for each in refused] == [
-        f"names the picture {name!r}, which was rejected: upload it again." for name in REJECTED
+        f"names the picture {name!r}, which was rejected: {step(name, 'upload it again')}." for name in REJECTED
     ]
 
 
@@ -85,13 +90,18 @@ def test_a_text_that_is_asked_for_is_one_whatever_was_rejected_earlier(ingest: I
     assert [(item.name, item.text) for item in items()] == [("d.txt", "words of a text")]
 
 
-def test_a_row_of_a_picture_that_was_rejected_earlier_says_why(ingest: Ingest, items: Items) -> None:
-    (picture_outcome,) = add_all(ingest, {"x/d.png": REJECTED["d.png"]})
-    sheet = b"file,caption\nx/d.png,words\ny/d.png,others\n"
+@pytest.mark.parametrize(
+    ("name", "again"), [("d.png", "Upload it again."), ("s.svg", "Convert it to JPEG or PNG and upload that.")]
+)
+def test_a_row_of_a_picture_that_was_rejected_earlier_says_why(
+    ingest: Ingest, items: Items, name: str, again: str
+) -> None:
+    (picture_outcome,) = add_all(ingest, {f"x/{name}": REJECTED[name]})
+    sheet = f"file,caption\nx/{name},words\ny/{name},others\n".encode()
     first, second = add_all(ingest, {"c.csv": sheet})
     assert reason(first) == (
-        "Row 2 names the picture 'x/d.png', which was rejected in an earlier upload: "
-        f"{reason(picture_outcome)} Upload it again."
+        f"Row 2 names the picture 'x/{name}', which was rejected in an earlier upload: "
+        f"{reason(picture_outcome)} {again}"
     )
     assert "which is not in this collection" in reason(second)
 

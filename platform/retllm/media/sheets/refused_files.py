@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from retllm.media.file_table import role_of
 from retllm.media.names import base_name, suffix_of
 from retllm.media.sheets.matching import Picture
 
@@ -43,8 +44,19 @@ def shared(name: str, pictures: Sequence[Picture]) -> str:
 def rejected(name: str, picture: Picture) -> str:
     """Return why the sidecar of a rejected picture is refused."""
     shown = repr(base_name(picture.located.name))
+    step = next_step(picture, "upload both again")
     if not picture.rejection:
-        return f"The picture {shown} beside it was rejected: upload both again."
+        return f"The picture {shown} beside it was rejected: {step}."
     is_text = suffix_of(name) in (".txt", ".text")
     other = ", or this one with --texts (texts=true in the API) if it is no caption" if is_text else ""
-    return f"Its picture {shown} was rejected in an earlier upload: {picture.rejection} Upload both again{other}."
+    return f"Its picture {shown} was rejected in an earlier upload: {picture.rejection} {sentence(step)}{other}."
+
+
+def sentence(words: str) -> str:
+    """Return words with a capital."""
+    return words[:1].upper() + words[1:]
+
+
+def next_step(picture: Picture, again: str) -> str:
+    """Return what to do about a rejected picture: ``again`` if its format may be taken, which another file may have."""
+    return again if role_of(picture.located.name) else "convert it to JPEG or PNG and upload that"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from retllm.media.names import one_line
+from retllm.media.sheets import refused_files
 from retllm.media.sheets.matching import Found, Located, Picture, path_stem
 from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
 
@@ -42,8 +43,10 @@ def target(name: str, found: Found, sheet: Located) -> Target | Problem:
     by_id = {picture.item_id: picture for picture in _accepted(found.pictures)}
     near = any(picture.is_near(sheet) for picture in by_id.values())
     if (refused := by_id.get(None)) is not None:
-        why = f" in an earlier upload: {refused.rejection} Upload" if refused.rejection else ": upload"
-        return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected{why} it again.")
+        step = refused_files.next_step(refused, "upload it again")
+        earlier = f" in an earlier upload: {refused.rejection} {refused_files.sentence(step)}"
+        why = earlier if refused.rejection else f": {step}"
+        return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected{why}.")
     ids = [item_id for item_id in by_id if item_id is not None]
     newest = by_id[max(ids)]
     names = sorted({picture.located.name for picture in by_id.values()})
