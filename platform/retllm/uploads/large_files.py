@@ -146,9 +146,14 @@ def store_part(storage: Storage, arrived: Arrived, stream: BinaryIO) -> Part:
     Raises:
         StorageFull: the storage is full.
     """
-    key = f"parts/{arrived.id}/{new_id()}"
+    key = f"{folder_of(arrived.id)}/{new_id()}"
     rest = _Limited(stream, arrived.size - arrived.offset)
     return Part(arrived.offset, storage.put(key, cast("BinaryIO", rest)), key)
+
+
+def folder_of(large_file_id: UUID) -> str:
+    """Return the folder of a file's parts, among which may be some whose request was killed, and that no row names."""
+    return f"parts/{large_file_id}"
 
 
 class _Limited:
@@ -263,16 +268,14 @@ def record_whole(session: Session, job_id: UUID, arrived: Arrived, start: int, f
     _active(session, large, job_id)
 
 
-def abandon(session: Session, job_id: UUID, large_file_id: UUID) -> list[str]:
-    """Forget a large file; return the keys of its parts, which the caller deletes after the commit.
+def abandon(session: Session, job_id: UUID, large_file_id: UUID) -> None:
+    """Forget a large file; the caller deletes its folder after the commit.
 
     Raises:
         NotFound: there is none with this key.
     """
     large = _large(session, job_id, large_file_id, lock=True)
-    keys = [part.key for part in _arrived(session, large).parts]
     session.execute(sa.delete(LargeFile).where(LargeFile.id == large.id))
-    return keys
 
 
 def reject_incomplete(session: Session, job_id: UUID) -> None:
@@ -317,7 +320,6 @@ def _expire_one(session: Session, storage: Storage, kept: timedelta) -> bool:
     large = session.scalar(query.with_for_update(skip_locked=True))
     if large is None:
         return False
-    for part in _arrived(session, large).parts:
-        storage.delete(part.key)
+    storage.delete_folder(folder_of(large.id))
     session.execute(sa.delete(LargeFile).where(LargeFile.id == large.id))
     return True

@@ -92,7 +92,8 @@ def _searches(session: Session, keys: list[UUID]) -> set[UUID]:
 
 
 def _large_files(session: Session, keys: list[UUID]) -> set[UUID]:
-    return set(session.scalars(sa.select(LargeFile.id).where(LargeFile.id.in_(keys))))
+    """Return the keys of files that are not whole yet; of others a killed request may have left parts."""
+    return set(session.scalars(sa.select(LargeFile.id).where(LargeFile.id.in_(keys), LargeFile.file_id.is_(None))))
 
 
 def _uploads(session: Session, keys: list[UUID]) -> set[UUID]:

@@ -15,11 +15,12 @@ from tests.unit.uploading import add_files
 from retllm.db.enums import FileStatus
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Item, Job, new_id
-from retllm.db.uploads import UploadFile
+from retllm.db.uploads import LargeFile, UploadFile
 from retllm.media.ingest import IncomingFile, Ingest
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 from retllm.uploads.kept import drop_old
+from retllm.uploads.large_files import folder_of
 from retllm.uploads.orphans import delete_orphans
 
 NOW = timedelta(seconds=-60)  # also what was written just now
@@ -88,3 +89,20 @@ def test_the_bytes_of_an_upload_are_kept_for_rejected_files_only_and_not_forever
     assert drop_old(ingest.sessions, ingest.storage, timedelta(days=7)) == 0
     assert drop_old(ingest.sessions, ingest.storage, NOW) == 1
     assert not ingest.storage.exists(key)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_parts_are_kept_only_until_their_file_is_whole(ingest: Ingest, is_whole: bool) -> None:
+    """A request that was killed may have left a part that no row names, or all parts of a file that is whole."""
+    large = LargeFile(
+        id=new_id(),
+        collection_id=ingest.collection_id,
+        name="a.mp4",
+        size_bytes=9,
+        file_id=new_id() if is_whole else None,
+    )
+    with transaction(ingest.sessions) as session:
+        session.add(large)
+        key = _put(ingest.storage, f"{folder_of(large.id)}/{new_id()}")
+    assert delete_orphans(ingest.sessions, ingest.storage, age=NOW) == int(is_whole)
+    assert ingest.storage.exists(key) is not is_whole

@@ -300,8 +300,7 @@ def _finish(upload_id: UUID, arrived: Arrived, last: Part | None) -> None:
         if received.key is not None:
             found.storage.delete(received.key)
         raise
-    for part in parts:
-        found.storage.delete(part.key)
+    found.storage.delete_folder(large_files.folder_of(arrived.id))
     found.notifier.notify(units)
 
 
@@ -328,9 +327,9 @@ def abandon(actor: Actor, upload_id: UUID, large_file_id: UUID) -> None:
     """
     found = services()
 
-    def forget(session: Session) -> list[str]:
+    def forget(session: Session) -> None:
         for_change(session, actor, upload_id)
-        return large_files.abandon(session, upload_id, large_file_id)
+        large_files.abandon(session, upload_id, large_file_id)
 
-    for key in run_transaction(found.sessions, forget):
-        found.storage.delete(key)
+    run_transaction(found.sessions, forget)
+    found.storage.delete_folder(large_files.folder_of(large_file_id))
