@@ -11,7 +11,7 @@ import httpx
 
 from retllm.cli.check import Check, failed
 from retllm.errors import ModelUnavailable, RetllmError, ServerAway, ServerBusy
-from retllm.settings import Settings
+from retllm.settings import Settings, public_name
 
 if TYPE_CHECKING:
     from retllm.fine import ModelSource
@@ -59,7 +59,8 @@ def extra_scorers(settings: Settings) -> list[tuple[str, Callable[[], Check]]]:
 
 def check_extra_scorer(check: str, served: Settings) -> Check:
     """Check an extra scorer, given the settings with it in place of the main one."""
-    return check_scorer(served, check, "RETLLM_EXTRA_SCORERS")
+    found = check_scorer(served, check, "RETLLM_EXTRA_SCORERS")
+    return replace(found, message=f"{found.message} Searches name it {public_name(served.scorer_name)}.")
 
 
 def _scorers(settings: Settings, check: str) -> dict[str, Settings]:

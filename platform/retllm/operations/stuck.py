@@ -21,6 +21,7 @@ from retllm.operations.queues import MAX_COUNTED, Queue
 from retllm.operations.workers import WorkerStatus, WorkerView
 from retllm.queue.pauses import is_ready
 from retllm.queue.routing import routing_of
+from retllm.scorer_address import is_remote_name
 from retllm.settings import Settings
 
 DEAD_FOR = timedelta(days=1)
@@ -31,6 +32,10 @@ LONG = timedelta(hours=1)
 # a live dispatcher does many rounds in this time, and a live worker sends heartbeats
 _MIN_TIMEOUT = 30.0
 
+_NO_MODEL = (
+    "Fix the model on that machine (see `retllm doctor` there). The next unit loads it. Then retry the dead units."
+)
+_NO_SERVER = "Start or correct the server (see `retllm doctor` on that machine). The next unit asks it again."
 _NO_DISPATCHER = "Start a dispatcher with `retllm dispatch`. If one is running, look for errors in its log."
 
 
@@ -149,11 +154,11 @@ def _without_model(state: _State) -> Iterator[Stuck]:
                 waiting = sum(of[queue] for queue in worker.queues if queue in of)
                 served = " and ".join(worker.queues)
                 wait = f"; {_units(waiting)} of {served} {'waits' if waiting == 1 else 'wait'}" if waiting else ""
+                remote = is_remote_name(str(model.get("name")))
                 yield Stuck(
-                    f"The worker {worker.name} can't load the model {model.get('name')} "
+                    f"The worker {worker.name} can't {'use' if remote else 'load'} the model {model.get('name')} "
                     f"({str(model['error']).rstrip('.')}){wait}.",
-                    "Fix the model on that machine (see `retllm doctor` there). The next unit loads it. "
-                    "Then retry the dead units.",
+                    _NO_SERVER if remote else _NO_MODEL,
                 )
 
 

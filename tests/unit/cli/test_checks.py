@@ -170,6 +170,10 @@ def test_each_extra_scorer_has_its_own_check(tmp_path: Path) -> None:
     second, third = found["scorer 2"], found["scorer 3"]
     assert (second.state, str(tmp_path / "away") in second.message) == ("failed", True)
     assert second.advice == "Remove it from RETLLM_EXTRA_SCORERS, or name a model that is available."
+    assert (second.message.endswith("Searches name it away."), third.message.endswith("Searches name it mllm.")) == (
+        True,
+        True,
+    )
     # it is asked in a mode that it has
     assert third.state == "ok"
     assert "Its profile is qwen3_vl_reranker and has the mode true_false only." in third.message

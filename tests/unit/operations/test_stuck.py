@@ -169,6 +169,15 @@ def test_a_model_that_cannot_be_loaded_is_reported_with_the_waiting_units(world,
     assert _found(world) == [], "the model is loaded now, and the units will be retried"
 
 
+def test_a_worker_whose_scorer_is_on_a_server_is_not_told_to_load_a_model(world) -> None:
+    model = {"name": "openai:org/judge", "revision": None, "loaded": False, "error": "The server is away."}
+    with transaction(world.sessions) as session:
+        workers.record(session, WorkerReport("gpu1:7", ["score"], "server", "0", [model]))
+    what, advice = _only(world)
+    assert what == "The worker gpu1:7 can't use the model openai:org/judge (The server is away)."
+    assert advice.startswith("Start or correct the server")
+
+
 def test_dead_units_are_reported_for_a_day(world, job_id: UUID) -> None:
     _worker(world)
     for unit in world.units(job_id):

@@ -37,7 +37,7 @@ def test_candidates_are_shown_in_coarse_order_before_they_are_scored(reader: Vis
     assert _order(page) == [1, 2, 3]
     assert _changes(page) == []
     assert "provisional order" in page.text
-    assert "0 of 3 scored" in page.text
+    assert "0 of 3 scored by some scorer ·" in page.text
     assert "<b>" not in page.html.replace("&lt;b&gt;", "")
     # without scripts the page reloads itself
     assert page.one("meta", http_equiv="refresh").attributes["content"] == "2"

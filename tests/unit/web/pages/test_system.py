@@ -92,6 +92,11 @@ def test_workers_are_shown_with_their_state_and_model_errors(reader: Visitor, se
     queues = {e.text.split()[0]: e.text for e in page.all("tr") if "stage of searches" in e.text}
     assert "served" in queues["query"]
     assert "no worker" in queues["score"], "a silent worker serves nothing"
+    away = {"name": "openai:org/judge", "revision": None, "loaded": False, "error": "The server is away."}
+    with transaction(served.sessions) as session:
+        workers.record(session, WorkerReport("gpu3:3", ["score"], "server", "0.1.0", [away]))
+    for address, told in (("/system", "not ready: The server is away."), ("/", "openai:org/judge (not ready)")):
+        assert told in reader.get(address).text
 
 
 def test_an_administrator_pauses_a_queue_with_a_reason_and_resumes_it(
