@@ -73,8 +73,8 @@ class Columns:
             self._note(name)
         self._used: set[str] = set()
         self._filled: set[str] = set()
-        self.files = self._ranked(FILES, sample)
         self.captions = self._ranked(CAPTIONS, sample)
+        self.files = self._ranked(FILES, sample) or self._naming(sample)
         self.is_texts = self._are_texts(sample)
         self._title = next((n for n in self._roles if plain(n) in ("name", "title")), None) if self.is_texts else None
         if self.is_texts:
@@ -106,6 +106,14 @@ class Columns:
             return (-round(share, 1) if table is FILES else -bool(values), table.index(self._roles[name] or ""))
 
         return _numbered(sorted((name for name, found in self._roles.items() if found in table), key=rank))
+
+    def _naming(self, sample: Sequence[Record]) -> dict[str, int]:
+        """Return the first column of an unknown name, or of none, whose values are all names of pictures."""
+        for name, found in self._roles.items():
+            values = [value for record in sample if (value := record.fields.get(name)) not in (None, "")]
+            if found is None and values and all(names_a_picture(_file(value)) for value in values):
+                return {name: 0}
+        return {}
 
     def _are_texts(self, sample: Sequence[Record]) -> bool:
         short = {plain(name) for name in self._roles}

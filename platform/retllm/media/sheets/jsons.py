@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from retllm.errors import MediaRejected, TooLarge
@@ -117,6 +117,7 @@ class _Whole:
         self._empty: list[str] = []
         self._captions: dict[str, list[str]] = {}
         self._rows: list[Record] = []
+        self._row_keys: set[str] = set()
         self._lists: dict[str, list[object]] = {}
         self._members: dict[str, object] = {}
 
@@ -136,6 +137,7 @@ class _Whole:
         elif not isinstance(value, dict) or names_a_picture(key):
             self._lists.setdefault(key, []).append(value)
         elif not self._of_coco(key, value):
+            self._row_keys.add(key)
             self._rows.append(Record(len(self._rows) + 1, {name: _kept(name, value[name]) for name in value}))
 
     def _of_coco(self, key: str, value: Mapping[str, object]) -> bool:
@@ -170,6 +172,8 @@ class _Whole:
             raise MediaRejected(
                 "The JSON is a file of COCO's form, but none of its annotations is a caption: upload that of captions."
             )
+        elif one := self._one_picture():
+            yield one
         elif self._rows:
             yield from self._rows
         elif by_name := self._by_name():
@@ -194,6 +198,17 @@ class _Whole:
         for number, key in enumerate(self._empty, start=len(self._captions) + 1):
             message = f"Row {number}: a caption for image_id {key} is empty."
             yield Record(number, problem=problem(Reason.TEXT, message))
+
+    def _one_picture(self) -> Record | None:
+        """Return the row that the whole object is: the name of a picture, and lists of its captions."""
+        files = {name: value for name, value in self._members.items() if role(name) in FILES}
+        in_rows = [value for row in self._rows for name, value in row.fields.items() if role(name) in FILES]
+        if not _any_picture(files.values()) or _any_picture(in_rows):
+            return None
+        texts = [text for name, listed in self._lists.items() if role(name) in CAPTIONS for text in flat(listed)]
+        if all(role(key) in CAPTIONS for key in self._row_keys):
+            texts += flat([row.fields for row in self._rows])
+        return Record(1, files | {"captions": texts}) if texts else None
 
     def _by_name(self) -> list[Record]:
         files, captions = known(self._keys)
@@ -236,6 +251,10 @@ def _by_column(members: Mapping[str, object]) -> list[Record]:
         for row, value in zip(rows, column, strict=False):
             row[name] = value
     return [Record(number, row) for number, row in enumerate(rows, start=1)]
+
+
+def _any_picture(values: Iterable[object]) -> bool:
+    return any(isinstance(value, str) and names_a_picture(value) for value in values)
 
 
 def _is_id(value: object) -> bool:

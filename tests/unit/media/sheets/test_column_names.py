@@ -46,6 +46,18 @@ def test_columns_can_have_the_names_that_people_use_in_any_order(header: str) ->
     assert rows(f"{header}\n{line}\n") == [Row(2, "a.png", ("words",))]
 
 
+@pytest.mark.parametrize("name", ["desc", "blip_caption", "long_caption", "recaption"])
+def test_captions_that_models_wrote_are_captions(name: str) -> None:
+    assert pairs(f"file,{name}\na.png,words\n") == [("a.png", ("words",))]
+
+
+@pytest.mark.parametrize("header", ["id", "source", "", "Unnamed: 0"])
+def test_a_column_of_another_name_whose_values_are_all_pictures_names_them(header: str) -> None:
+    assert pairs(f"{header},caption\na.png,one\nb.png,two\n") == [("a.png", ("one",)), ("b.png", ("two",))]
+    assert pairs(f"{header},file,caption\nx.png,a.png,one\n") == [("a.png", ("one",))]
+    assert pairs(f"{header},caption\na.png,one\n7,two\n") == [("", ("one",)), ("", ("two",))]
+
+
 def test_tables_and_json_of_exiftool_are_read() -> None:
     table = "SourceFile,FileName,Description,Caption-Abstract\n./x/a.png,a.png,one,\n./x/b.png,b.png,,two\n"
     assert pairs(table) == [("./x/a.png", ("one",)), ("./x/b.png", ("two",))]

@@ -69,6 +69,11 @@ KARPATHY = {
         ),
         ({"file": ["a.png"], "caption": ["x"]}, [("a.png", ("x",))]),
         ({"file": "a.png", "caption": "x"}, [("a.png", ("x",))]),
+        ({"file_name": "a.png", "captions": ["x", "y"]}, [("a.png", ("x", "y"))]),
+        ({"captions": ["x"], "size": [3, 4], "file_name": "a.png"}, [("a.png", ("x",))]),
+        (KARPATHY["images"][0], [("val2014/a.jpg", ("A man.", "Two men."))]),
+        ({"imagePath": "a.jpg", "shapes": [{"label": "dog", "description": "left"}]}, [("", ("left",))]),
+        ({"name": "flickr8k.png", "captions": [{"image": "a.png", "caption": "x"}]}, [("a.png", ("x",))]),
     ],
 )
 def test_json_documents_are_told_by_their_structure(
