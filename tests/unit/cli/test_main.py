@@ -43,7 +43,9 @@ def test_ctrl_c_during_the_imports_ends_the_program_quietly(tmp_path: Path, libr
     module, _, function = script.partition(":")
     (tmp_path / f"{library}.py").write_text("print('imported', flush=True)\ninput()\n")
     paths = os.pathsep.join([str(tmp_path), *sys.path])
-    program = f"import sys\nfrom {module} import {function}\nsys.argv = ['retllm', 'jobs']\n{function}()"
+    # a shell lets what it starts in the background ignore the signal, and so would these tests there
+    heeds = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program = f"{heeds}import sys\nfrom {module} import {function}\nsys.argv = ['retllm', 'jobs']\n{function}()"
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,

@@ -363,5 +363,5 @@ def test_a_worker_with_a_scorer_on_a_server_does_not_import_torch() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == [
         "The server of the scorer openai:any is away: it can't be reached.",
-        "cpu False False",
+        "server False False",
     ]

@@ -76,7 +76,7 @@ def test_a_raw_file_without_a_readable_preview_is_called_by_its_name(kind: str, 
 
 def test_a_preview_has_the_limit_of_pixels(settings: Settings) -> None:
     few = settings.model_copy(update={"max_pixels": 320 * 240 - 1})
-    with pytest.raises(TooLarge, match="320 × 240 pixels"):
+    with pytest.raises(TooLarge, match=r"76,800 pixels \(320 × 240\)"):
         inspect_picture(io.BytesIO(unknown("NEF", JPEGS)), few)
 
 
