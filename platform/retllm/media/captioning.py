@@ -16,7 +16,7 @@ from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import FileOutcome, ignored, rejected
-from retllm.media.records import Caption, Change
+from retllm.media.records import Came, Caption, Change
 from retllm.media.sheets import refused_files, sidecars
 from retllm.media.sheets.applying import (
     Given,
@@ -53,8 +53,7 @@ class Document:
     kind: FileKind
     opened: Callable[[], AbstractContextManager[BinaryIO]]
     """Opens its bytes as a seekable stream; called more than once."""
-    file_id: UUID | None = None
-    """The key of the received file, which tells when it came: of the archive that it is in, or its own."""
+    came: Came | None = None
     earlier: EarlierRows | None = None
     """Of a sheet that was read before, the rows that are done."""
 
@@ -112,6 +111,7 @@ class Captioner:
         seen: the pictures of the upload.
         given: the captions that other files of the upload gave when they were read before; what is read now is added.
         missing: names of files that were to come with the upload and did not.
+        awaited: names of files that other uploads are still sending or processing.
         texts: whether rows without a picture become texts; otherwise only those of a sheet that has nothing but texts.
         check: called often while a sheet is read; what it raises ends the reading.
     """
@@ -122,6 +122,7 @@ class Captioner:
         seen: NamesSeen,
         given: dict[UUID, Given] | None = None,
         missing: Iterable[str] = (),
+        awaited: Iterable[str] = (),
         *,
         texts: bool = False,
         check: Callable[[], None] = lambda: None,
@@ -129,7 +130,8 @@ class Captioner:
         self._ingest = ingest
         self._seen = seen
         self._given = {} if given is None else given
-        self._missing = {path_stem(name).lower(): name for name in missing if names_a_picture(name)}
+        self._missing = _by_stem(missing)
+        self._awaited = _by_stem(awaited)
         self._texts = texts
         self._check = check
 
@@ -216,8 +218,11 @@ class Captioner:
         if neighbours.alike:
             raise MediaRejected(refused_files.shared(name, neighbours.alike))
         was_rejected = bool(neighbours.meant and neighbours.meant[0].rejection)
-        if (was_rejected or not neighbours.meant) and (picture := self._missing_beside(document.located)) is not None:
-            raise MediaRejected(f"{refused_files.not_sent(name, picture)}.")
+        if was_rejected or not neighbours.meant:
+            if (picture := _beside(self._missing, document.located)) is not None:
+                raise MediaRejected(f"{refused_files.not_sent(name, picture)}.")
+            if (picture := _beside(self._awaited, document.located)) is not None:
+                raise MediaRejected(refused_files.awaited(name, picture))
         if not neighbours.meant:
             raise MediaRejected(refused_files.no_picture(name))
         found.sidecars.append((document, neighbours.meant))
@@ -233,8 +238,10 @@ class Captioner:
             found.sidecars.append((document, pictures))
         elif sharing:
             raise MediaRejected(refused_files.shared(name, sharing))
-        elif (picture := self._missing_beside(document.located)) is not None:
+        elif (picture := _beside(self._missing, document.located)) is not None:
             raise MediaRejected(f"{refused_files.not_sent(name, picture)}, or the text alone if it is to be an item.")
+        elif (picture := _beside(self._awaited, document.located)) is not None:
+            raise MediaRejected(refused_files.awaited(name, picture))
         elif pictures and not self._texts:
             found.sidecars.append((document, pictures))
         elif name.lower().endswith(_NEVER_TEXTS):
@@ -243,14 +250,6 @@ class Captioner:
             raise MediaRejected(refused_files.in_other_folder(name, elsewhere[0].located.name))
         else:
             found.texts.append(document)
-
-    def _missing_beside(self, located: Located) -> str | None:
-        """Return the missing picture that a text or sidecar here would describe."""
-        for place in sidecars.places(located.name) if located.archive is None else ():
-            picture = self._missing.get(place.path.lower())
-            if picture is not None and place.fits(picture):
-                return picture
-        return None
 
     @staticmethod
     def _is_of_album(document: Document) -> bool:
@@ -281,7 +280,7 @@ class Captioner:
     def _sheet(self, document: Document, captions: SheetCaptions) -> Applied | tuple[Document, SheetToWrite]:
         try:
             with document.opened() as stream:
-                sheet = captions.read(document.located, stream, document.kind, document.file_id, document.earlier)
+                sheet = captions.read(document.located, stream, document.kind, document.came, document.earlier)
         except (MediaRejected, TooLarge) as error:
             return _refused(document, error)
         return document, sheet
@@ -291,7 +290,7 @@ class Captioner:
     ) -> list[Applied]:
         refused = [each for each in sheets if isinstance(each, Applied)]
         read = [each for each in sheets if not isinstance(each, Applied)]
-        results = write_sheets(session, self._ingest, (sheet for _, sheet in read))
+        results = write_sheets(session, (sheet for _, sheet in read))
         return refused + [_of_sheet(document, result) for (document, _), result in zip(read, results, strict=True)]
 
     def _sidecars(self, some: Iterable[tuple[Document, list[Picture]]], given: dict[UUID, Given]) -> Writing:
@@ -313,12 +312,12 @@ class Captioner:
                 unused = f"Not used: {other.by!r} has the caption." if other else None
                 unwritten.append(_unchanged(document, ids[0], ItemKind.BOTH, unused))
             else:
-                captions |= dict.fromkeys(free, Caption(text, document.file_id))
+                captions |= dict.fromkeys(free, Caption(text, document.came))
                 given |= dict.fromkeys(free, Given(document.located.name, text))
                 written.append((document, free, remark))
 
         def write(session: Session) -> list[Applied]:
-            changes = records.set_captions(session, captions, self._ingest.job_id)
+            changes = records.set_captions(session, captions)
             return unwritten + [
                 _changed(document, {item_id: changes[item_id] for item_id in ids if item_id in changes}, remark)
                 for document, ids, remark in written
@@ -379,6 +378,20 @@ class Captioner:
 
 def _of_sheet(document: Document, result: SheetResult) -> Applied:
     return Applied(document, result.outcomes, True, " ".join(result.remarks) or None, result.refused)
+
+
+def _by_stem(names: Iterable[str]) -> dict[str, str]:
+    """Return the names of pictures among these by their paths in lower case, without suffixes."""
+    return {path_stem(name).lower(): name for name in names if names_a_picture(name)}
+
+
+def _beside(pictures: Mapping[str, str], located: Located) -> str | None:
+    """Return the one of these pictures that a text or sidecar here would describe."""
+    for place in sidecars.places(located.name) if located.archive is None else ():
+        picture = pictures.get(place.path.lower())
+        if picture is not None and place.fits(picture):
+            return picture
+    return None
 
 
 def _refused(document: Document, error: RetllmError) -> Applied:

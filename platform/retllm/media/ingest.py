@@ -59,24 +59,13 @@ class Ingest:
 
     A rejected file gets an outcome with the reason and does not affect other files. Methods raise ``NotFound`` if the
     collection was deleted.
-
-    Args:
-        job_id: the upload that the files belong to; None for those that come another way.
     """
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        storage: Storage,
-        settings: Settings,
-        collection_id: uuid.UUID,
-        job_id: uuid.UUID | None = None,
-    ) -> None:
+    def __init__(self, sessions: Sessions, storage: Storage, settings: Settings, collection_id: uuid.UUID) -> None:
         self.sessions = sessions
         self.storage = storage
         self.settings = settings
         self.collection_id = collection_id
-        self.job_id = job_id
 
     def add_text(self, text: str, name: str | None = None) -> FileOutcome:
         """Add one text; without a name it is named by its beginning."""

@@ -37,11 +37,24 @@ _KNOWN = (Item.id, Item.name, Item.kind, Item.text, Item.version)
 
 
 @dataclass(frozen=True, slots=True)
+class Came:
+    """When what gives a caption came.
+
+    Attributes:
+        file_id: the key of the received file, which grows with time.
+        job_ids: uploads whose own files have no order in time.
+    """
+
+    file_id: uuid.UUID
+    job_ids: frozenset[uuid.UUID]
+
+
+@dataclass(frozen=True, slots=True)
 class Caption:
-    """A caption, and the key of the received file that gives it; None if no file does."""
+    """A caption, and when what gives it came; None for one that always counts."""
 
     text: str
-    file_id: uuid.UUID | None = None
+    came: Came | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +172,12 @@ def wholes_with_stems(
     return [(name, outer, tuple(ids)) for name, outer, ids in session.execute(query)]
 
 
-def set_captions(
-    session: Session, captions: Mapping[uuid.UUID, Caption], job_id: uuid.UUID | None = None
-) -> dict[uuid.UUID, Change]:
+def set_captions(session: Session, captions: Mapping[uuid.UUID, Caption]) -> dict[uuid.UUID, Change]:
     """Set the captions of pictures; return for each existing picture whether its caption changed.
 
     A changed item gets the kind ``BOTH`` and the next version, which makes embeddings of the old caption stale. An
-    error of the last embedding is cleared. A caption stays that another upload than ``job_id`` gave by a file which
-    came later, since an upload may end long after its files came, and be tried again.
+    error of the last embedding is cleared. A caption stays that a file gave which came later, since an upload may end
+    long after its files came, be tried again, or bring files that came before.
     """
     lock_collections_of_items(session, captions.keys())
     rows = session.execute(
@@ -182,11 +193,12 @@ def set_captions(
     confirmed: list[dict[str, Any]] = []
     for item_id, text, version, file_id, file_job_id, file_name in rows:
         caption = captions[item_id]
-        is_older = bool(file_id and caption.file_id and file_id > caption.file_id) and file_job_id != job_id
-        values = {"id": item_id, "caption_file_id": caption.file_id}
+        came = caption.came
+        is_older = bool(file_id and came and file_id > came.file_id and file_job_id not in came.job_ids)
+        values = {"id": item_id, "caption_file_id": came.file_id if came else None}
         if text == caption.text:
             changes[item_id] = Change(False)
-            if not is_older and file_id != caption.file_id:
+            if not is_older and file_id != values["caption_file_id"]:
                 confirmed.append(values)
         elif is_older:
             changes[item_id] = Change(False, _stays(file_name))
@@ -202,7 +214,7 @@ def set_captions(
 
 def _stays(file_name: str | None) -> str:
     file = f"{file_name!r}, which was uploaded later," if file_name else "a file that was uploaded later"
-    return f"Not used: {file} gave the caption."
+    return f"Not used: {file} gave the caption. To use this one, change it or its name."
 
 
 def pictures_with_stems(

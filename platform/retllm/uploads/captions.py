@@ -15,17 +15,19 @@ from retllm.db.enums import FileStatus, ItemKind
 from retllm.db.many import insert_many, update_many
 from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Item, Job, new_id
-from retllm.db.uploads import UploadFile
+from retllm.db.uploads import ExpectedFiles, Upload, UploadFile
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.names import one_line
 from retllm.media.outcomes import FileOutcome
+from retllm.media.records import Came
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sniffing import PICTURED, FileKind
 from retllm.queue.claim import complete
 from retllm.queue.routing import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
+from retllm.uploads import caption_order
 from retllm.uploads.archive_files import ArchiveFiles
 from retllm.uploads.kept import release
 
@@ -48,22 +50,32 @@ def apply_captions(
         packs = _archives(session, job.id)
         seen = _names_seen(session, job.id, packs)
         missing = _missing_files(session, job.id)
+        awaited = _awaited_files(session, job)
         earlier = _earlier_rows(session, files)
         given = _given(session, job.id)
     for name in missing:
         seen.add_unsent(name)
+    for name in awaited:
+        seen.add_awaited(name)
     writings: list[Writing] = []
     with ExitStack() as stack:
         opener = ArchiveFiles(context, stack, held.lease.check)
-        documents = {_document(file, packs, opener, earlier.get(file.id)): file for file in files}
-        captioner = Captioner(ingest, seen, given, missing, texts=job.params["texts"], check=held.lease.check)
+        sha256s = caption_order.hashes(files, opener, context.settings)
+        with context.sessions() as session:
+            came = caption_order.came(session, job, files, sha256s)
+        documents = {_document(file, packs, opener, came[file.id], earlier.get(file.id)): file for file in files}
+        captioner = Captioner(ingest, seen, given, missing, awaited, texts=job.params["texts"], check=held.lease.check)
         for writing in captioner.read(list(documents)):
             held.lease.check()
             writings.append(writing)
 
     released: list[str] = []
+    # so that a later upload knows that it came before
+    new = [{"id": file.id, "sha256": sha256s[file.id]} for file in files if not file.sha256 and file.id in sha256s]
 
     def write(session: Session, _job: Job) -> list[Notification]:
+        for some in batches(new, _INSERTED):
+            session.execute(update_many(UploadFile, some).execution_options(synchronize_session=False))
         session.execute(sa.delete(UploadFile).where(*_rows_of(files), UploadFile.status.in_(PROBLEMS)))
         for writing in writings:
             _write_outcomes(session, [(documents[applied.document], applied) for applied in writing(session)])
@@ -94,11 +106,10 @@ def _write_outcomes(session: Session, written: Sequence[tuple[UploadFile, Applie
 
 
 def _document(
-    file: UploadFile, packs: Mapping[UUID | None, str], opener: ArchiveFiles, earlier: EarlierRows | None
+    file: UploadFile, packs: Mapping[UUID | None, str], opener: ArchiveFiles, came: Came, earlier: EarlierRows | None
 ) -> Document:
     located = Located(file.name, file.parent_id, packs.get(file.parent_id, ""))
-    received = file.parent_id or file.id
-    return Document(located, FileKind(file.content or ""), partial(opener.open, file), received, earlier)
+    return Document(located, FileKind(file.content or ""), partial(opener.open, file), came, earlier)
 
 
 def _rows_of(sheets: Sequence[UploadFile]) -> tuple[sa.ColumnElement[bool], ...]:
@@ -187,6 +198,19 @@ def _missing_files(session: Session, job_id: UUID) -> Sequence[str]:
     """Return the names of files that were to come with an upload and did not, or not whole."""
     not_sent = (UploadFile.job_id == job_id, UploadFile.status == FileStatus.NOT_SENT, UploadFile.parent_id.is_(None))
     return session.scalars(sa.select(UploadFile.name).where(*not_sent).order_by(UploadFile.id)).all()
+
+
+def _awaited_files(session: Session, job: Job) -> Sequence[str]:
+    """Return the names of files that other open uploads to the collection announced, or have not processed yet."""
+    others = (
+        sa.select(Job.id)
+        .join(Upload, Upload.id == Job.id)
+        .where(Job.collection_id == job.collection_id, Job.id != job.id, Job.finished_at.is_(None))
+    )
+    is_open = Upload.closed_at.is_(None)
+    announced = sa.select(sa.func.unnest(ExpectedFiles.names)).where(ExpectedFiles.job_id.in_(others.where(is_open)))
+    waits = (UploadFile.job_id.in_(others), UploadFile.status == FileStatus.WAITING, UploadFile.parent_id.is_(None))
+    return session.scalars(announced.union(sa.select(UploadFile.name).where(*waits))).all()
 
 
 def columns_of(outcome: FileOutcome) -> dict[str, Any]:

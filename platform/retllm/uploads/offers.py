@@ -48,7 +48,10 @@ class Arrived:
 
     def __init__(self, session: Session, job_id: UUID, names: Iterable[str]) -> None:
         query = sa.select(UploadFile.name, UploadFile.size_bytes, UploadFile.sha256).where(
-            UploadFile.job_id == job_id, UploadFile.name.in_({*map(clean_name, names)}), unsent.has_come()
+            UploadFile.job_id == job_id,
+            UploadFile.name.in_({*map(clean_name, names)}),
+            unsent.has_come(),
+            ~_is_left_behind(),
         )
         self._contents: set[tuple[str, int, str | None]] = set()
         self._counts: Counter[tuple[str, int]] = Counter()
@@ -62,6 +65,13 @@ class Arrived:
             return self._counts[name, size] > earlier
         # what was refused without being stored has no hash
         return not self._contents.isdisjoint({(name, size, sha256), (name, size, None)})
+
+
+def _is_left_behind() -> sa.ColumnElement[bool]:
+    """Return the condition that a file came, but its upload was cancelled before it was processed."""
+    cancelled = sa.select(Job.id).where(Job.id == UploadFile.job_id, Job.cancel_requested).exists()
+    waits = sa.and_(UploadFile.status == FileStatus.WAITING, cancelled)
+    return sa.or_(UploadFile.status == FileStatus.UNPROCESSED, waits)
 
 
 def arrived(session: Session, job_id: UUID, offers: Sequence[Offer]) -> list[bool]:

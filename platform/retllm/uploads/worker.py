@@ -45,7 +45,7 @@ def media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification] |
         job = session.get_one(Job, held.claim.job_id)
         rows = session.scalars(sa.select(UploadFile).where(UploadFile.id.in_(ids)).order_by(UploadFile.id)).all()
         files = [row for row in rows if row.status is FileStatus.WAITING]
-    ingest = Ingest(context.sessions, context.storage, context.settings, job.collection_id, job.id)
+    ingest = Ingest(context.sessions, context.storage, context.settings, job.collection_id)
     if str(held.claim.payload.get("pass", "")).startswith(CAPTIONS):
         return apply_captions(context, held, ingest, job, files)
     # one inside another is refused like any file

@@ -9,6 +9,8 @@ from tests.unit.uploads.conftest import Files, Uploads, packed, picture
 from retllm.db.enums import FileStatus
 from retllm.db.session import transaction
 from retllm.db.tables import Job
+from retllm.history.control import cancel_job
+from retllm.uploads import unsent
 from retllm.uploads.retry import retry_rejected
 
 PICTURE = {"a.png": picture(1)}
@@ -47,7 +49,9 @@ def test_a_caption_that_came_later_stays_when_an_older_upload_ends(uploads: Uplo
     told = uploads.rows(left_open)[row]
     assert told.status is FileStatus.DUPLICATE
     assert told.item_id == after.id
-    assert told.remark == f"Not used: {next(iter(later))!r}, which was uploaded later, gave the caption."
+    giver = repr(next(iter(later)))
+    advice = "To use this one, change it or its name."
+    assert told.remark == f"Not used: {giver}, which was uploaded later, gave the caption. {advice}"
     uploads.check()
 
 
@@ -76,7 +80,7 @@ def test_an_older_file_that_says_the_same_leaves_the_later_one_in_its_right(uplo
     first, second = uploads.open(index=False), uploads.open(index=False)
     uploads.send(first, sheet("right"))
     uploads.send(second, sheet("wrong"))
-    uploads.upload(sheet("right"), index=False)
+    uploads.upload(sheet("right", "again.csv"), index=False)
     finish(uploads, first)
     finish(uploads, second)
     assert uploads.items()["a.png"].text == "right"
@@ -92,7 +96,9 @@ def test_a_caption_of_an_upload_that_was_deleted_stays(uploads: Uploads) -> None
     finish(uploads, left_open)
     assert uploads.items()["a.png"].text == "new"
     remark = uploads.rows(left_open)["rows.csv, row 2"].remark
-    assert remark == "Not used: a file that was uploaded later gave the caption."
+    assert (
+        remark == "Not used: a file that was uploaded later gave the caption. To use this one, change it or its name."
+    )
 
 
 def test_a_retry_of_an_old_upload_keeps_what_later_ones_said(uploads: Uploads) -> None:
@@ -105,3 +111,69 @@ def test_a_retry_of_an_old_upload_keeps_what_later_ones_said(uploads: Uploads) -
     assert {name: item.text for name, item in uploads.items().items()} == {"a.png": "new", "b.png": "only here"}
     assert uploads.statuses(old)["rows.csv, row 2"] is FileStatus.DUPLICATE
     assert uploads.statuses(old)["rows.csv, row 3"] is FileStatus.UPDATED
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_files_that_come_again_take_back_no_correction(uploads: Uploads, form: str, cancelled: bool) -> None:
+    """Who uploads a folder again adds what is new in it, also if the first upload did not come so far."""
+    files, row = FORMS[form]
+    uploads.upload(PICTURE, index=False)
+    first = uploads.open(index=False)
+    uploads.send(first, files)
+    if cancelled:
+        with transaction(uploads.world.sessions) as session:
+            cancel_job(session, uploads.world.user, first)
+    else:
+        finish(uploads, first)
+        assert uploads.items()["a.png"].text == "old"
+    uploads.upload(sheet("new", "new.csv"), index=False)
+    again = uploads.upload(files, index=False)
+    assert uploads.items()["a.png"].text == "new"
+    assert "To use this one" in (uploads.rows(again)[row].remark or "")
+
+
+def test_what_is_new_in_an_archive_that_comes_again_counts(uploads: Uploads) -> None:
+    entries = PICTURE | sheet("old")
+    uploads.upload({"all.zip": packed(entries)}, index=False)
+    uploads.upload(sheet("new", "new.csv"), index=False)
+    more = {"b.png": picture(2), "b.txt": b"of b"}
+    uploads.upload({"all.zip": packed(entries | more)}, index=False)
+    assert {name: item.text for name, item in uploads.items().items()} == {"a.png": "new", "b.png": "of b"}
+    uploads.upload({"all.zip": packed(PICTURE | sheet("third"))}, index=False)
+    assert uploads.items()["a.png"].text == "third"
+
+
+def test_a_sheet_that_another_of_its_upload_contradicted_counts_by_itself(uploads: Uploads) -> None:
+    second = sheet("second", "2.csv")
+    # the second one comes first, as files of one upload do
+    old = uploads.upload(second | PICTURE | sheet("first", "1.csv"), index=False)
+    refused = uploads.rows(old)["2.csv, row 2"]
+    assert refused.status is FileStatus.REJECTED
+    assert "upload this sheet again by itself" in (refused.error or "")
+    uploads.upload(second, index=False)
+    assert uploads.items()["a.png"].text == "second"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_what_is_said_of_a_picture_that_another_upload_brings_waits_for_it(uploads: Uploads, announced: bool) -> None:
+    first = uploads.open(index=False)
+    if announced:
+        with transaction(uploads.world.sessions) as session:
+            unsent.expect(session, first, 0, ["a.png"])
+    else:
+        uploads.send(first, PICTURE)
+    rows = b"file,caption\na.png,of the sheet\nno.png,x\n"
+    early = uploads.upload({"a.txt": b"of the text", "rows.csv": rows}, index=False)
+    assert uploads.items() == {}
+    files = uploads.rows(early)
+    assert "retry this job" in (files["a.txt"].error or "")
+    assert "retry this job" in (files["rows.csv, row 2"].error or "")
+    assert "correct the name" in (files["rows.csv, row 3"].error or "")
+    if announced:
+        uploads.send(first, PICTURE)
+    finish(uploads, first)
+    with transaction(uploads.world.sessions) as session:
+        retry_rejected(session, session.get_one(Job, early))
+    uploads.run(early)
+    assert {name: item.text for name, item in uploads.items().items()} == {"a.png": "of the sheet"}

@@ -18,7 +18,7 @@ from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import streams
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import FileOutcome, rejected
-from retllm.media.records import Caption, Change
+from retllm.media.records import Came, Caption, Change
 from retllm.media.sheets import columns
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
@@ -99,13 +99,13 @@ class SheetCaptions:
         located: Located,
         stream: BinaryIO,
         kind: FileKind,
-        file_id: UUID | None = None,
+        came: Came | None = None,
         earlier: EarlierRows | None = None,
     ) -> SheetToWrite:
         """Read every row of a sheet; :meth:`settle` decides which count. Those of one picture become one caption.
 
         Args:
-            file_id: the key of the received file, which tells when it came.
+            came: when the sheet came.
             earlier: the rows that are done, if the sheet was read before.
 
         Raises:
@@ -116,7 +116,7 @@ class SheetCaptions:
         watched = streams.watched(stream, self._check)
         with read_rows(watched, kind, self._ingest.settings) as sheet:
             as_texts = self._texts or sheet.is_texts
-            run = SheetToWrite(self._ingest, self._lookup, located, file_id, earlier, as_texts=as_texts)
+            run = SheetToWrite(self._ingest, self._lookup, located, came, earlier, as_texts=as_texts)
             try:
                 for rows in batches(_checked(sheet, run.as_texts), _LOOKED_UP):
                     self._check()
@@ -174,7 +174,7 @@ class SheetToWrite:
         ingest: Ingest,
         lookup: Lookup,
         located: Located,
-        file_id: UUID | None,
+        came: Came | None,
         earlier: EarlierRows | None,
         *,
         as_texts: bool,
@@ -187,7 +187,7 @@ class SheetToWrite:
         self._ingest = ingest
         self._lookup = lookup
         self._located = located
-        self._file_id = file_id
+        self._came = came
         self._refused: list[tuple[int, FileOutcome]] = []
         self.captions: dict[tuple[UUID, ...], _Captions] = {}
         """What the sheet says of pictures, and of all parts of whole files."""
@@ -291,7 +291,7 @@ class SheetToWrite:
     @property
     def new_captions(self) -> dict[UUID, Caption]:
         """The captions that count."""
-        return {item_id: Caption(text, self._file_id) for items, _, text in self._settled for item_id in items}
+        return {item_id: Caption(text, self._came) for items, _, text in self._settled for item_id in items}
 
     def write(self, session: Session, changes: Mapping[UUID, Change]) -> SheetResult:
         """Write texts in the caller's transaction, in which the captions were; return what became of all rows."""
@@ -336,7 +336,8 @@ class SheetToWrite:
         if earlier is not None:
             return _Refusing(
                 Reason.SECOND_CAPTION,
-                f"gives the picture {name!r} another caption than {earlier.by}: keep one of them.",
+                f"gives the picture {name!r} another caption than {earlier.by}: keep one of them, or upload "
+                "this sheet again by itself.",
             )
         return None
 

@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
 from retllm.media.names import base_name
-from retllm.media.sheets import sidecars, targets
+from retllm.media.sheets import refused_files, sidecars, targets
 from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
 from retllm.media.sheets.references import Reference, keys, names_a_picture, reference, stem
-from retllm.media.sheets.rows import Problem, not_sent
+from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
 from retllm.media.sheets.seen import Named, NamesSeen
 from retllm.media.sheets.targets import AGAIN, Target
 
@@ -58,6 +58,8 @@ class Lookup:
             return not_sent(f"names {shown!r}, whose file {AGAIN}")
         if (archive := self._seen.unsent_archive) is not None and not found.elsewhere:
             return not_sent(f"names the picture {shown!r}, which did not come, and {base_name(archive)!r} {AGAIN}")
+        if not found.elsewhere and _found(one, keys(one), sheet, self._seen.awaited).pictures:
+            return problem(Reason.NOT_FOUND, f"names the picture {shown!r}, which {refused_files.STILL_COMES}.")
         return targets.nothing(shown, sheet, found.elsewhere)
 
     def _is_part_of_unsent(self, one: Reference, sheet: Located) -> bool:

@@ -19,6 +19,15 @@ def not_sent(name: str, picture: str) -> str:
     return f"{base_name(name)!r} has the caption of {base_name(picture)!r}, which was not sent: upload both again"
 
 
+STILL_COMES = "another upload is still bringing: retry this job when that one has ended"
+"""What is said of a picture that may come."""
+
+
+def awaited(name: str, picture: str) -> str:
+    """Return why a file is refused whose picture another upload is still bringing."""
+    return f"{base_name(name)!r} has the caption of {base_name(picture)!r}, which {STILL_COMES}."
+
+
 def in_other_folder(name: str, picture: str) -> str:
     """Return why a text is refused that has the name of a picture elsewhere."""
     return (

@@ -103,6 +103,8 @@ class NamesSeen:
     _by_key: dict[UUID | None, dict[str, list[Picture]]] = field(default_factory=dict)
     unsent: Named = field(default_factory=Named)
     """The pictures, documents and films that were to come with the upload and did not."""
+    awaited: Named = field(default_factory=Named)
+    """The pictures, documents and films that other uploads are still sending or processing."""
     unsent_archive: str | None = None
     """The name of an archive that did not come: nobody knows which pictures it has."""
 
@@ -113,6 +115,11 @@ class NamesSeen:
             self.unsent_archive = self.unsent_archive or name
         elif role in (FileRole.PICTURE, FileRole.PAGES, FileRole.FILM):
             self.unsent.add(Picture(Located(name), None, unsent=True))
+
+    def add_awaited(self, name: str) -> None:
+        """Record that another upload is going to bring the file of this name."""
+        if role_of(name) in (FileRole.PICTURE, FileRole.PAGES, FileRole.FILM):
+            self.awaited.add(Picture(Located(name), None))
 
     def add(self, located: Located, item_id: UUID | None, parts: tuple[UUID, ...] = ()) -> None:
         """Record that the file at ``located`` is this item (an older one, if it was a duplicate); None if rejected.

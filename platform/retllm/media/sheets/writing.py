@@ -8,7 +8,6 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from retllm.media import records
-from retllm.media.ingest import Ingest
 from retllm.media.records import Caption, Change
 from retllm.media.sheets.applying import SheetResult, SheetToWrite
 from retllm.media.sheets.batches import batches
@@ -17,7 +16,7 @@ from retllm.media.sheets.batches import batches
 _WRITTEN = 500
 
 
-def write_sheets(session: Session, ingest: Ingest, sheets: Iterable[SheetToWrite]) -> list[SheetResult]:
+def write_sheets(session: Session, sheets: Iterable[SheetToWrite]) -> list[SheetResult]:
     """Write sheets in the caller's transaction; if that is repeated, this is called again."""
     results: list[SheetResult] = []
     for some in _without_common(sheets):
@@ -26,7 +25,7 @@ def write_sheets(session: Session, ingest: Ingest, sheets: Iterable[SheetToWrite
         # sorted, as all lock items
         for item_ids in batches(sorted(captions), _WRITTEN):
             these = {item_id: captions[item_id] for item_id in item_ids}
-            changes |= records.set_captions(session, these, ingest.job_id)
+            changes |= records.set_captions(session, these)
         results += [sheet.write(session, changes) for sheet, _ in some]
     return results
 
