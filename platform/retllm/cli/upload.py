@@ -310,7 +310,7 @@ def _left(sender: Sender, total: int) -> str:
         here = f"at least {sender.arrived:,} of {total:,} files arrived. The" if sender.arrived else "the"
         return f"Stopped: {here} server did not answer in time; it lists the others in job {job} later. {_AGAIN}"
     if not arrived:
-        return f"Stopped: nothing was sent, as job {job} lists. {_AGAIN}"
+        return f"Stopped: no file arrived whole, as job {job} lists. {_AGAIN}"
     here = f"Stopped: {arrived:,} of {total:,} files arrived; they stay, and job {job} goes on with them."
     return here if arrived == total else f"{here} {_AGAIN}"
 

@@ -88,7 +88,7 @@ def test_an_upload_that_is_stopped_before_its_first_file_says_so(
     monkeypatch.setattr(sending.Sender, "_send_lot", stopped)
     done = run(upload.upload, collection, folder)
     job = the_job(ada, collection)
-    assert f"Stopped: nothing was sent, as job {job} lists." in done.stderr
+    assert f"Stopped: no file arrived whole, as job {job} lists." in done.stderr
     assert files(ada, job) == [(f"folder/{number}.png", "not_sent", STOPPED) for number in range(6)]
 
 
