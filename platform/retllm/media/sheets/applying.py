@@ -324,8 +324,7 @@ class SheetToWrite:
             fitting.append(text)
         return "\n".join(fitting)
 
-    @staticmethod
-    def _conflict(captions: _Captions, earlier: Given | None) -> _Refusing | None:
+    def _conflict(self, captions: _Captions, earlier: Given | None) -> _Refusing | None:
         name, other = captions.name, captions.mixed_up_with
         if other is not None:
             return _Refusing(
@@ -334,10 +333,11 @@ class SheetToWrite:
                 "this collection: upload the pictures with their folders.",
             )
         if earlier is not None:
+            of_other = not earlier.by.startswith(f"{self._located.name}, row ")
+            alone = ", or upload this sheet again by itself" if of_other else ""
             return _Refusing(
                 Reason.SECOND_CAPTION,
-                f"gives the picture {name!r} another caption than {earlier.by}: keep one of them, or upload "
-                "this sheet again by itself.",
+                f"gives the picture {name!r} another caption than {earlier.by}: keep one of them{alone}.",
             )
         return None
 
