@@ -1,4 +1,4 @@
-"""Insert and update many rows at once.
+"""Insert, update and find many rows at once.
 
 The rows are one parameter, in JSON: with a parameter for each value, thousands of rows take seconds to be parsed.
 """
@@ -6,13 +6,20 @@ The rows are one parameter, in JSON: with a parameter for each value, thousands 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB, Insert, insert
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, Insert, insert
 
 from retllm.db.base import Base
+
+
+def one_of(column: Any, values: Collection[Any]) -> sa.ColumnElement[bool]:
+    """Return the condition that a column has one of these values; a statement may have 65,535 parameters at most."""
+    listed = sa.literal(list(values), ARRAY(column.type))
+    condition: sa.ColumnElement[bool] = column == sa.any_(listed)
+    return condition
 
 
 def insert_many(table: type[Base], rows: Sequence[Mapping[str, Any]]) -> Insert:

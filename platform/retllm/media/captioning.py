@@ -16,8 +16,9 @@ from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import FileOutcome, ignored, rejected
-from retllm.media.records import Came, Caption, Change
+from retllm.media.records import NEW, Came, Caption, Change
 from retllm.media.sheets import refused_files, sidecars
+from retllm.media.sheets.absent import AbsentPictures
 from retllm.media.sheets.applying import (
     Given,
     SheetCaptions,
@@ -28,9 +29,9 @@ from retllm.media.sheets.applying import (
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup, Neighbours
-from retllm.media.sheets.matching import Located, Picture, path_stem
+from retllm.media.sheets.matching import Located, Picture
 from retllm.media.sheets.reading import captioned, is_sheet
-from retllm.media.sheets.references import is_url, names_a_picture, reference
+from retllm.media.sheets.references import is_url, reference
 from retllm.media.sheets.seen import NamesSeen
 from retllm.media.sheets.writing import write_sheets
 from retllm.media.sniffing import FileKind
@@ -54,8 +55,14 @@ class Document:
     opened: Callable[[], AbstractContextManager[BinaryIO]]
     """Opens its bytes as a seekable stream; called more than once."""
     came: Came | None = None
+    """None if that is not known, and counts as just now."""
     earlier: EarlierRows | None = None
     """Of a sheet that was read before, the rows that are done."""
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Its place among the documents of the upload, by when they came."""
+        return self.came.rank if self.came else NEW
 
 
 @dataclass(slots=True)
@@ -130,8 +137,8 @@ class Captioner:
         self._ingest = ingest
         self._seen = seen
         self._given = {} if given is None else given
-        self._missing = _by_stem(missing)
-        self._awaited = _by_stem(awaited)
+        self._missing = AbsentPictures(missing)
+        self._awaited = AbsentPictures(awaited, in_archives=True)
         self._texts = texts
         self._check = check
 
@@ -142,7 +149,7 @@ class Captioner:
         yield lambda _: found.others
         captions = SheetCaptions(self._ingest, lookup, self._given, texts=self._texts, check=self._check)
         # in the order of their names, since files arrive in any order
-        found.sheets.sort(key=lambda document: document.located.path)
+        found.sheets.sort(key=lambda document: (document.rank, document.located.path))
         sheets = [self._sheet(document, captions) for document in found.sheets]
         captions.settle()
         for each in batches(sheets, _BATCH):
@@ -151,6 +158,7 @@ class Captioner:
         # what is said of a part comes before what is said of the whole file, and the best sidecar of each first
         found.sidecars.sort(
             key=lambda each: (
+                each[0].rank,
                 any(picture.parts for picture in each[1]),
                 sidecars.by_rank(each[0].located.name),
                 each[0].located.path,
@@ -219,9 +227,9 @@ class Captioner:
             raise MediaRejected(refused_files.shared(name, neighbours.alike))
         was_rejected = bool(neighbours.meant and neighbours.meant[0].rejection)
         if was_rejected or not neighbours.meant:
-            if (picture := _beside(self._missing, document.located)) is not None:
+            if (picture := self._missing.beside(document.located)) is not None:
                 raise MediaRejected(f"{refused_files.not_sent(name, picture)}.")
-            if (picture := _beside(self._awaited, document.located)) is not None:
+            if (picture := self._awaited.beside(document.located)) is not None:
                 raise MediaRejected(refused_files.awaited(name, picture))
         if not neighbours.meant:
             raise MediaRejected(refused_files.no_picture(name))
@@ -238,9 +246,9 @@ class Captioner:
             found.sidecars.append((document, pictures))
         elif sharing:
             raise MediaRejected(refused_files.shared(name, sharing))
-        elif (picture := _beside(self._missing, document.located)) is not None:
+        elif (picture := self._missing.beside(document.located)) is not None:
             raise MediaRejected(f"{refused_files.not_sent(name, picture)}, or the text alone if it is to be an item.")
-        elif (picture := _beside(self._awaited, document.located)) is not None:
+        elif (picture := self._awaited.beside(document.located)) is not None:
             raise MediaRejected(refused_files.awaited(name, picture))
         elif pictures and not self._texts:
             found.sidecars.append((document, pictures))
@@ -304,7 +312,7 @@ class Captioner:
             except (MediaRejected, TooLarge) as error:
                 unwritten.append(_refused(document, error))
                 continue
-            free = [item_id for item_id in ids if item_id not in given]
+            free = [item_id for item_id in ids if item_id not in given or given[item_id].rank > document.rank]
             if text is None:
                 unwritten.append(Applied(document, [ignored(document.located.name, "It has no caption.")]))
             elif not free:
@@ -313,7 +321,7 @@ class Captioner:
                 unwritten.append(_unchanged(document, ids[0], ItemKind.BOTH, unused))
             else:
                 captions |= dict.fromkeys(free, Caption(text, document.came))
-                given |= dict.fromkeys(free, Given(document.located.name, text))
+                given |= dict.fromkeys(free, Given(document.located.name, text, document.rank))
                 written.append((document, free, remark))
 
         def write(session: Session) -> list[Applied]:
@@ -378,20 +386,6 @@ class Captioner:
 
 def _of_sheet(document: Document, result: SheetResult) -> Applied:
     return Applied(document, result.outcomes, True, " ".join(result.remarks) or None, result.refused)
-
-
-def _by_stem(names: Iterable[str]) -> dict[str, str]:
-    """Return the names of pictures among these by their paths in lower case, without suffixes."""
-    return {path_stem(name).lower(): name for name in names if names_a_picture(name)}
-
-
-def _beside(pictures: Mapping[str, str], located: Located) -> str | None:
-    """Return the one of these pictures that a text or sidecar here would describe."""
-    for place in sidecars.places(located.name) if located.archive is None else ():
-        picture = pictures.get(place.path.lower())
-        if picture is not None and place.fits(picture):
-            return picture
-    return None
 
 
 def _refused(document: Document, error: RetllmError) -> Applied:

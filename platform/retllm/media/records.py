@@ -42,11 +42,22 @@ class Came:
 
     Attributes:
         file_id: the key of the received file, which grows with time.
-        job_ids: uploads whose own files have no order in time.
+        job_id: the upload that it came with first; the files of one have no order in time.
+        is_again: whether that is an earlier upload than this one.
     """
 
     file_id: uuid.UUID
-    job_ids: frozenset[uuid.UUID]
+    job_id: uuid.UUID
+    is_again: bool = False
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Its place among the files of one upload: first what is new, then what came last before."""
+        return (1, -self.job_id.int) if self.is_again else NEW
+
+
+NEW = (0, 0)
+"""The rank of what is new in an upload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +205,7 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, Caption]) -> dic
     for item_id, text, version, file_id, file_job_id, file_name in rows:
         caption = captions[item_id]
         came = caption.came
-        is_older = bool(file_id and came and file_id > came.file_id and file_job_id not in came.job_ids)
+        is_older = bool(file_id and came and file_id > came.file_id and file_job_id != came.job_id)
         values = {"id": item_id, "caption_file_id": came.file_id if came else None}
         if text == caption.text:
             changes[item_id] = Change(False)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, JobKind
+from retllm.db.many import one_of
 from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
 from retllm.errors import MediaRejected, TooLarge
@@ -47,25 +48,40 @@ def came(session: Session, job: Job, files: Sequence[UploadFile], sha256s: Mappi
     for file in files:
         archive = archives.get(file.parent_id)
         own = (file.parent_id or file.id, job.id)
-        both = [(one.name, sha256s.get(one.id)) for one in (file, archive) if one is not None]
-        file_id, job_id = min(own, *(first.get(key, own) for key in both))
-        found[file.id] = Came(file_id, frozenset((job.id, job_id)))
+        keys = [(archive.name if archive else None, file.name, sha256s.get(file.id))]
+        if archive is not None:
+            # it may not have been unpacked then
+            keys.append((None, archive.name, sha256s.get(archive.id)))
+        file_id, job_id = min(own, *(first.get(key, own) for key in keys))
+        found[file.id] = Came(file_id, job_id, is_again=job_id != job.id)
     return found
 
 
 def _archives_of(session: Session, files: Sequence[UploadFile]) -> Mapping[UUID | None, UploadFile]:
     keys = {file.parent_id for file in files if file.parent_id is not None}
-    return {row.id: row for row in session.scalars(sa.select(UploadFile).where(UploadFile.id.in_(keys)))}
+    return {row.id: row for row in session.scalars(sa.select(UploadFile).where(one_of(UploadFile.id, keys)))}
 
 
-def _first(session: Session, collection_id: UUID, sha256s: set[str]) -> dict[tuple[str, str | None], tuple[UUID, UUID]]:
-    """Return the received file and the upload with which each name and content first came to a collection."""
+# the name of the archive of an entry, its own name, its SHA-256
+_Key = tuple[str | None, str, str | None]
+
+
+def _first(session: Session, collection_id: UUID, sha256s: set[str]) -> dict[_Key, tuple[UUID, UUID]]:
+    """Return the received file and the upload with which each file first came to a collection."""
+    parent = sa.orm.aliased(UploadFile)
     received = sa.func.coalesce(UploadFile.parent_id, UploadFile.id)
     uploads = sa.select(Job.id).where(Job.collection_id == collection_id, Job.kind == JobKind.UPLOAD)
-    query = sa.select(UploadFile.name, UploadFile.sha256, received, UploadFile.job_id).where(
-        UploadFile.job_id.in_(uploads), UploadFile.sha256.in_(sha256s), UploadFile.status != FileStatus.NOT_SENT
+    query = (
+        sa.select(parent.name, UploadFile.name, UploadFile.sha256, received, UploadFile.job_id)
+        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        .where(
+            UploadFile.job_id.in_(uploads),
+            one_of(UploadFile.sha256, sha256s),
+            UploadFile.status != FileStatus.NOT_SENT,
+        )
     )
-    first: dict[tuple[str, str | None], tuple[UUID, UUID]] = {}
-    for name, sha256, file_id, job_id in session.execute(query):
-        first[name, sha256] = min(first.get((name, sha256), (file_id, job_id)), (file_id, job_id))
+    first: dict[_Key, tuple[UUID, UUID]] = {}
+    for outer, name, sha256, file_id, job_id in session.execute(query):
+        key = outer, name, sha256
+        first[key] = min(first.get(key, (file_id, job_id)), (file_id, job_id))
     return first

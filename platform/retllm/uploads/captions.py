@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, ItemKind
-from retllm.db.many import insert_many, update_many
+from retllm.db.many import insert_many, one_of, update_many
 from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import ExpectedFiles, Upload, UploadFile
@@ -114,7 +114,7 @@ def _document(
 
 def _rows_of(sheets: Sequence[UploadFile]) -> tuple[sa.ColumnElement[bool], ...]:
     """Return conditions for the rows of sheets."""
-    return UploadFile.parent_id.in_([sheet.id for sheet in sheets]), UploadFile.entry.is_(None)
+    return one_of(UploadFile.parent_id, [sheet.id for sheet in sheets]), UploadFile.entry.is_(None)
 
 
 def _earlier_rows(session: Session, sheets: Sequence[UploadFile]) -> dict[UUID, EarlierRows]:
@@ -209,8 +209,15 @@ def _awaited_files(session: Session, job: Job) -> Sequence[str]:
     )
     is_open = Upload.closed_at.is_(None)
     announced = sa.select(sa.func.unnest(ExpectedFiles.names)).where(ExpectedFiles.job_id.in_(others.where(is_open)))
-    waits = (UploadFile.job_id.in_(others), UploadFile.status == FileStatus.WAITING, UploadFile.parent_id.is_(None))
-    return session.scalars(announced.union(sa.select(UploadFile.name).where(*waits))).all()
+    archive = sa.orm.aliased(UploadFile)
+    waits = (
+        sa.select(UploadFile.name, UploadFile.parent_id, sa.func.coalesce(archive.name, ""))
+        .outerjoin(archive, archive.id == UploadFile.parent_id)
+        .where(UploadFile.job_id.in_(others), UploadFile.status == FileStatus.WAITING)
+    )
+    located = [Located(*row) for row in session.execute(waits).all()]
+    # an archive counts as unpacked beside itself, or in a folder of its name
+    return sorted({*session.scalars(announced), *(name for one in located for name in (one.name, one.unpacked_name))})
 
 
 def columns_of(outcome: FileOutcome) -> dict[str, Any]:

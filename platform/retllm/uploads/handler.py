@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, Stage
+from retllm.db.many import one_of
 from retllm.db.tables import Job, Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.errors import JobCancelled
@@ -66,7 +67,7 @@ def _on_dead(session: Session, job: Job, unit: Unit, error: str, at_fault: bool)
     files = [UUID(file) for file in unit.payload["items"]]
     session.execute(
         sa.update(UploadFile)
-        .where(UploadFile.id.in_(files), UploadFile.status == FileStatus.WAITING)
+        .where(one_of(UploadFile.id, files), UploadFile.status == FileStatus.WAITING)
         .values(status=FileStatus.REJECTED, error_code=FAILED, error=error)
     )
 
@@ -89,7 +90,7 @@ def _cancelled(session: Session, job: Job) -> None:
 def _reopen(session: Session, job: Job, units: Sequence[Unit]) -> None:
     """Make the files of these units wait again, and all that waited when the upload was cancelled."""
     files = [UUID(file) for unit in units if unit.stage is Stage.MEDIA for file in unit.payload["items"]]
-    failed = sa.and_(UploadFile.id.in_(files), UploadFile.error_code == FAILED)
+    failed = sa.and_(one_of(UploadFile.id, files), UploadFile.error_code == FAILED)
     session.execute(
         sa.update(UploadFile)
         .where(UploadFile.job_id == job.id, sa.or_(failed, UploadFile.status == FileStatus.UNPROCESSED))

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus
+from retllm.db.many import one_of
 from retllm.db.session import Sessions, transaction
 from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Job
@@ -64,10 +65,10 @@ def release(session: Session, file_ids: Collection[UUID]) -> list[str]:
         entry.entry.is_not(None),
         sa.or_(entry.status.in_(KEPT), has_refused_rows(entry)),
     )
-    parents = sa.select(UploadFile.parent_id).where(UploadFile.id.in_(file_ids), UploadFile.parent_id.is_not(None))
+    parents = sa.select(UploadFile.parent_id).where(one_of(UploadFile.id, file_ids), UploadFile.parent_id.is_not(None))
     rows = session.execute(
         sa.select(UploadFile.id, UploadFile.file_key, _IS_ARCHIVE).where(
-            sa.or_(UploadFile.id.in_(file_ids), UploadFile.id.in_(parents)),
+            sa.or_(one_of(UploadFile.id, file_ids), UploadFile.id.in_(parents)),
             UploadFile.file_key.is_not(None),
             UploadFile.status.not_in(KEPT),
             ~has_refused_rows(),
@@ -80,7 +81,7 @@ def release(session: Session, file_ids: Collection[UUID]) -> list[str]:
 def _forget(session: Session, rows: Sequence[Any]) -> list[str]:
     if rows:
         ids = [row.id for row in rows]
-        session.execute(sa.update(UploadFile).where(UploadFile.id.in_(ids)).values(file_key=None))
+        session.execute(sa.update(UploadFile).where(one_of(UploadFile.id, ids)).values(file_key=None))
     # a cancelled attempt to list an archive may have left its other form, which no row names
     return [
         form

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus
+from retllm.db.many import one_of
 from retllm.db.session import Sessions
 from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
@@ -43,7 +44,7 @@ def media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification] |
     ids = [UUID(file) for file in held.claim.payload["items"]]
     with context.sessions() as session:
         job = session.get_one(Job, held.claim.job_id)
-        rows = session.scalars(sa.select(UploadFile).where(UploadFile.id.in_(ids)).order_by(UploadFile.id)).all()
+        rows = session.scalars(sa.select(UploadFile).where(one_of(UploadFile.id, ids)).order_by(UploadFile.id)).all()
         files = [row for row in rows if row.status is FileStatus.WAITING]
     ingest = Ingest(context.sessions, context.storage, context.settings, job.collection_id)
     if str(held.claim.payload.get("pass", "")).startswith(CAPTIONS):

@@ -7,10 +7,13 @@ import sqlalchemy as sa
 from tests.unit.uploads.conftest import Files, Uploads, packed, picture
 
 from retllm.db.enums import FileStatus
+from retllm.db.many import one_of
 from retllm.db.session import transaction
-from retllm.db.tables import Job
+from retllm.db.tables import Job, new_id
+from retllm.db.uploads import UploadFile
 from retllm.history.control import cancel_job
 from retllm.uploads import unsent
+from retllm.uploads.kept import release
 from retllm.uploads.retry import retry_rejected
 
 PICTURE = {"a.png": picture(1)}
@@ -177,3 +180,50 @@ def test_what_is_said_of_a_picture_that_another_upload_brings_waits_for_it(uploa
         retry_rejected(session, session.get_one(Job, early))
     uploads.run(early)
     assert {name: item.text for name, item in uploads.items().items()} == {"a.png": "of the sheet"}
+
+
+@pytest.mark.parametrize("text", ["two", "three"])
+def test_a_folder_that_comes_again_contradicts_no_correction_in_it(uploads: Uploads, text: str) -> None:
+    folder = PICTURE | sheet("one", "captions.csv")
+    uploads.upload(folder, index=False)
+    uploads.upload(sheet("two", "fixed.csv"), index=False)
+    again = uploads.upload(folder | sheet(text, "fixed.csv"), index=False)
+    assert uploads.items()["a.png"].text == text
+    assert FileStatus.REJECTED not in uploads.statuses(again).values()
+    assert uploads.rows(again)["captions.csv, row 2"].status is FileStatus.DUPLICATE
+
+
+def test_a_new_text_goes_before_a_sheet_that_came_before(uploads: Uploads) -> None:
+    uploads.upload(PICTURE | sheet("one"), index=False)
+    again = uploads.upload(PICTURE | sheet("one") | {"a.txt": b"new"}, index=False)
+    assert uploads.items()["a.png"].text == "new"
+    assert uploads.statuses(again)["a.txt"] is FileStatus.UPDATED
+
+
+def test_equal_texts_of_different_archives_are_different_files(uploads: Uploads) -> None:
+    text = {"1.txt": b"a photo of a dog"}
+    uploads.upload({"x.zip": packed({"1.png": picture(1)} | text)}, index=False)
+    uploads.upload({"y/1.png": picture(2), "y/draft.csv": b"file,caption\n1.png,draft\n"}, index=False)
+    uploads.upload({"y.zip": packed({"1.png": picture(2)} | text)}, index=False)
+    assert {item.text for item in uploads.items().values()} == {"a photo of a dog"}
+
+
+def test_a_picture_in_an_archive_that_waits_is_awaited(uploads: Uploads) -> None:
+    first = uploads.open(index=False)
+    uploads.send(first, {"t.zip": packed(PICTURE)})
+    (unit,) = uploads.ready(first)
+    assert uploads.do(unit), "only unpacked"
+    early = uploads.upload({"t.zip": packed({"a.txt": b"x"})}, index=False)
+    assert "retry this job" in (uploads.rows(early)["a.txt"].error or "")
+    finish(uploads, first)
+    with transaction(uploads.world.sessions) as session:
+        retry_rejected(session, session.get_one(Job, early))
+    uploads.run(early)
+    assert {name: item.text for name, item in uploads.items().items()} == {"a.png": "x"}
+
+
+def test_an_upload_may_have_more_files_than_a_statement_has_parameters(uploads: Uploads) -> None:
+    keys = [new_id() for _ in range(70_000)]
+    with transaction(uploads.world.sessions) as session:
+        assert release(session, keys) == []
+        assert session.scalars(sa.select(UploadFile.id).where(one_of(UploadFile.id, keys))).all() == []

@@ -18,7 +18,7 @@ from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import streams
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import FileOutcome, rejected
-from retllm.media.records import Came, Caption, Change
+from retllm.media.records import NEW, Came, Caption, Change
 from retllm.media.sheets import columns
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
@@ -65,6 +65,7 @@ class Given:
 
     by: str
     text: str
+    rank: tuple[int, int] = NEW
 
 
 class SheetCaptions:
@@ -137,16 +138,16 @@ class SheetCaptions:
     def settle(self) -> None:
         """Decide which captions of the sheets that were read count, in the order in which they were read.
 
-        What is said of a picture counts before what is said of the whole file that it is a part of, and what a sheet
-        in the picture's archive says before what one elsewhere says.
+        What is new counts before what came with an earlier upload, then what is said of a picture before what is said
+        of the whole file that it is a part of, and what a sheet in the picture's archive says before one elsewhere.
         """
         found = [
-            (len(items) > 1, not captions.target.near, sheet, items)
+            (sheet.rank, len(items) > 1, not captions.target.near, sheet, items)
             for sheet in self._sheets
             for items, captions in sheet.captions.items()
         ]
-        found.sort(key=lambda each: each[:2])
-        for _, _, sheet, items in found:
+        found.sort(key=lambda each: each[:3])
+        for *_, sheet, items in found:
             sheet.settle(items, self.given)
 
 
@@ -188,6 +189,7 @@ class SheetToWrite:
         self._lookup = lookup
         self._located = located
         self._came = came
+        self.rank = came.rank if came else NEW
         self._refused: list[tuple[int, FileOutcome]] = []
         self.captions: dict[tuple[UUID, ...], _Captions] = {}
         """What the sheet says of pictures, and of all parts of whole files."""
@@ -279,14 +281,21 @@ class SheetToWrite:
             return
         text = self._joined(captions)
         others = {item_id: given[item_id] for item_id in items if item_id in given}
-        others = {item_id: other for item_id, other in others.items() if other.by not in self._earlier.done}
+        # files of different times are in no conflict: the later one counts
+        others = {
+            item_id: other
+            for item_id, other in others.items()
+            if other.by not in self._earlier.done and other.rank == self.rank
+        }
         free = tuple(item_id for item_id in items if item_id not in others or others[item_id].text == text)
         if (refused := self._conflict(captions, None if free else others[items[0]])) is not None:
             for number in captions.rows:
                 self._refuse(number, refused(number))
         else:
             self._settled.append((free, captions, text))
-            given |= dict.fromkeys(free, Given(f"{self._located.name}, row {captions.rows[0]}", text))
+            mine = Given(f"{self._located.name}, row {captions.rows[0]}", text, self.rank)
+            # what came later stays
+            given |= {item_id: mine for item_id in free if item_id not in given or given[item_id].rank >= self.rank}
 
     @property
     def new_captions(self) -> dict[UUID, Caption]:
