@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from retllm.errors import MediaRejected, TooLarge
+from retllm.media.names import one_line
 from retllm.media.sheets import columns
 from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
 from retllm.media.sheets.columns import flat
@@ -20,6 +21,7 @@ from retllm.settings import Settings
 
 MAX_ROWS = 1_000_000
 """How many rows of a document are kept in memory until its end."""
+_SHOWN = 300
 _OBJECT_LIKE = '{"file": ..., "caption": ...}'
 _EXPECTED = (
     f"It has to be one object per line or a list of objects like {_OBJECT_LIKE}, an object of names and captions, or a "
@@ -223,8 +225,16 @@ class _Whole:
         if not fitting or not files_are_keys({name: named[name] for name in fitting}):
             return []
         return [
-            Record(number, {"file": name, "captions": found}) for number, (name, found) in enumerate(fitting.items(), 1)
+            _named_row(number, name, fitting.get(name))
+            for number, name in enumerate((name for name in named if name in fitting or names_a_picture(name)), 1)
         ]
+
+
+def _named_row(number: int, name: str, captions: list[str] | None) -> Record:
+    if captions:
+        return Record(number, {"file": name, "captions": captions})
+    message = f"Row {number} gives the picture {one_line(name[:_SHOWN])!r} no caption, but another value than a text."
+    return Record(number, problem=problem(Reason.TEXT, message))
 
 
 def files_are_keys(members: Mapping[str, object]) -> bool:

@@ -301,3 +301,15 @@ def test_a_pair_that_two_parts_of_a_document_share_is_one_character(before: int)
     fill = "x" * ((1 << 14) - len(start) - before)
     made = rows(f'{start}{fill}{pair}{half}"}}]', JSON)
     assert made[0].captions == (f"{fill}\U0001f600\ud800",)
+
+
+def test_a_value_that_is_no_caption_of_a_picture_loses_its_own_row() -> None:
+    document = {"a.png": "ok", "b.png": None, "c.png": {"x": 1}, "d.png": 5, "version": 2, "e.png": "too"}
+    found = rows(json.dumps(document), JSON)
+    assert [row.file for row in found if row.problem is None] == ["a.png", "e.png"]
+    refused = [row.problem.error.message for row in found if row.problem is not None]
+    assert [name for name in document if any(repr(name) in message for message in refused)] == [
+        "b.png",
+        "c.png",
+        "d.png",
+    ]
