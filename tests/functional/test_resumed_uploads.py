@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,10 @@ def test_stopping_says_what_arrived_and_indexes_it(
     with server.client() as client:
         (job,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
         assert client.get(f"/uploads/{job['id']}").json()["closed_at"] is not None
+        # the command does not wait for the rows of the sheet
+        deadline = time.monotonic() + 60
+        while not client.get(f"/uploads/{job['id']}").json()["processed"] and time.monotonic() < deadline:
+            time.sleep(0.05)
         missing = client.get(f"/uploads/{job['id']}/files", params={"status": "not_sent"}).json()["files"]
     # one entry for the large file, of which nothing came, and one for its caption
     assert {(file["name"], file["error"]["code"]) for file in missing} == {
