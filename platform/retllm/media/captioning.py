@@ -318,7 +318,9 @@ class Captioner:
             elif not free:
                 other = next((given[item_id] for item_id in ids if given[item_id].text != text), None)
                 unused = f"Not used: {other.by!r} has the caption." if other else None
-                unwritten.append(_unchanged(document, ids[0], ItemKind.BOTH, unused))
+                name, kept = document.located.name, ids[0]
+                same = FileOutcome(name=name, status="duplicate", item_id=kept, kind=ItemKind.BOTH, remark=unused)
+                unwritten.append(Applied(document, [same]))
             else:
                 captions |= dict.fromkeys(free, Caption(text, document.came))
                 given |= dict.fromkeys(free, Given(document.located.name, text, document.rank))
@@ -390,11 +392,6 @@ def _of_sheet(document: Document, result: SheetResult) -> Applied:
 
 def _refused(document: Document, error: RetllmError) -> Applied:
     return Applied(document, [rejected(document.located.name, error)])
-
-
-def _unchanged(document: Document, item_id: UUID, kind: ItemKind | None, remark: str | None) -> Applied:
-    name = document.located.name
-    return Applied(document, [FileOutcome(name=name, status="duplicate", item_id=item_id, kind=kind, remark=remark)])
 
 
 def _changed(document: Document, changes: Mapping[UUID, Change], remark: str | None) -> Applied:
