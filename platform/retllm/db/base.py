@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 import uuid
 from datetime import datetime
 from enum import StrEnum
@@ -10,7 +12,6 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from uuid6 import uuid7
 
 from retllm.db.enums import (
     AttemptOutcome,
@@ -29,10 +30,20 @@ from retllm.db.enums import (
     Visibility,
 )
 
+_last_tick = 0
+
 
 def new_id() -> uuid.UUID:
-    """Return a new UUID v7, so that keys sort by creation time."""
-    return uuid.UUID(bytes=uuid7().bytes)
+    """Return a new UUID v7, so that keys sort by creation time, those of one thread strictly.
+
+    Below the milliseconds it counts 4,096ths of them (RFC 9562, 6.2, method 3). A generator that moves a whole
+    millisecond on for each key dates the keys of a process that makes many minutes ahead of those of others.
+    """
+    global _last_tick
+    _last_tick = tick = max((time.time_ns() << 12) // 1_000_000, _last_tick + 1)
+    milliseconds, fraction = divmod(tick, 1 << 12)
+    variant = 0b10 << 62 | secrets.randbits(62)
+    return uuid.UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | variant)
 
 
 def _enum(kind: type[StrEnum]) -> sa.Enum:

@@ -22,7 +22,6 @@ from retllm.media.sheets.absent import AbsentPictures
 from retllm.media.sheets.applying import (
     Given,
     SheetCaptions,
-    SheetResult,
     SheetToWrite,
     captioned_outcome,
 )
@@ -299,7 +298,10 @@ class Captioner:
         refused = [each for each in sheets if isinstance(each, Applied)]
         read = [each for each in sheets if not isinstance(each, Applied)]
         results = write_sheets(session, (sheet for _, sheet in read))
-        return refused + [_of_sheet(document, result) for (document, _), result in zip(read, results, strict=True)]
+        return refused + [
+            Applied(document, result.outcomes, True, " ".join(result.remarks) or None, result.refused)
+            for (document, _), result in zip(read, results, strict=True)
+        ]
 
     def _sidecars(self, some: Iterable[tuple[Document, list[Picture]]], given: dict[UUID, Given]) -> Writing:
         """Read the captions of sidecars, except for pictures that a sheet or a better sidecar already ``given``."""
@@ -384,10 +386,6 @@ class Captioner:
                 "The lines of the file begin with names of pictures: write these with their suffixes, like "
                 '"a.jpg A dog", or send a table with the columns file and caption.'
             )
-
-
-def _of_sheet(document: Document, result: SheetResult) -> Applied:
-    return Applied(document, result.outcomes, True, " ".join(result.remarks) or None, result.refused)
 
 
 def _refused(document: Document, error: RetllmError) -> Applied:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 import pytest
 import sqlalchemy as sa
 from tests.unit.uploads.conftest import Files, Uploads, packed, picture
@@ -11,7 +9,7 @@ from tests.unit.uploads.conftest import Files, Uploads, packed, picture
 from retllm.db.enums import FileStatus
 from retllm.db.many import one_of
 from retllm.db.session import transaction
-from retllm.db.tables import Job
+from retllm.db.tables import Job, new_id
 from retllm.db.uploads import UploadFile
 from retllm.history.control import cancel_job
 from retllm.uploads import unsent
@@ -225,8 +223,7 @@ def test_a_picture_in_an_archive_that_waits_is_awaited(uploads: Uploads) -> None
 
 
 def test_an_upload_may_have_more_files_than_a_statement_has_parameters(uploads: Uploads) -> None:
-    # not new_id, which would put the clock of this process minutes ahead
-    keys = [uuid4() for _ in range(70_000)]
+    keys = [new_id() for _ in range(70_000)]
     with transaction(uploads.world.sessions) as session:
         assert release(session, keys) == []
         assert session.scalars(sa.select(UploadFile.id).where(one_of(UploadFile.id, keys))).all() == []
