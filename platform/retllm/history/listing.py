@@ -131,6 +131,7 @@ class SearchOutcome:
 
     text: str | None
     has_picture: bool
+    scorer: str
     no_match: bool | None
     best_item: UUID | None = None
     best_name: str | None = None
@@ -159,6 +160,7 @@ def results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, SearchOutco
             Search.id,
             Search.query_text,
             Search.query_picture_key.is_not(None),
+            Search.scorer,
             Search.no_match,
             Item.id,
             Item.name,

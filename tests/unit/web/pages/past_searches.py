@@ -32,7 +32,12 @@ def store_search(
         job.collection_id, job.finished_at = uuid.UUID(collection), sa.func.now() if over else None
         session.add(job)
         session.flush()
-        given: dict[str, Any] = {"k": 3, "mode": "true_false", "injection": Injection(trigger="off").as_json()}
+        given: dict[str, Any] = {
+            "scorer": "s",
+            "k": 3,
+            "mode": "true_false",
+            "injection": Injection(trigger="off").as_json(),
+        }
         search = Search(
             id=job.id,
             kind=ItemKind.TEXT,
@@ -41,7 +46,6 @@ def store_search(
             item_kinds=["text"],
             query_image_weight=0.8,
             embedder="e",
-            scorer="s",
             scorer_version="v",
             tie_decimals=3,
             final_at=sa.func.now() if over else None,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
-from tests.unit.web.pages.past_searches import store_search
+from tests.unit.web.pages.past_searches import items_of, store_search
 
 from retllm.db.enums import JobState, MemberRole
 from retllm.db.people import CollectionMember, SavedView
@@ -63,6 +63,23 @@ def test_a_row_shows_the_query_and_the_best_score(reader: Visitor, searched: Sea
     assert "Search: <b>a small bird</b>" in row
     assert "score 0.750" in row
     assert "took" in row
+
+
+def test_scores_of_several_scorers_name_theirs(reader: Visitor, indexed: str, ada: Caller, served: Services) -> None:
+    items = items_of(served, indexed)
+    first = store_search(served, ada.user.id, indexed, "a bird", items)
+    assert "by s" not in _row(reader, first)
+    second = store_search(served, ada.user.id, indexed, "a bird", items, scorer="another")
+    assert "by s" in _row(reader, first)
+    assert "by another" in _row(reader, second)
+    compared = reader.get(f"/compare?of={first}&of={second}").text
+    assert "scored by s" in compared
+    assert "scored by another" in compared
+
+
+def _row(reader: Visitor, search: str) -> str:
+    page = reader.get("/jobs?kind=search")
+    return page.one("tr", data_key=search).text
 
 
 def test_invalid_filters_are_ignored_but_an_unknown_collection_returns_404(reader: Visitor, searched: Searched) -> None:
