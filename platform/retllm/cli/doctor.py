@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 
 import click
 
@@ -31,6 +33,9 @@ def doctor(audit: bool, scorer: bool, as_json: bool) -> int:
     if right and wrong are not told apart: signs of a wrong chat template or profile. The exit status is 0 if no check
     failed, else 2.
     """
+    if "RETLLM_LOG_LEVEL" not in os.environ:
+        # the report says what the warnings of the checked parts say
+        logging.getLogger().setLevel(logging.ERROR)
     settings = Settings()
     checks = [
         *run_checks(settings),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +67,20 @@ def test_doctor_says_that_the_server_is_away_or_refuses_the_key(monkeypatch: pyt
     assert away.message == (
         f"The server of the scorer openai:m is away: it can't be reached. Its address is {root}/v1."
     )
+
+
+def test_the_report_of_the_doctor_has_no_log_lines_between_unless_they_are_asked_for(tmp_path: Path) -> None:
+    env = {**os.environ, "RETLLM_HOME": str(tmp_path), "RETLLM_SCORER": "openai+http://127.0.0.1:1/v1#m"}
+    env.pop("RETLLM_LOG_LEVEL", None)
+    command = [sys.executable, "-m", "retllm.cli.main", "doctor", "--json"]
+
+    def errors(**more: str) -> str:
+        run = subprocess.run(command, capture_output=True, text=True, env=env | more, timeout=120, check=False)
+        assert "is away" in run.stdout
+        return run.stderr
+
+    assert errors() == ""
+    assert "scorer.no_answer" in errors(RETLLM_LOG_LEVEL="WARNING")
 
 
 def test_doctor_says_that_the_server_limits_requests(monkeypatch: pytest.MonkeyPatch) -> None:
