@@ -307,6 +307,7 @@ class Job(Keyed, Base):
 class Unit(Keyed, Base):
     """The piece of a job that one worker does in one go; claimed with a token and a lease (design: jobs).
 
+    ``scorer`` is the public name of the scorer of its search, for the fine stage, and empty for other stages.
     ``error`` is the message of the last failure for users, ``traceback`` that for developers.
     """
 
@@ -315,7 +316,15 @@ class Unit(Keyed, Base):
         sa.UniqueConstraint("job_id", "stage", "seq"),
         # tells whether a job has an open unit, from its last one on, since those of the beginning end first
         sa.Index("ix_units_open", "job_id", "seq", postgresql_where=sa.text("state IN ('ready', 'leased')")),
-        sa.Index("ix_units_ready", "stage", "run_after", postgresql_where=sa.text("state = 'ready'")),
+        sa.Index("ix_units_ready", "stage", "scorer", "run_after", "id", postgresql_where=sa.text("state = 'ready'")),
+        sa.Index(
+            "ix_units_untried",
+            "stage",
+            "scorer",
+            "job_id",
+            "seq",
+            postgresql_where=sa.text("state = 'ready' AND attempt = 0"),
+        ),
         sa.Index("ix_units_leased", "lease_until", postgresql_where=sa.text("state = 'leased'")),
         sa.Index("ix_units_dead", "finished_at", postgresql_where=sa.text("state = 'dead'")),
         sa.Index("ix_units_done", "stage", "finished_at", postgresql_where=sa.text("state = 'done'")),
@@ -323,6 +332,7 @@ class Unit(Keyed, Base):
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"))
     stage: Mapped[Stage]
+    scorer: Mapped[str] = mapped_column(default="", server_default=sa.text("''"))
     seq: Mapped[int]
     state: Mapped[UnitState] = mapped_column(default=UnitState.READY)
     payload: Mapped[dict[str, Any]]

@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import UnitState
 from retllm.db.operations import PausedQueue
-from retllm.db.searches import Search
 from retllm.db.tables import Unit
 from retllm.errors import NotFound
 from retllm.identity.actor import Actor
 from retllm.queue import attempts
 from retllm.queue.notifications import FIRST_NOTIFIED
-from retllm.queue.pauses import Pause, is_ready, paused, take_ready
+from retllm.queue.pauses import Pause, paused
+from retllm.queue.ready import is_ready, take_ready
 from retllm.queue.routing import Notification, Routing, is_of_scorer, scorer_of
 
 _MEANING = {
@@ -100,12 +100,8 @@ def resume(session: Session, routing: Routing, queue: str) -> tuple[bool, list[N
 def depths(session: Session, routing: Routing) -> list[Queue]:
     """Return the state of every queue, in the order of ``routing``."""
     pauses = paused(session)
-    counted = {row.queue: row for row in session.execute(_waiting(routing))}
-    held = (
-        sa.select(Unit.stage, Search.scorer)
-        .outerjoin(Search, Search.id == Unit.job_id)
-        .where(Unit.state == UnitState.LEASED)
-    )
+    counted = {row.queue: row for row in session.execute(_waiting(session, routing))}
+    held = sa.select(Unit.stage, Unit.scorer).where(Unit.state == UnitState.LEASED)
     at_work = Counter(routing.queue_of(stage, scorer) for stage, scorer in session.execute(held))
     return [
         Queue(
@@ -131,11 +127,11 @@ def _awaited(session: Session, routing: Routing, queue: str) -> str | None:
     return session.scalar(sa.select(unit.c.error).where(attempts.last_waited(unit.c.id)).limit(1))
 
 
-def _waiting(routing: Routing) -> sa.Select[*tuple[Any, ...]]:
+def _waiting(session: Session, routing: Routing) -> sa.Select[*tuple[Any, ...]]:
     """Select the ready units by queue, each count by an index and at most ``MAX_COUNTED``."""
     rows = []
     for name in routing.queues:
-        ready = is_ready(routing, name)
+        ready = is_ready(session, routing, name)
         due = sa.select(Unit.run_after).where(*ready, Unit.run_after <= sa.func.now())
         later = sa.select(Unit.run_after).where(*ready, Unit.run_after > sa.func.now())
         first = due.order_by(Unit.run_after).limit(MAX_COUNTED).subquery()

@@ -19,7 +19,7 @@ from retllm.db.tables import Unit
 from retllm.operations import queues, workers
 from retllm.operations.queues import MAX_COUNTED, Queue
 from retllm.operations.workers import WorkerStatus, WorkerView
-from retllm.queue.pauses import is_ready
+from retllm.queue.ready import is_ready
 from retllm.queue.routing import routing_of
 from retllm.scorer_address import is_remote_name
 from retllm.settings import Settings
@@ -137,7 +137,7 @@ def _last_notified(state: _State, queue: Queue) -> datetime:
     """Return when workers were last notified of the longest waiting units; else since when the first one waits."""
     first = (
         sa.select(Unit.announced_at, Unit.run_after)
-        .where(*is_ready(state.routing, queue.name), Unit.run_after <= sa.func.now())
+        .where(*is_ready(state.session, state.routing, queue.name), Unit.run_after <= sa.func.now())
         .order_by(Unit.run_after)
         .limit(100)
         .subquery()

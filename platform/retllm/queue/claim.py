@@ -15,7 +15,6 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
-from retllm.db.searches import Search
 from retllm.db.session import Sessions, run_transaction, transaction
 from retllm.db.tables import Job, Unit
 from retllm.errors import JobCancelled, ModelUnavailable, RetllmError, ServerAway, StaleClaim
@@ -65,8 +64,7 @@ def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Setting
     """
 
     def take(session: Session) -> Claim | None:
-        searched = sa.select(Unit.job_id, Unit.stage, Search.scorer).outerjoin(Search, Search.id == Unit.job_id)
-        found = session.execute(searched.where(Unit.id == unit_id)).one_or_none()
+        found = session.execute(sa.select(Unit.job_id, Unit.stage, Unit.scorer).where(Unit.id == unit_id)).one_or_none()
         if found is None:
             return None
         queue = routing_of(settings).queue_of(found.stage, found.scorer)
@@ -92,7 +90,9 @@ def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Setting
             job.state = JobState.RUNNING
             job.started_at = job.started_at or sa.func.clock_timestamp()
         session.flush()
-        return Claim(unit_id, job.id, unit.stage, unit.seq, unit.attempt, token, dict(unit.payload), found.scorer)
+        return Claim(
+            unit_id, job.id, unit.stage, unit.seq, unit.attempt, token, dict(unit.payload), unit.scorer or None
+        )
 
     return run_transaction(sessions, take)
 

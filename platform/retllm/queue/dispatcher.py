@@ -21,7 +21,7 @@ from retllm.db.enums import AttemptOutcome, Stage, UnitState
 from retllm.db.session import Sessions, run_transaction, transaction
 from retllm.db.tables import Job, Unit
 from retllm.metrics import LEASES_LOST, PASSED_OVER
-from retllm.queue import attempts, lifecycle, pauses
+from retllm.queue import attempts, lifecycle, pauses, ready
 from retllm.queue.claim import retry_or_fail
 from retllm.queue.notifications import Notifier
 from retllm.queue.routing import Notification, routing_of
@@ -176,7 +176,7 @@ class Dispatcher:
         stale = sa.func.now() - timedelta(seconds=self._settings.republish_seconds)
         due = sa.or_(Unit.announced_at.is_(None), Unit.announced_at < stale)
         with transaction(self._sessions) as session:
-            return pauses.take_ready(session, self._routing, queue, room, due)
+            return ready.take_ready(session, self._routing, queue, room, due)
 
 
 def _expired() -> tuple[sa.ColumnElement[bool], ...]:

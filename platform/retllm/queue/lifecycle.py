@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, JobState, Stage, UnitState
 from retllm.db.locks import lock_collections_of_jobs
+from retllm.db.searches import Search
 from retllm.db.tables import Item, Job, Unit, new_id
 from retllm.queue.handlers import handler_of
 from retllm.queue.notifications import FIRST_NOTIFIED
@@ -33,15 +34,17 @@ def add_units(
     session: Session, job: Job, stage: Stage, payloads: Sequence[dict[str, Any]], first_seq: int = 0
 ) -> list[Notification]:
     """Add ready units to ``job``; return those that the caller notifies workers of after its commit."""
+    query = sa.select(Search.scorer).where(Search.id == job.id)
+    scorer = session.scalar(query) if stage is Stage.FINE else None
     units = [
-        Unit(id=new_id(), job_id=job.id, stage=stage, seq=first_seq + n, payload=payload)
+        Unit(id=new_id(), job_id=job.id, stage=stage, scorer=scorer or "", seq=first_seq + n, payload=payload)
         for n, payload in enumerate(payloads)
     ]
     for unit in units[:FIRST_NOTIFIED]:
         unit.announced_at = sa.func.now()
     session.add_all(units)
     session.flush()
-    return notifications(session, units[:FIRST_NOTIFIED])
+    return notifications(units[:FIRST_NOTIFIED])
 
 
 def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool) -> list[Notification]:
@@ -188,7 +191,7 @@ def _reopen(session: Session, job: Job, condition: sa.ColumnElement[bool]) -> li
     if job.finished_at is not None:
         _queue_again(job)
     session.flush()
-    return notifications(session, units[:FIRST_NOTIFIED]) + finish_if_complete(session, job)
+    return notifications(units[:FIRST_NOTIFIED]) + finish_if_complete(session, job)
 
 
 def _queue_again(job: Job) -> None:

@@ -12,10 +12,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage
-from retllm.db.searches import Search
 from retllm.db.tables import Unit
 from retllm.settings import Settings, public_name
 
@@ -75,23 +73,18 @@ class Routing:
         return f"{_BEFORE_SCORER}{scorer}" if extra else QUEUE_OF[stage]
 
     def within(self, queue: str) -> tuple[sa.ColumnElement[bool], ...]:
-        """Return the conditions for units in a queue, in a query that selects from ``Unit``."""
+        """Return the conditions for units in a queue."""
         stage, scorer = stage_of(queue), scorer_of(queue)
         in_stage = Unit.stage == stage
         if scorer is not None:
-            return in_stage, _searched_with() == scorer
+            return in_stage, Unit.scorer == scorer
         if stage is Stage.FINE and self.extras:
-            return in_stage, sa.func.coalesce(_searched_with(), "").not_in(self.extras)
+            return in_stage, Unit.scorer.not_in(self.extras)
         return (in_stage,)
 
 
 ONE_SCORER = Routing()
 """The queues of an installation without extra scorers."""
-
-
-def _searched_with() -> sa.ScalarSelect[str]:
-    # a scalar subquery looks the search up by its key; a join or EXISTS might read all searches of a scorer
-    return sa.select(Search.scorer).where(Search.id == Unit.job_id).correlate(Unit).scalar_subquery()
 
 
 def routing_of(settings: Settings) -> Routing:
@@ -104,8 +97,6 @@ def served_queue(settings: Settings, stage: Stage) -> str:
     return routing_of(settings).queue_of(stage, public_name(settings.scorer_name))
 
 
-def notifications(session: Session, units: Sequence[Unit]) -> list[Notification]:
-    """Return the notifications of units of one job."""
-    fine = next((unit for unit in units if unit.stage is Stage.FINE), None)
-    scorer = session.scalar(sa.select(Search.scorer).where(Search.id == fine.job_id)) if fine is not None else None
-    return [Notification(unit.id, unit.stage, scorer if unit.stage is Stage.FINE else None) for unit in units]
+def notifications(units: Sequence[Unit]) -> list[Notification]:
+    """Return the notifications of units."""
+    return [Notification(unit.id, unit.stage, unit.scorer or None) for unit in units]

@@ -100,6 +100,8 @@ def crowded(world):
     _units(world, Stage.FINE, UnitState.READY, 50, run_after=now)
     _units(world, Stage.FINE, UnitState.DEAD, 50, finished_at=now)
     with world.sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # what earlier tests left in the indexes makes them look expensive
+        connection.execute(sa.text("REINDEX TABLE units"))
         connection.execute(sa.text("VACUUM ANALYZE units"))
     return world
 
@@ -117,10 +119,10 @@ def test_a_scrape_does_not_scan_the_whole_table_of_units(crowded, routing: Routi
     sa.event.remove(engine, "before_cursor_execute", record)
     assert (samples["retllm_queue_depth", "score"], samples["retllm_dead_units", "fine"]) == (50, 50)
     over_units = [(statement, given) for statement, given in statements if "FROM units" in statement]
-    # one for each queue of a scorer, whose server may be away
+    # one for each queue of a scorer, whose server may be away, and one for the scorers of the first queue
     scorers = sum(map(is_of_scorer, routing.queues))
-    assert len(over_units) == 3 + scorers
-    assert len(statements) <= 9 + scorers
+    assert len(over_units) == 4 + scorers
+    assert len(statements) <= 10 + scorers
     with engine.connect() as connection:
         for statement, given in over_units:
             plan = connection.exec_driver_sql(f"EXPLAIN {statement}", given).scalars().all()

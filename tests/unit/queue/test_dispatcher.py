@@ -13,7 +13,7 @@ from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Unit
 from retllm.indexing.submit import submit_index
-from retllm.queue import pauses
+from retllm.queue import ready
 from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.notifications import TASK_OF, Notifier
 from retllm.queue.routing import ONE_SCORER, QUEUE_OF, Notification
@@ -77,7 +77,7 @@ def test_the_limit_of_announced_units_holds_for_every_query_plan(world, method: 
     with transaction(world.sessions) as session:
         for other in {"hashjoin", "mergejoin", "nestloop", "hashagg", "material", "memoize", "sort"} - {method}:
             session.execute(sa.text(f"SET LOCAL enable_{other} = off"))
-        assert len(pauses.take_ready(session, ONE_SCORER, "embed", 3)) == 3
+        assert len(ready.take_ready(session, ONE_SCORER, "embed", 3)) == 3
 
 
 def test_two_dispatchers_announce_each_unit_once(world) -> None:

@@ -40,7 +40,7 @@ def units(world: World) -> dict[str, list[UUID]]:
         for scorer, number in SEARCHES.items():
             for _ in range(number):
                 job = make_job(world.user.id, world.collection_id)
-                unit = make_unit(job.id, payload={"items": [str(new_id())] * 2}, state=UnitState.READY)
+                unit = make_unit(job.id, payload={"items": [str(new_id())] * 2}, scorer=scorer)
                 store(session, job, make_search(job.id, scorer=scorer), unit)
                 found.setdefault(scorer, []).append(unit.id)
     return found

@@ -1,0 +1,92 @@
+"""Finding the next units reads no more rows when many wait: of the same job, or for another scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from tests.factories import make_job, make_search, store
+from tests.unit.job_world import World
+
+from retllm.db.enums import Stage
+from retllm.db.session import transaction
+from retllm.queue.ready import in_turn, take_ready
+from retllm.queue.routing import Routing
+
+ROUTING = Routing(("other",))
+MANY = 20_000
+WANTED = 8
+# of each job that waits, at most as many as are wanted; and what the indexes read beside
+MOST = 10 * WANTED
+
+
+def add_job(world: World, scorer: str, stage: Stage, units: int) -> UUID:
+    """Add a job with ready units; those of one job have waited for the same time."""
+    with transaction(world.sessions) as session:
+        job = make_job(world.user.id, world.collection_id)
+        store(session, job, make_search(job.id, scorer=scorer))
+        session.execute(
+            sa.text(
+                "INSERT INTO units (id, job_id, stage, scorer, seq, state, payload, attempt) SELECT gen_random_uuid(), "
+                ":job, :stage, :scorer, n, 'ready', '{\"items\": [1]}', 0 FROM generate_series(1, :units) n"
+            ),
+            {"job": job.id, "stage": stage, "scorer": scorer if stage is Stage.FINE else "", "units": units},
+        )
+        return job.id
+
+
+def analyze(world: World) -> None:
+    with world.sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("VACUUM ANALYZE units"))
+
+
+def rows_read(world: World, call: Callable[[Session], object]) -> int:
+    """Return how many rows of the table and of its indexes a call reads."""
+    tables = sa.text(
+        "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables WHERE relname = 'units'"
+    )
+    indexes = sa.text(
+        "SELECT sum(pg_stat_get_xact_tuples_returned(indexrelid)) FROM pg_index WHERE indrelid = 'units'::regclass"
+    )
+    with transaction(world.sessions) as session:
+        before = [session.scalar(query) or 0 for query in (tables, indexes)]
+        call(session)
+        session.flush()
+        after = [session.scalar(query) or 0 for query in (tables, indexes)]
+    return int(sum(after) - sum(before))
+
+
+@pytest.mark.parametrize("queue", ["score", "score:other"])
+def test_units_of_another_scorer_cost_nothing(world: World, queue: str) -> None:
+    own, others = ("scorer", "other") if queue == "score" else ("other", "scorer")
+    add_job(world, others, Stage.FINE, MANY)
+    job = add_job(world, own, Stage.FINE, WANTED + 1)
+    analyze(world)
+    found: list[UUID] = []
+
+    def turn(session: Session) -> None:
+        found.extend(row[0] for row in in_turn(session, ROUTING, queue, WANTED))
+
+    assert rows_read(world, turn) <= MOST
+    assert len(found) == WANTED
+    assert {unit.id for unit in world.units(job)} > set(found)
+    assert rows_read(world, lambda session: take_ready(session, ROUTING, queue, WANTED)) <= MOST
+
+
+@pytest.mark.parametrize("stage", [Stage.EMBED, Stage.FINE])
+def test_more_units_of_the_same_job_cost_nothing(world: World, stage: Stage) -> None:
+    queue = ROUTING.queue_of(stage)
+    add_job(world, "scorer", stage, MANY)
+    later = add_job(world, "scorer", stage, 1)
+    analyze(world)
+    found: list[UUID] = []
+
+    def turn(session: Session) -> None:
+        found.extend(row[0] for row in in_turn(session, ROUTING, queue, WANTED))
+
+    assert rows_read(world, turn) <= MOST
+    assert world.units(later)[0].id in found[:2], "jobs take turns"
+    assert rows_read(world, lambda session: take_ready(session, ROUTING, queue, WANTED)) <= MOST
