@@ -10,7 +10,10 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.script import ScriptDirectory
+from sqlalchemy.orm import Session
+from tests.factories import make_collection, make_job, make_search, make_unit, make_user, store
 
+from retllm.db.enums import Stage
 from retllm.db.migrate import config, upgrade
 from retllm.db.searches import Candidate, Score
 from retllm.db.session import make_engine
@@ -178,6 +181,30 @@ def test_files_that_waited_at_a_cancellation_have_an_outcome_of_their_own(own_da
     with engine.connect() as connection:
         assert connection.execute(read).all() == [rejected, ("waited.png", "rejected", "cancelled")]
     upgrade(own_database)
+    engine.dispose()
+
+
+def test_waiting_units_of_searches_get_their_scorer(own_database: str) -> None:
+    engine = make_engine(own_database)
+    with Session(engine) as session, session.begin():
+        user = make_user()
+        collection = make_collection(user.id)
+        job = make_job(user.id, collection.id)
+        stages = (Stage.COARSE, Stage.FINE)
+        units = [make_unit(job.id, stage, payload={"items": []}) for stage in stages]
+        store(session, user, collection, job, make_search(job.id, scorer="other"), *units)
+    command.downgrade(config(own_database), "0018")
+    upgrade(own_database)
+    with engine.connect() as connection:
+        found = dict(connection.execute(sa.text("SELECT stage, scorer FROM units")).all())
+        # as the previous release does, which knows one scorer
+        connection.execute(
+            sa.text(
+                "INSERT INTO units (id, job_id, stage, seq, state, payload, attempt) "
+                "SELECT gen_random_uuid(), id, 'fine', 7, 'ready', '{}', 0 FROM jobs"
+            )
+        )
+    assert found == {"coarse": "", "fine": "other"}
     engine.dispose()
 
 
