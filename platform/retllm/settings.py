@@ -50,6 +50,12 @@ class Settings(ModelSettings):
         repr=False,
         description="Storage of the pictures, as an fsspec URL. Unset: the folder RETLLM_HOME/media.",
     )
+    umask: str = Field(
+        default="077",
+        pattern=r"^0?[0-7]{3}$",
+        description="Permissions that files and folders of the platform do not have, in octal. 007 lets other accounts "
+        "of the group use them: for a web server and workers of several accounts on one storage folder.",
+    )
     host: str = Field(default="127.0.0.1", description="Address that the web server listens on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the web server; 0 chooses a free one.")
     secret_key: str | None = Field(
@@ -344,6 +350,12 @@ class Settings(ModelSettings):
     def media_url(self) -> str:
         """The fsspec URL of the configured storage."""
         return self.storage_url or f"file://{self.home_path / 'media'}"
+
+    @property
+    def media_folder(self) -> Path | None:
+        """The folder of the storage; None if it is none."""
+        url = self.media_url
+        return Path(url.removeprefix("file://")) if url.startswith("file://") or "://" not in url else None
 
 
 @lru_cache(maxsize=1)

@@ -20,6 +20,7 @@ import psutil
 import psycopg
 import pytest
 import sqlalchemy as sa
+from tests.functional.contract import picture
 
 from retllm.stack import LocalStack
 from retllm.stack.leftovers import record_path
@@ -99,6 +100,11 @@ def run_up(home: Path, **changes: str) -> Iterator[Up]:
         running.stop(signal.SIGTERM)
 
 
+def open_to_others(home: Path) -> list[Path]:
+    """Return what is in a folder and can be read or changed by other accounts."""
+    return [path for path in home.rglob("*") if not path.is_symlink() and stat.S_IMODE(path.lstat().st_mode) & 0o077]
+
+
 def client(home: Path) -> httpx.Client:
     """Return a client that uses the configuration that the stack wrote for the command line."""
     path = home / "client.json"
@@ -118,7 +124,12 @@ def test_the_first_start_creates_an_administrator_and_a_stop_leaves_no_processes
     assert len(ready["admin"]["password"]) >= 16
     assert httpx.get(ready["url"] + "/readyz").json()["ready"] is True
     with client(home) as api:
-        assert api.post("/collections", json={"name": "kept over a restart"}).status_code == 201
+        made = api.post("/collections", json={"name": "kept over a restart"})
+        assert made.status_code == 201
+        sent = api.post(f"/collections/{made.json()['id']}/items", files={"file": ("a.png", picture())})
+        assert sent.json()["added"] == 1
+    assert list((home / "media").rglob("original"))
+    assert open_to_others(home) == []
     second = subprocess.run(
         [sys.executable, "-m", "retllm.cli.main", "up"],
         env=environment(home),

@@ -14,6 +14,7 @@ from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shu
 
 from retllm import logs
 from retllm.errors import InvalidInput
+from retllm.private import keep_private
 from retllm.queue.routing import is_of_scorer
 from retllm.settings import get_settings
 from retllm_workers import context, embed, media, presence, score, stopping
@@ -26,8 +27,9 @@ __all__ = ["app", "media", "stopping"]
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types
-def _configure_logs(instance: Any, **_: Any) -> None:
+def _configure_process(instance: Any, **_: Any) -> None:
     """Use the configured log format from the first line on; suppress Celery's banner, which is not JSON."""
+    keep_private(get_settings())
     instance.quiet = get_settings().log_format == "json"
     _setup_logging()
 

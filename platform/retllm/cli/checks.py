@@ -18,6 +18,7 @@ from retllm.cli.check_models import check_embedder, check_scorer, extra_embedder
 from retllm.cli.check_work import inspect_work
 from retllm.cli.check_workers import inspect_workers
 from retllm.errors import RetllmError
+from retllm.private import excess
 from retllm.queue.routing import routing_of
 from retllm.settings import PRESETS, Settings
 from retllm.stack import postgres, redis
@@ -119,10 +120,10 @@ def _output(*argv: str) -> str | None:
 def check_storage(settings: Settings) -> Check:
     """Check that files can be written to the storage of pictures."""
     url = settings.media_url
-    local = url.removeprefix("file://") if url.startswith("file://") or "://" not in url else None
+    folder = settings.media_folder
     try:
-        if local is not None:
-            with tempfile.TemporaryFile(dir=nearest(Path(local))):
+        if folder is not None:
+            with tempfile.TemporaryFile(dir=nearest(folder)):
                 pass
         else:
             _write_remote(url)
@@ -132,6 +133,13 @@ def check_storage(settings: Settings) -> Check:
         if isinstance(error, ImportError):
             advice = "Install the package that this kind of storage needs; for S3, install retllm-platform[s3]."
         return Check("storage", "failed", f"The storage {url} is not writable ({reason}).", advice)
+    if folder is not None and excess(folder, settings):
+        return Check(
+            "storage",
+            "warning",
+            f"The storage {url} is writable, and other accounts of this machine can read its pictures.",
+            f"Start the platform, which closes the folder to them, or run `chmod go= {folder}`.",
+        )
     return Check("storage", "ok", f"The storage {url} is writable.")
 
 

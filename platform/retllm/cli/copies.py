@@ -36,9 +36,11 @@ def copies(collection: UUID | None) -> None:
     from retllm.db.tables import Collection
     from retllm.media.copies import ModelPictures, lacks_copy
     from retllm.media.storage import get_storage
+    from retllm.private import keep_private
     from retllm.settings import Settings
 
     settings = Settings()
+    keep_private(settings)
     sessions = make_sessions(database_url(settings), pool_size=settings.decoders_at_once + 1)
     pictures = ModelPictures(sessions, get_storage(settings), settings)
     condition = lacks_copy(settings)

@@ -10,6 +10,7 @@ from types import FrameType
 import click
 
 from retllm import logs
+from retllm.private import keep_private
 from retllm.settings import Settings
 
 
@@ -33,6 +34,7 @@ def dispatch() -> None:
 
     register_handlers()
     settings = Settings()
+    keep_private(settings)
     logs.configure(settings.log_level, settings.log_format)
     sessions = make_sessions(settings.database_url, idle_seconds=settings.lease_seconds)
     notifier = Notifier(settings.redis_url, routing_of(settings))

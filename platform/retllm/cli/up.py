@@ -17,6 +17,7 @@ import click
 
 from retllm.errors import StackError
 from retllm.identity.secret_key import secret_key
+from retllm.private import keep_private
 from retllm.settings import PRESETS, Settings
 from retllm.stack.local import LocalStack
 
@@ -64,6 +65,7 @@ def run_stack(
         StackError: a part can't be started, or crashes repeatedly.
     """
     settings = Settings(**{name: value for name, value in options.items() if value is not None})
+    keep_private(settings)
     output = _Output(as_json)
     stack = LocalStack(settings, notify=output.step)
     signals = _Signals(stack)

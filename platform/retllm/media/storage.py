@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 from fsspec.core import url_to_fs
 
 from retllm.errors import NotFound, StackError, StorageFull
+from retllm.private import close
 from retllm.settings import Settings
 
 CHUNK = 1 << 20
@@ -218,5 +219,7 @@ def _aware(moment: datetime) -> datetime:
 
 
 def get_storage(settings: Settings) -> Storage:
-    """Return the storage at the address in the settings."""
+    """Return the storage at the address in the settings; if it is a folder, it is closed to other accounts."""
+    if settings.media_folder is not None:
+        close(settings.media_folder, settings)
     return Storage(settings.media_url)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import resource
 
+from retllm.private import keep_private
 from retllm.settings import get_settings
 from retllm.stack import gunicorn_answers
 
 _settings = get_settings()
+keep_private(_settings)
 gunicorn_answers.install()
 
 _CONNECTIONS = 1000

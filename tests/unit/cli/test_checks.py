@@ -93,6 +93,17 @@ def test_a_port_in_use_fails_with_advice(tmp_path: Path) -> None:
     )
 
 
+def test_pictures_that_other_accounts_can_read_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir(mode=0o700)
+    assert checks.check_storage(settings(tmp_path)).state == "ok"
+    folder.chmod(0o755)
+    found = checks.check_storage(settings(tmp_path))
+    assert found.state == "warning"
+    assert f"chmod go= {folder}" in found.advice
+    assert checks.check_storage(settings(tmp_path, umask="022")).state == "ok"
+
+
 def test_unwritable_storage_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     configured = settings(tmp_path, storage_url=f"file://{tmp_path}/file/media")

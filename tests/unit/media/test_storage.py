@@ -7,6 +7,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import stat
 import threading
 import tracemalloc
 import uuid
@@ -154,6 +155,15 @@ def test_the_error_for_an_unusable_address_names_the_setting(url: str) -> None:
 def test_the_storage_has_the_address_of_the_settings(tmp_path: Path) -> None:
     assert get_storage(Settings(home=tmp_path)).url == f"file://{tmp_path.resolve()}/media"
     assert get_storage(Settings(storage_url="memory://x")).url == "memory://x"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [("077", 0o700), ("007", 0o770)])
+def test_a_folder_that_others_can_read_is_closed_to_them(tmp_path: Path, umask: str, mode: int) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    folder.chmod(0o777)
+    get_storage(Settings(home=tmp_path, umask=umask))
+    assert stat.S_IMODE(folder.stat().st_mode) == mode
 
 
 def test_sweeping_deletes_only_old_temporary_files(any_storage: Storage) -> None:
