@@ -88,6 +88,8 @@ def _config(settings: Settings) -> dict[str, Any]:
         "SESSION_COOKIE_SECURE": settings.secure_cookies,
         # the row of a session says when it expires; the cookie's signature must not expire earlier
         "PERMANENT_SESSION_LIFETIME": timedelta(days=3650),
+        # the blueprints check it, after what can be checked without the body
+        "WTF_CSRF_CHECK_DEFAULT": False,
         # a CSRF token is valid as long as its session
         "WTF_CSRF_TIME_LIMIT": None,
     }

@@ -22,7 +22,6 @@ from retllm_web.api import (
 )
 from retllm_web.api.blueprint import api
 from retllm_web.api.spec import serve
-from retllm_web.http.auth import csrf
 
 __all__ = [
     "account",
@@ -45,7 +44,5 @@ __all__ = [
 
 def register(app: OpenAPI) -> None:
     """Register the routes of the API and its OpenAPI document on ``app``."""
-    # the API checks CSRF tokens itself: sessions need one, bearer tokens do not
-    csrf.exempt(api)
     app.register_api(api)
     serve(app)

@@ -13,15 +13,14 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from retllm.errors import InvalidInput
 from retllm_web.api.spec import ERRORS, SECURITY
-from retllm_web.http.auth import authenticate
+from retllm_web.http import body_limits
+from retllm_web.http.auth import authenticate, require_csrf_token
 from retllm_web.http.errors import invalid
 from retllm_web.http.visibility import require_visible
 
 Model = TypeVar("Model", bound=BaseModel)
 
 PREFIX = "/api/v1"
-# JSON bodies are read into memory; files come as multipart, which is streamed
-_JSON_BYTES = 32 << 20
 STREAM = "application/offset+octet-stream"
 """The media type of parts of large files, which only their route takes."""
 _STREAMED = "api.append_part"
@@ -33,7 +32,12 @@ api = APIBlueprint("api", __name__, url_prefix=PREFIX, abp_security=SECURITY, ab
 @api.before_request
 def _before() -> None:
     authenticate()
-    if request.method in _WITH_BODY or request.args:
+    body_limits.restrict(known=True)
+    if body_limits.is_large():
+        # the token of a session may be in the form
+        require_visible()
+    require_csrf_token()
+    if not body_limits.is_large() and (request.method in _WITH_BODY or request.args):
         # a missing object is reported before any error in the request
         require_visible()
     check_plain(request.args.to_dict(flat=False), "query")
@@ -45,7 +49,7 @@ def _check_body() -> None:
     if request.mimetype == "multipart/form-data" or (request.mimetype, request.endpoint) == (STREAM, _STREAMED):
         return
     if request.is_json:
-        request.max_content_length = min(_JSON_BYTES, request.max_content_length or _JSON_BYTES)
+        body_limits.require_few_nodes(request.get_data())
         try:
             # raises 400 for malformed JSON
             body = request.get_json()

@@ -24,7 +24,19 @@ from retllm_web.http import login_throttle
 from retllm_web.http.login_throttle import LoginThrottle
 from retllm_web.http.services import services
 
-csrf = CSRFProtect()
+
+class _Csrf(CSRFProtect):  # type: ignore[misc]  # flask_wtf ships no types
+    """Takes the token from the header if it is there, so that the body is not read for it."""
+
+    def _get_csrf_token(self) -> str | None:
+        for name in current_app.config["WTF_CSRF_HEADERS"]:
+            if token := request.headers.get(name):
+                return token
+        found: str | None = super()._get_csrf_token()
+        return found
+
+
+csrf = _Csrf()
 
 # characters of a failed log-in's name that the audit log stores
 _NAME_CHARS = 100
@@ -189,7 +201,7 @@ def current_login() -> UUID | None:
 
 
 def authenticate() -> None:
-    """Authenticate an API request; a session cookie also needs a CSRF token.
+    """Authenticate an API request; a login session also needs :func:`require_csrf_token`.
 
     Raises:
         Unauthorized: there is no valid token and no login session.
@@ -199,7 +211,6 @@ def authenticate() -> None:
     header = request.headers.get("Authorization")
     if header is None:
         current_actor()
-        csrf.protect()
         return
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
@@ -207,6 +218,16 @@ def authenticate() -> None:
     g.actor = _holder(token.strip())
     if request.method not in _SAFE:
         require_scope(g.actor, TokenScope.SEARCH)
+
+
+def require_csrf_token() -> None:
+    """Require the CSRF token of a login session for a change, from the header or else from the form, which is read.
+
+    Raises:
+        CSRFError: it is missing or wrong.
+    """
+    if g.get("actor") is None:
+        csrf.protect()
 
 
 def _holder(token: str) -> Actor:

@@ -27,8 +27,8 @@ class Request(flask.Request):
     def stream(self) -> IO[bytes]:
         """Return the unread part of the body."""
         body, limit = _Body(self.environ["wsgi.input"]), self.max_content_length
-        if self.content_length is None and limit is not None and "wsgi.input_terminated" in self.environ:
-            return cast("IO[bytes]", _Chunks(cast("IO[bytes]", body), limit, is_max=True))
+        if not self.content_length and limit is not None and "wsgi.input_terminated" in self.environ:
+            return cast("IO[bytes]", _Chunks(cast("IO[bytes]", body), limit + 1, is_max=True))
         return get_input_stream({**self.environ, "wsgi.input": body}, max_content_length=limit)
 
 
@@ -67,7 +67,13 @@ formparser.MultipartDecoder = _Decoder  # type: ignore[attr-defined]
 
 
 class _Chunks(LimitedStream):
-    """Rejects a body above the limit also in ``readall``, where werkzeug would silently truncate it."""
+    """Rejects a body that reaches the limit, where werkzeug would silently truncate it."""
+
+    def readinto(self, buffer: bytearray) -> int | None:  # type: ignore[override]  # werkzeug's own is as narrow
+        count = super().readinto(buffer)
+        if self.is_exhausted:
+            self.on_exhausted()
+        return count
 
     def readall(self) -> bytes:
         data = super().readall()

@@ -28,7 +28,6 @@ _CODES = {404: "not_found", 413: "too_large", 401: "unauthorized", 403: "forbidd
 _MESSAGES = {
     400: "The request is malformed.",
     404: "There is nothing at this address.",
-    413: "The upload exceeds the maximum size of this server.",
 }
 # what is listed, and what should be the id of one
 _OF_ONE = re.compile(r"/api/v1/(collections|jobs)/([^/]+)")
@@ -128,12 +127,19 @@ def _http(error: HTTPException) -> Any:
         return redirect(address)
     code = _CODES.get(status) or error.name.lower().replace(" ", "_")
     message = (_no_id() if status == HTTPStatus.NOT_FOUND else None) or _MESSAGES.get(status)
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        message = _too_large()
     response = respond(status, code, message or error.description or error.name)
     for name, value in error.get_headers():
         # such as Allow of 405 and Retry-After of 429
         if name not in ("Content-Type", "Content-Length"):
             response.headers[name] = value
     return response
+
+
+def _too_large() -> str:
+    size, parts = current_request.max_content_length or 0, current_request.max_form_parts or 0
+    return f"The request is larger than this address takes: {size >> 10:,} KiB, and {parts:,} parts of a form."
 
 
 def _no_id() -> str | None:

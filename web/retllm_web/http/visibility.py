@@ -6,8 +6,9 @@ from flask import request
 from sqlalchemy.orm import Session
 
 from retllm.db.session import transaction
-from retllm.identity.access import collection_for, item_for, job_for
+from retllm.identity.access import Right, collection_for, item_for, job_for
 from retllm.review.runs import run_for
+from retllm_web.http import body_limits
 from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 
@@ -16,24 +17,27 @@ def require_visible() -> None:
     """Reject a request whose address names an object that this account may not see.
 
     Without this check, an invalid body would give 422 where 404 is right. The route itself checks the right to do what
-    the request asks.
+    the request asks; that to send a large body is checked here too, since the body is read before the route begins.
 
     Raises:
         NotFound: there is no such object that this account may see.
+        Forbidden: the route takes large bodies, and this account may not change the collection.
     """
     if request.view_args:
         with transaction(services().sessions) as session:
-            _check(session)
+            _check(session, Right.CHANGE if body_limits.is_large() else Right.SEE)
 
 
-def _check(session: Session) -> None:
+def _check(session: Session, right: Right) -> None:
     user, keys = current_actor(), request.view_args or {}
     if "collection_id" in keys:
-        collection_for(session, user, keys["collection_id"])
+        collection_for(session, user, keys["collection_id"], right)
     for name in ("job_id", "search_id", "upload_id"):
         if name in keys:
             # the route looks up an item in the same address among the candidates
-            job_for(session, user, keys[name])
+            job = job_for(session, user, keys[name])
+            if right > Right.SEE:
+                collection_for(session, user, job.collection_id, right)
             return
     if "item_id" in keys:
         item_for(session, user, keys["item_id"])

@@ -12,6 +12,8 @@ from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
 
 from retllm.errors import Forbidden, NotFound, RetllmError
+from retllm_web.http import body_limits
+from retllm_web.http.auth import csrf
 from retllm_web.http.errors import forged
 from retllm_web.http.visibility import require_visible
 
@@ -49,12 +51,17 @@ def _came_from() -> str | None:
 
 
 @pages.before_request
-def _require_visible() -> ResponseReturnValue | None:
-    if request.method != "POST" or request.endpoint in OPEN_TO_ALL:
-        return None
+def _check() -> ResponseReturnValue | None:
+    body_limits.restrict(known=flask_login.current_user.is_authenticated)
     try:
-        require_visible()
-    except NotFound as error:
+        if body_limits.is_large():
+            # the token may be in the form
+            require_visible()
+        if current_app.config["WTF_CSRF_ENABLED"]:
+            csrf.protect()
+        if request.method == "POST" and request.endpoint not in OPEN_TO_ALL and not body_limits.is_large():
+            require_visible()
+    except (NotFound, Forbidden) as error:
         if not wants_fragment():
             raise
         return Response(error.message, status=error.http_status, mimetype="text/plain")

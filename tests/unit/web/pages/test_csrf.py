@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from flask_openapi import OpenAPI
 from tests.unit.web.conftest import PASSWORD, Caller
 from tests.unit.web.pages.conftest import Visitor
+from tests.unit.web.uploads import begin
 from werkzeug.routing import Rule
 
 from retllm.db.people import AuditEntry
@@ -35,8 +37,8 @@ def _routes() -> list[tuple[Rule, str]]:
     return [(one, method) for one in rules for method in (one.methods or set()) - {"GET", "HEAD", "OPTIONS"}]
 
 
-def _address(app: OpenAPI, rule: Rule) -> str:
-    values = dict.fromkeys(rule.arguments, UNKNOWN_ID) | ({"queue": "embed"} if "queue" in rule.arguments else {})
+def _address(app: OpenAPI, rule: Rule, known: Mapping[str, str]) -> str:
+    values = {name: known.get(name, UNKNOWN_ID) for name in rule.arguments}
     return app.url_map.bind("localhost").build(rule.endpoint, values, method=next(iter(rule.methods or {"POST"})))
 
 
@@ -53,8 +55,12 @@ def _count_audit_entries(served: Services) -> int:
         return session.scalar(sa.select(sa.func.count(AuditEntry.id))) or 0
 
 
-def test_every_route_rejects_forms_without_a_valid_csrf_token(app: OpenAPI, admin: Visitor, served: Services) -> None:
+def test_every_route_rejects_forms_without_a_valid_csrf_token(
+    app: OpenAPI, admin: Visitor, root: Caller, served: Services
+) -> None:
     routes = _routes()
+    collection = str(root.post("/collections", json={"name": "Birds"}).json["id"])
+    known = {"queue": "embed", "collection_id": collection, "upload_id": begin(root, collection)}
     assert len(routes) > 60
     admin.get("/account")
     stranger = Visitor(app.test_client())
@@ -65,7 +71,7 @@ def test_every_route_rejects_forms_without_a_valid_csrf_token(app: OpenAPI, admi
     for rule, method in routes:
         for kind, token in tokens.items():
             answer = admin.client.open(
-                _address(app, rule),
+                _address(app, rule, known),
                 method=method,
                 data={"csrf_token": token} if token else {},
                 headers={"X-CSRFToken": token},
