@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from retllm.media.sheets.column_names import CAPTIONS, role
 from retllm.media.sheets.columns import flat
 from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8, as_text, encoding_of
 from retllm.media.sheets.matching import LONG_NAME, path_stem
+from retllm.media.sheets.objects import loads
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import clean_text, read_text, without_words
@@ -204,7 +204,7 @@ def read_object(stream: BinaryIO) -> Mapping[str, object] | None:
         return None
     with as_text(stream, encoding_of(stream, _MAX_JSON, western=False, scattered=True)) as text:
         try:
-            parsed = json.loads(text.read().lstrip("\ufeff"))
+            parsed = loads(text.read().lstrip("\ufeff"))
         except (ValueError, RecursionError):
             return None
     return parsed if isinstance(parsed, dict) else None

@@ -77,6 +77,7 @@ def as_json(value: object) -> bytes:
         ("d/a.jpg.supplemental-metadata.json", as_json(TAKEOUT), "On the beach"),
         ("d/a.jpg.supplem.json", as_json(TAKEOUT), "On the beach"),
         ("d/a.json", as_json({"title": "A walk", "captions": ["one", "two"]}), "one\ntwo"),
+        ("d/a.json", b'{"caption": "one", "caption": "two", "n": [1e999, %s]}' % (b"9" * 5000), "one\ntwo"),
         ("d/a.xmp", packet(description="A boat"), "A boat"),
         ("d/a.jpg.xmp", packet(title="Boats"), "Boats"),
         ("d/a_01.jpg.xmp", packet(description="A boat"), "A boat"),
