@@ -14,7 +14,7 @@ from retllm.media.names import base_name, suffix_of
 from retllm.media.sheets import xmp
 from retllm.media.sheets.column_names import CAPTIONS, role
 from retllm.media.sheets.columns import flat
-from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8, as_text, encoding_of
+from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8, as_text, encoding_of, escaped
 from retllm.media.sheets.matching import LONG_NAME, path_stem
 from retllm.media.sheets.objects import loads
 from retllm.media.sheets.references import names_a_picture
@@ -204,7 +204,7 @@ def read_object(stream: BinaryIO) -> Mapping[str, object] | None:
         return None
     with as_text(stream, encoding_of(stream, _MAX_JSON, western=False, scattered=True)) as text:
         try:
-            parsed = loads(text.read().lstrip("\ufeff"))
+            parsed = loads(escaped(text.read().lstrip("\ufeff")))
         except (ValueError, RecursionError):
             return None
     return parsed if isinstance(parsed, dict) else None

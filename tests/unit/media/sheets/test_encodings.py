@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.unit.media.outcomes import reason
+from tests.unit.media.samples import picture
 from tests.unit.media.sheets.reading import CSV, JSON, pairs, read, rows
+from tests.unit.media.test_sheet_rows import add_all
 
 from retllm.errors import MediaRejected
+from retllm.media.ingest import Ingest
 from retllm.media.sheets.rows import Row
 from retllm.media.sniffing import FileKind
 
@@ -80,6 +84,23 @@ def test_bytes_that_are_no_text_lose_their_row_only(bad: bytes) -> None:
     assert broken.problem is not None
     name = bad.partition(b",")[0].decode(errors="replace")
     assert f"Row 3, {name!r}, has bytes that are not UTF-8" in broken.problem.error.message
+
+
+@pytest.mark.parametrize("zeros", [1, 30])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json"])
+def test_zeros_lose_their_row_only(suffix: str, zeros: int, ingest: Ingest) -> None:
+    texts = {"a.png": b"one", "b.png": b"two" + bytes(zeros), "c.png": b"three"}
+    if suffix in (".csv", ".tsv"):
+        between = b"," if suffix == ".csv" else b"\t"
+        data = b"".join(
+            b"%s%s%s\n" % (name.encode(), between, text) for name, text in {"file": b"caption", **texts}.items()
+        )
+    else:
+        entries = [b'{"file": "%s", "caption": "%s"}' % (name.encode(), text) for name, text in texts.items()]
+        data = b"\n".join(entries) if suffix == ".jsonl" else b"[%s]" % b",\n".join(entries)
+    outcomes = add_all(ingest, {name: picture(at) for at, name in enumerate(texts)} | {f"s{suffix}": data})
+    assert [outcome.status for outcome in outcomes[3:]] == ["updated", "rejected", "updated"]
+    assert "'b.png', has bytes that are not UTF-8 or no text" in reason(outcomes[4])
 
 
 @pytest.mark.parametrize("bad", [b"Ren\xe9", b"a\0b", b"\xff"])
