@@ -215,7 +215,8 @@ _OUTCOMES = """
     INSERT INTO upload_files (id, job_id, name, status, error_code, error)
         SELECT gen_random_uuid(), CAST(:id AS uuid), status, status, code, 'Why.' FROM (VALUES
             ('waiting', NULL), ('added', NULL), ('duplicate', NULL), ('updated', NULL), ('read', NULL),
-            ('ignored', NULL), ('rejected', 'media_rejected'), ('not_sent', 'not_sent'), ('unprocessed', 'job_cancelled')
+            ('ignored', NULL), ('rejected', 'media_rejected'), ('not_sent', 'not_sent'),
+            ('unprocessed', 'job_cancelled')
         ) AS made(status, code);
     INSERT INTO upload_files (id, job_id, parent_id, name, status, error_code, error)
         SELECT gen_random_uuid(), job_id, id, 'sheet.csv, row 2', 'not_sent', 'not_sent', 'Why.' FROM upload_files
