@@ -55,6 +55,53 @@ def test_archives_that_share_a_picture_and_its_edited_one_refuse_no_sidecar(uplo
     assert captions(uploads)["a.png"] == "words"
 
 
+def part(number: int, export: str = "takeout-20240102T030405Z") -> str:
+    return f"{export}-00{number}.zip"
+
+
+@pytest.mark.parametrize(
+    ("picture_in", "edited_in", "sidecar_in", "later"),
+    [(1, 1, 2, False), (1, 1, 2, True), (1, 2, 1, False), (2, 1, 1, False), (1, 2, 3, False), (1, 2, 3, True)],
+)
+def test_an_export_that_is_split_over_archives_is_one_folder(
+    picture_in: int, edited_in: int, sidecar_in: int, later: bool, uploads: Uploads
+) -> None:
+    archives: dict[int, dict[str, bytes]] = {number: {} for number in {picture_in, edited_in, sidecar_in}}
+    archives[picture_in]["x/a.png"] = picture(1)
+    archives[edited_in]["x/a-edited.png"] = picture(2)
+    archives[sidecar_in]["x/a.png.json"] = sidecar("words")
+    files = {number: {part(number): packed(inside)} for number, inside in archives.items()}
+    last = files.pop(sidecar_in) if later else {}
+    for some in [{name: data for each in files.values() for name, data in each.items()}, last]:
+        if some:
+            uploads.upload(some)
+    found = captions(uploads)
+    assert (found["x/a.png"], found["x/a-edited.png"]) == ("words", "words")
+
+
+@pytest.mark.parametrize(
+    "other", ["holiday-002.zip", "takeout-20230101T000000Z-002.zip", "a/takeout-20240102T030405Z-002.zip"]
+)
+def test_an_edited_picture_of_another_export_shares_nothing(other: str, uploads: Uploads) -> None:
+    one = {"x/a.png": picture(1), "x/a.png.json": sidecar("words")}
+    uploads.upload({part(1): packed(one), other: packed({"x/a-edited.png": picture(2)})})
+    assert captions(uploads) == {"x/a.png": "words", "x/a-edited.png": None}
+
+
+def test_pictures_of_one_export_that_differ_under_one_name_share_nothing(uploads: Uploads) -> None:
+    one = {"x/a.png": picture(1), "x/a.png.json": sidecar("words")}
+    two = {"x/a.png": picture(3), "x/a-edited.png": picture(2)}
+    uploads.upload({part(1): packed(one), part(2): packed(two)})
+    assert captions(uploads)["x/a-edited.png"] is None
+
+
+def test_each_sidecar_of_one_name_is_for_the_pictures_in_its_archive(uploads: Uploads) -> None:
+    one = {"x/a.png": picture(1), "x/a.png.json": sidecar("old")}
+    two = {"x/a-edited.png": picture(2), "x/a.png.json": sidecar("new")}
+    uploads.upload({part(1): packed(one), part(2): packed(two)})
+    assert captions(uploads) == {"x/a.png": "old", "x/a-edited.png": "new"}
+
+
 def test_other_sidecars_are_for_one_picture(uploads: Uploads) -> None:
     uploads.upload({"a.png": picture(1), "a-edited.png": picture(2), "a.txt": b"words", "a.png.xmp": b""})
     assert captions(uploads) == {"a.png": "words", "a-edited.png": None}
