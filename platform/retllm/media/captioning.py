@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from retllm.media.sheets.batches import batches
 from retllm.media.sheets.describing import Applied, Document, Writing
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup, Neighbours
-from retllm.media.sheets.matching import Located, Picture
+from retllm.media.sheets.matching import Located, Picture, path_stem
 from retllm.media.sheets.reading import captioned, is_sheet
 from retllm.media.sheets.references import is_url, reference
 from retllm.media.sheets.seen import NamesSeen
@@ -59,6 +60,8 @@ class _Naming:
 class _Sorted:
     sheets: list[Document] = field(default_factory=list)
     sidecars: list[tuple[Document, list[Picture]]] = field(default_factory=list)
+    titled: list[tuple[Document, list[Picture]]] = field(default_factory=list)
+    """Sidecars whose names fit no picture, with those that their titles name."""
     texts: list[Document] = field(default_factory=list)
     others: list[Applied] = field(default_factory=list)
     """What became of documents that are nothing of these."""
@@ -134,11 +137,34 @@ class Captioner:
             beside = lookup.beside([document.located for document in some])
             for document in some:
                 try:
-                    self._sort(document, beside[document.located], found)
+                    if pictures := self._titled(document, beside[document.located], lookup):
+                        found.titled.append((document, pictures))
+                    else:
+                        self._sort(document, beside[document.located], found)
                 except (MediaRejected, TooLarge) as error:
                     found.others.append(_refused(document, error))
             self._decide(found, lookup)
+        claims = Counter(picture for _, pictures in found.sidecars + found.titled for picture in pictures)
+        for document, pictures in found.titled:
+            if any(claims[picture] > 1 for picture in pictures):
+                found.others.append(_refused(document, MediaRejected(refused_files.no_picture(document.located.name))))
+            else:
+                found.sidecars.append((document, pictures))
         return found
+
+    def _titled(self, document: Document, neighbours: Neighbours, lookup: Lookup) -> list[Picture]:
+        """Return the pictures beside Google Takeout's record that its title names, if its own name fits none."""
+        located = document.located
+        if any(neighbours) or document.kind is not FileKind.JSONL:
+            return []
+        if self._missing.beside(located) or self._awaited.beside(located):
+            return []
+        with document.opened() as stream:
+            path = sidecars.titled(located.name, sidecars.read_object(stream) or {})
+        if path is None or all(p.located.name != path for p in self._seen.beside(path_stem(path), located.archive)):
+            return []
+        of_title = replace(located, name=f"{path}.json")
+        return [picture for picture in lookup.beside([of_title])[of_title].meant if picture.items]
 
     def _decide(self, found: _Sorted, lookup: Lookup) -> None:
         """Tell which of the undecided documents are sidecars: those that mean the picture beside them, or none."""
