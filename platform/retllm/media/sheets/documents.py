@@ -30,12 +30,17 @@ _MARKED = {_OWN: _MARK, _BYTE: "\udc80", _HALF: "\ud800"}
 # both halves of a pair, one half, the mark itself; a number that may be too large; another escaped character, a quote,
 # or what Python writes for a number that JSON has not
 _HEX = "[0-9a-fA-F]"
-_SPECIAL = re.compile(
-    rf"(\\u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}})|(\\u[dD][89a-fA-F]{_HEX}{{2}})|(\\u[fF]{{4}})"
-    r"|((?<![\w.])-?(?:[0-9]{19,}(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|[0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]{3,}))"
-    r'|\\.|"|-?\b(?:NaN|Infinity)\b',
-    re.DOTALL,
+_LARGE = r"(?<![\w.])-?(?:[0-9]{19,}(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|[0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]{3,})"
+_WITH_LARGE, _WITHOUT = (
+    re.compile(
+        rf"(\\u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}})|(\\u[dD][89a-fA-F]{_HEX}{{2}})|(\\u[fF]{{4}})|({number})"
+        r'|\\.|"|-?\b(?:NaN|Infinity)\b',
+        re.DOTALL,
+    )
+    for number in (_LARGE, "(?!)")
 )
+# found faster: nothing in most of a document
+_MAYBE_LARGE = re.compile("[0-9]{19}|[eE][-+]?[0-9]{3}")
 _LONGEST_ESCAPE = 12
 _IN_WORDS = string.ascii_letters + string.digits + "+-."
 _LONGEST_WORD = 1 << 10
@@ -85,7 +90,8 @@ class _Bytes:
         word = len(given.rstrip(_IN_WORDS)) if chunk else len(given)
         made: list[str] = []
         at = 0
-        for found in _SPECIAL.finditer(given):
+        special = _WITH_LARGE if _MAYBE_LARGE.search(given) else _WITHOUT
+        for found in special.finditer(given):
             is_escape = found[0][0] == "\\"
             if chunk and is_escape and len(given) - found.start() < _LONGEST_ESCAPE:
                 # the other half of a pair may follow
