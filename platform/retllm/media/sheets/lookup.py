@@ -253,9 +253,9 @@ def _of_export(
     places: Iterable[sidecars.Beside],
     at: Callable[[str, Located], Iterable[Picture]],
 ) -> Neighbours:
-    """Add what the sidecar's archive shares it with in others of the same export, which is split regardless of that.
+    """Add the pictures of a sidecar that are in other archives of its export; Google Takeout splits it anywhere.
 
-    Nothing is added if two pictures of the export have one name, since none of them is told apart.
+    Nothing is added if two different pictures of the export have one name.
     """
     meant = neighbours.meant
     place = next((each for each in places if each.edited and any(each.fits(p.located.name) for p in meant)), None)
