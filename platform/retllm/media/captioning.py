@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import BinaryIO
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -16,7 +15,7 @@ from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import FileOutcome, ignored, rejected
-from retllm.media.records import NEW, Came, Caption, Change
+from retllm.media.records import Caption, Change
 from retllm.media.sheets import refused_files, sidecars
 from retllm.media.sheets.absent import AbsentPictures
 from retllm.media.sheets.applying import (
@@ -26,9 +25,10 @@ from retllm.media.sheets.applying import (
     captioned_outcome,
 )
 from retllm.media.sheets.batches import batches
+from retllm.media.sheets.describing import Applied, Document, Writing
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.lookup import Lookup, Neighbours
-from retllm.media.sheets.matching import Located, Picture
+from retllm.media.sheets.matching import Located, Picture, path_stem
 from retllm.media.sheets.reading import captioned, is_sheet
 from retllm.media.sheets.references import is_url, reference
 from retllm.media.sheets.seen import NamesSeen
@@ -43,47 +43,6 @@ _BATCH = 500
 # by which a text is told from a list of captions
 _LINES = 100
 _NEVER_TEXTS = (".caption",)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Document:
-    """A file of an upload that may say something of pictures: all kinds but pictures and archives."""
-
-    located: Located
-    kind: FileKind
-    opened: Callable[[], AbstractContextManager[BinaryIO]]
-    """Opens its bytes as a seekable stream; called more than once."""
-    came: Came | None = None
-    """None if that is not known, and counts as just now."""
-    earlier: EarlierRows | None = None
-    """Of a sheet that was read before, the rows that are done."""
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """Its place among the documents of the upload, by when they came."""
-        return self.came.rank if self.came else NEW
-
-
-@dataclass(slots=True)
-class Applied:
-    """What became of a document.
-
-    Attributes:
-        outcomes: one of the document itself, or for a sheet that could be read those of its rows.
-        is_sheet: whether the outcomes are those of rows.
-        remark: what there is to know about a sheet as a whole.
-        refused: how many of its rows were refused; the outcomes name only the first ones of each reason.
-    """
-
-    document: Document
-    outcomes: list[FileOutcome]
-    is_sheet: bool = False
-    remark: str | None = None
-    refused: int = 0
-
-
-Writing = Callable[[Session], list[Applied]]
-"""Writes what some documents say in the transaction of a session; may be called again if that is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +60,8 @@ class _Naming:
 class _Sorted:
     sheets: list[Document] = field(default_factory=list)
     sidecars: list[tuple[Document, list[Picture]]] = field(default_factory=list)
+    titled: list[tuple[Document, list[Picture]]] = field(default_factory=list)
+    """Sidecars whose names fit no picture, with those that their titles name."""
     texts: list[Document] = field(default_factory=list)
     others: list[Applied] = field(default_factory=list)
     """What became of documents that are nothing of these."""
@@ -154,6 +115,7 @@ class Captioner:
         for each in batches(sheets, _BATCH):
             yield partial(self._write_sheets, each)
         given = captions.given
+        found.sidecars = _nearest(found.sidecars)
         # what is said of a part comes before what is said of the whole file, and the best sidecar of each first
         found.sidecars.sort(
             key=lambda each: (
@@ -175,11 +137,34 @@ class Captioner:
             beside = lookup.beside([document.located for document in some])
             for document in some:
                 try:
-                    self._sort(document, beside[document.located], found)
+                    if pictures := self._titled(document, beside[document.located], lookup):
+                        found.titled.append((document, pictures))
+                    else:
+                        self._sort(document, beside[document.located], found)
                 except (MediaRejected, TooLarge) as error:
                     found.others.append(_refused(document, error))
             self._decide(found, lookup)
+        claims = Counter(picture for _, pictures in found.sidecars + found.titled for picture in pictures)
+        for document, pictures in found.titled:
+            if any(claims[picture] > 1 for picture in pictures):
+                found.others.append(_refused(document, MediaRejected(refused_files.no_picture(document.located.name))))
+            else:
+                found.sidecars.append((document, pictures))
         return found
+
+    def _titled(self, document: Document, neighbours: Neighbours, lookup: Lookup) -> list[Picture]:
+        """Return the pictures beside Google Takeout's record that its title names, if its own name fits none."""
+        located = document.located
+        if any(neighbours) or document.kind is not FileKind.JSONL:
+            return []
+        if self._missing.beside(located) or self._awaited.beside(located):
+            return []
+        with document.opened() as stream:
+            path = sidecars.titled(located.name, sidecars.read_object(stream) or {})
+        if path is None or all(p.located.name != path for p in self._seen.beside(path_stem(path), located.archive)):
+            return []
+        of_title = replace(located, name=f"{path}.json")
+        return [picture for picture in lookup.beside([of_title])[of_title].meant if picture.items]
 
     def _decide(self, found: _Sorted, lookup: Lookup) -> None:
         """Tell which of the undecided documents are sidecars: those that mean the picture beside them, or none."""
@@ -386,6 +371,15 @@ class Captioner:
                 "The lines of the file begin with names of pictures: write these with their suffixes, like "
                 '"a.jpg A dog", or send a table with the columns file and caption.'
             )
+
+
+def _nearest(found: list[tuple[Document, list[Picture]]]) -> list[tuple[Document, list[Picture]]]:
+    """Return sidecars with their pictures, without those in other archives that have a sidecar in their own."""
+    near = {picture for document, pictures in found for picture in pictures if picture.is_near(document.located)}
+    return [
+        (document, [each for each in pictures if each not in near or each.is_near(document.located)] or pictures)
+        for document, pictures in found
+    ]
 
 
 def _refused(document: Document, error: RetllmError) -> Applied:

@@ -128,8 +128,9 @@ _NO_PAIR = re.compile("[\u0800-\U0010ffff]")
 _NOT_ASCII = re.compile("[^\0-\x7f]")
 # how much the usual encoding of a source is preferred
 _USUAL = 0.5
-# what words in the right code page reach
+# what words in the right code page reach, and what those of UTF-8 do not reach in another one
 _PLAUSIBLE = 2.0
+_SOMEWHAT = 1.5
 # how much better another code page than Windows-1252 has to be, and for how many different letters
 _MUCH, _DISTINCT = 2.0, 3
 _TURKISH_PAGE, _TURKISH_LETTERS = "cp1254", 2
@@ -211,6 +212,12 @@ def code_pages(lines: Sequence[bytes], *, western: bool) -> list[str]:
             return []
         least = max(least, scores.get(_WINDOWS[0], 0) + _MUCH)
     return [encoding.codec for encoding, score in scores.items() if score >= least and encoding in _SHEETS]
+
+
+def are_words(lines: Sequence[bytes], codec: str) -> bool:
+    """Return whether lines that have bytes beyond ASCII look somewhat like words in a code page of spreadsheets."""
+    (encoding,) = (each for each in (*_WINDOWS, *_SHEETS) if each.codec == codec)
+    return _scores(lines, (encoding,), _go_on).get(encoding, _BROKEN) - _USUAL >= _SOMEWHAT
 
 
 def _are_turkish(lines: Sequence[bytes]) -> bool | None:

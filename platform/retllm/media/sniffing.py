@@ -99,10 +99,11 @@ def sniff(head: bytes, name: str) -> FileKind:
 
 
 def _check_zeros(head: bytes, name: str) -> None:
-    """Check that only few bytes of a table are zero, which lose their own rows; no other text may have one."""
-    if suffix_of(name) not in _CSV_SUFFIXES:
+    """Check that only few bytes or lines of a sheet are or have zeros, which lose their rows; no other text may."""
+    if suffix_of(name) not in _CSV_SUFFIXES | _JSONL_SUFFIXES:
         raise _misnamed(name, head)
-    if head.count(0) * _FEW > len(head):
+    lines = head.splitlines()
+    if head.count(0) * _FEW > len(head) and sum(b"\0" in line for line in lines) * 2 > len(lines):
         raise MediaRejected("The file has zeros, as in UTF-16 or UTF-32: save it as UTF-8 and send it again.")
 
 

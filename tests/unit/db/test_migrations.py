@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.orm import Session
 from tests.factories import make_collection, make_job, make_search, make_unit, make_user, store
 
-from retllm.db.enums import Stage
+from retllm.db.enums import FileStatus, Stage
 from retllm.db.migrate import config, upgrade
 from retllm.db.searches import Candidate, Score
 from retllm.db.session import make_engine
@@ -205,6 +205,43 @@ def test_waiting_units_of_searches_get_their_scorer(own_database: str) -> None:
             )
         )
     assert found == {"coarse": "", "fine": "other"}
+    engine.dispose()
+
+
+_OUTCOMES = """
+    INSERT INTO jobs (id, kind, state, user_id, collection_id, params, cancel_requested, finished_at)
+        VALUES (:id, 'upload', 'cancelled', :id, :id, '{}', true, now());
+    INSERT INTO uploads (id) VALUES (:id);
+    INSERT INTO upload_files (id, job_id, name, status, error_code, error)
+        SELECT gen_random_uuid(), CAST(:id AS uuid), status, status, code, 'Why.' FROM (VALUES
+            ('waiting', NULL), ('added', NULL), ('duplicate', NULL), ('updated', NULL), ('read', NULL),
+            ('ignored', NULL), ('rejected', 'media_rejected'), ('not_sent', 'not_sent'),
+            ('unprocessed', 'job_cancelled')
+        ) AS made(status, code);
+    INSERT INTO upload_files (id, job_id, parent_id, name, status, error_code, error)
+        SELECT gen_random_uuid(), job_id, id, 'sheet.csv, row 2', 'not_sent', 'not_sent', 'Why.' FROM upload_files
+        WHERE name = 'read';
+"""
+
+
+@pytest.mark.parametrize("release", ["0017", "0014", "0011"])
+def test_outcomes_that_an_older_release_has_not_are_rejections_there(own_database: str, release: str) -> None:
+    engine = make_engine(own_database)
+    user, collection, *_ = filter(str.strip, _ROWS_WITHOUT_TOKENS.split(";"))
+    with engine.begin() as connection:
+        for statement in (user, collection, *filter(str.strip, _OUTCOMES.split(";"))):
+            connection.execute(sa.text(statement), {"id": "00000000-0000-7000-8000-000000000001"})
+    command.downgrade(config(own_database), release)
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text("SELECT name, status, error_code, error FROM upload_files")).all()
+    found = {row.name: tuple(row[1:]) for row in rows}
+    assert len(rows) == len(found) == len(FileStatus) + 1
+    assert found["unprocessed"] == ("rejected", "cancelled", "Why.")
+    not_sent = ("not_sent" if release > "0014" else "rejected", "not_sent", "Why.")
+    assert found["not_sent"] == found["sheet.csv, row 2"] == not_sent
+    kept = {status: status for status in FileStatus if status not in (FileStatus.UNPROCESSED, FileStatus.NOT_SENT)}
+    assert {name: found[name][0] for name in kept} == kept
+    upgrade(own_database)
     engine.dispose()
 
 

@@ -245,6 +245,14 @@ def test_a_png_without_its_end_marker_is_taken_and_one_without_pixels_is_not(set
             inspect_picture(io.BytesIO(data[:-cut]), settings)
 
 
+def test_a_png_whose_end_marker_has_a_wrong_checksum_has_a_remark(settings: Settings) -> None:
+    data = png(PIXELS)
+    for after, remark in ((b"", METADATA), (b"other data", f"{METADATA} {TRAILING}")):
+        said, pixels = remark_and_pixels(data[:-12] + wrong(b"IEND", b"") + after, settings)
+        assert said == remark
+        np.testing.assert_array_equal(pixels, PIXELS)
+
+
 def test_a_gif_without_its_trailer_is_taken_and_one_without_pixels_is_not(settings: Settings) -> None:
     data = encoded(PICTURE, "GIF")
     said, pixels = remark_and_pixels(data[:-1], settings)

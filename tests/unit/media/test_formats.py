@@ -162,6 +162,23 @@ def test_a_heic_of_any_brand_is_taken(brand: bytes, others: str, settings: Setti
     assert is_like(load(data, settings), quarters(), tolerance=4)
 
 
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_a_heic_without_compatible_brands_is_taken_if_it_is_sound(brand: bytes, settings: Settings) -> None:
+    data = written(quarters(), "HEIF")
+    end = int.from_bytes(data[:4], "big")
+    place = data.index(b"iloc") + 16  # of the number that says where the pixels are
+    (start,) = struct.unpack_from(">I", data, place)
+    assert data[start - 4 : start] == b"mdat"
+    moved = data[:place] + struct.pack(">I", start - end + 16) + data[place + 4 :]
+    without = struct.pack(">I", 16) + b"ftyp" + brand + bytes(4) + moved[end:]
+    check_picture(io.BytesIO(without), settings)
+    assert inspect_picture(io.BytesIO(without), settings).media_type == "image/heic"
+    assert is_like(load(without, settings), quarters(), tolerance=4)
+    for damaged in (without[:-200], without[:16], without[:16] + bytes(40)):
+        with pytest.raises(MediaRejected):
+            inspect_picture(io.BytesIO(damaged), settings)
+
+
 def test_a_heif_sequence_without_a_still_picture_is_called_so(settings: Settings) -> None:
     data = film([quarters()])
     with pytest.raises(MediaRejected, match="The file is a HEIF sequence without a still picture"):

@@ -52,6 +52,15 @@ def test_of_a_jpeg_that_is_damaged_in_the_middle_the_remark_says_so(
     assert inspect_picture(io.BytesIO(sound), settings).remark is None
 
 
+@pytest.mark.parametrize("marker", [0x02, 0x11, 0xAD, 0xBF, 0xE5, 0xFE])
+def test_bytes_that_are_left_over_before_any_marker_are_damage(marker: int, settings: Settings) -> None:
+    smooth = noise(3, (20, 15)).resize((320, 240))
+    sound = encoded(smooth, "JPEG", quality=95, restart_marker_rows=2)
+    end = sound.index(b"\xff\xd1")
+    damaged = sound[:end] + b"\x55" * 45 + bytes((0xFF, marker, 0, 8)) + b"\x55" * 6 + sound[end:]
+    assert inspect_picture(io.BytesIO(damaged), settings).remark == INSIDE
+
+
 def test_zeros_are_a_hole_of_a_jpeg_unless_they_stand_for_flat_blocks(settings: Settings) -> None:
     sound = encoded(noise(4, (20, 15)).resize((320, 240)), "JPEG", quality=95)
     flat = Image.new("RGB", (1600, 1600), "white")

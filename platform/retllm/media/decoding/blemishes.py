@@ -23,6 +23,7 @@ MAX_PROFILE = 16 << 20
 """Maximum size of a colour profile in bytes; the largest in use, of printing presses, have a few MiB."""
 _ANCILLARY = 0x20  # bit of a chunk's first letter: pixels don't depend on it
 _SHORTEST = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"sBIT": 1, b"cICP": 4}
+_IEND = b"IEND"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")  # of an animated PNG, of which the default picture is shown
 _COLOUR_TYPE = slice(25, 26)  # where a PNG has it
@@ -175,7 +176,7 @@ def _mended_png(data: bytes) -> Mended:
             # all pixels come before a cut-off chunk that they don't need
             data = data[:at] if name[0] & _ANCILLARY else data
             break
-        is_needed = not name[0] & _ANCILLARY and (name != b"PLTE" or data[_COLOUR_TYPE] == _INDEXED)
+        is_needed = not name[0] & _ANCILLARY and (name != b"PLTE" or data[_COLOUR_TYPE] == _INDEXED) and name != _IEND
         body = b"" if is_needed or name in _ANIMATION else data[at + 8 : end - 4]
         flaw = None if is_needed else _flaw(name, body, data[end - 4 : end], data[_COLOUR_TYPE])
         if flaw is None and name in _TEXTS:
@@ -187,7 +188,7 @@ def _mended_png(data: bytes) -> Mended:
             kept.append(data[at:end])
             _note(found, name, body)
         is_changed |= flaw is not None or name in _ANIMATION
-        ended, at = name == b"IEND", end
+        ended, at = name == _IEND, end
     rest = data[at:]
     if not ended:
         found.blemishes.add(Blemish.END)

@@ -10,6 +10,8 @@ from retllm.media.decoding.texts import texts_of
 
 _METADATA = 1 << 20  # bytes at the beginning of a file that the boxes of its pictures are in
 
+_NO_BRANDS = 16  # bytes of a file's type without compatible brands
+
 
 def read(data: bytes, max_pixels: int) -> Source:
     """Decode the primary picture, upright.
@@ -50,10 +52,25 @@ def as_avif(data: bytes) -> bytes | None:
 def _with_known_brand(data: bytes) -> bytes:
     """Return the file with brands of still pictures in HEVC, without which libheif refuses layers, views, sequences."""
     end = min(int.from_bytes(data[:4], "big"), len(data))
-    count = max(end - 16, 0) // 4
+    count = max(end - _NO_BRANDS, 0) // 4
+    if end == _NO_BRANDS and (moved := _with_room(data)) is not None:
+        data, count = moved, 2
     if {b"heic", b"heix", b"mif1"} & {data[at : at + 4] for at in range(16, 16 + 4 * count, 4)}:
         return data
     return data[:8] + b"heic" + data[12:16] + (b"mif1" + b"heic" * count)[: 4 * count] + data[16 + 4 * count :]
+
+
+def _with_room(data: bytes) -> bytes | None:
+    """Return a file without brands with room for two; None if the box after its type can't be moved to its end.
+
+    The data of pictures stays in its place, since it is found by that.
+    """
+    at, kind = _NO_BRANDS, data[_NO_BRANDS + 4 : _NO_BRANDS + 8]
+    size = int.from_bytes(data[at : at + 4], "big")
+    if kind == b"mdat" or not 16 <= size <= len(data) - at:
+        return None
+    free = struct.pack(">I4s", size - 8, b"free") + bytes(size - 16)
+    return struct.pack(">I", at + 8) + data[4:at] + bytes(8) + free + data[at + size :] + data[at : at + size]
 
 
 def _has_box(data: bytes, name: bytes) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from ast import literal_eval
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from retllm.errors import TooLarge
 from retllm.media.names import one_line
 from retllm.media.sheets.column_names import CAPTIONS, FILES, NUMBERS, plain, role
 from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8
+from retllm.media.sheets.objects import Repeated, loads
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sheets.rows import Reason, Record, Row, problem
 
@@ -186,6 +186,8 @@ class Columns:
     def _unusable(fields: Mapping[str, object], names: Sequence[str]) -> str | None:
         """Say which of the columns has a value that is no text."""
         for name in names:
+            if isinstance(fields.get(name), Repeated):
+                return f"{_quoted(name)} is there more than once: keep one."
             if fields.get(name) not in (None, []) and not isinstance(fields[name], str):
                 return f"{_quoted(name)} has to be a text."
         return None
@@ -214,6 +216,8 @@ def _present(fields: Mapping[str, object], ranked: Mapping[str, int]) -> list[st
 
 def _file(value: object) -> str:
     """Return the name of a picture in a field, empty if there is none."""
+    if isinstance(value, Repeated) and all(each == value[0] for each in value):
+        value = value[0]
     if isinstance(value, Mapping):
         value = next((value[name] for name in value if plain(str(name)) in FILES and value[name]), None)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -242,7 +246,7 @@ def _written_list(text: str) -> list[object] | None:
     if not (text.startswith("[") and text.endswith("]")):
         return None
     try:
-        made = json.loads(text)
+        made = loads(text)
     except (ValueError, RecursionError):
         return _python_list(text)
     return made if all(isinstance(each, str | dict | None) for each in made) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import string
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import ijson
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media.sheets.encodings import BROKEN
+from retllm.media.sheets.objects import integer, put
 
 MAX_DEPTH = 32
 """How deep the lists and objects of a document may lie in each other."""
@@ -20,20 +22,28 @@ MAX_NODES = 100_000
 """How many values one element of a document may have."""
 _BUFFER = 1 << 14
 
-# the parser takes neither bytes that are no text nor half a surrogate pair: a mark and a digit stand for them
+# the parser takes neither bytes that are no text nor half a surrogate pair: a mark and a digit stand for them, and
+# before the digits of a number that is too large for it
 _MARK = "\uffff"
-_OWN, _BYTE, _HALF = (f"{_MARK}{digit}" for digit in range(3))
+_OWN, _BYTE, _HALF, _NUMBER = (f"{_MARK}{digit}" for digit in range(4))
 _MARKED = {_OWN: _MARK, _BYTE: "\udc80", _HALF: "\ud800"}
-# both halves of a pair, one half, the mark itself; another escaped character, a quote, or what Python writes for a
-# number that JSON has not
+# both halves of a pair, one half, the mark itself; a number that may be too large; another escaped character, a quote,
+# or what Python writes for a number that JSON has not
 _HEX = "[0-9a-fA-F]"
-_SPECIAL = re.compile(
-    rf"(\\u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}})|(\\u[dD][89a-fA-F]{_HEX}{{2}})|(\\u[fF]{{4}})"
-    r'|\\.|"|-?\b(?:NaN|Infinity)\b',
-    re.DOTALL,
+_LARGE = r"(?<![\w.])-?(?:[0-9]{19,}(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|[0-9]+(?:\.[0-9]+)?[eE][-+]?[0-9]{3,})"
+_WITH_LARGE, _WITHOUT = (
+    re.compile(
+        rf"(\\u[dD][89abAB]{_HEX}{{2}}\\u[dD][c-fC-F]{_HEX}{{2}})|(\\u[dD][89a-fA-F]{_HEX}{{2}})|(\\u[fF]{{4}})|({number})"
+        r'|\\.|"|-?\b(?:NaN|Infinity)\b',
+        re.DOTALL,
+    )
+    for number in (_LARGE, "(?!)")
 )
-_LONGEST_WORD = 8
+# found faster: nothing in most of a document
+_MAYBE_LARGE = re.compile("[0-9]{19}|[eE][-+]?[0-9]{3}")
 _LONGEST_ESCAPE = 12
+_IN_WORDS = string.ascii_letters + string.digits + "+-."
+_LONGEST_WORD = 1 << 10
 
 Event = tuple[str, Any]
 
@@ -77,44 +87,63 @@ class _Bytes:
     def _standard(self, chunk: str) -> str:
         """Return what can be told of the text up to the end of a chunk; without a chunk, the rest."""
         given = self._left + chunk
-        self._left = ""
-        if chunk:
-            end = _finished(given)
-            given, self._left = given[:end], given[end:]
+        word = len(given.rstrip(_IN_WORDS)) if chunk else len(given)
         made: list[str] = []
         at = 0
-        for found in _SPECIAL.finditer(given):
-            if chunk and found[0][0] == "\\" and len(given) - found.start() < _LONGEST_ESCAPE:
+        special = _WITH_LARGE if _MAYBE_LARGE.search(given) else _WITHOUT
+        for found in special.finditer(given):
+            is_escape = found[0][0] == "\\"
+            if chunk and is_escape and len(given) - found.start() < _LONGEST_ESCAPE:
                 # the other half of a pair may follow
-                given, self._left = given[: found.start()], given[found.start() :] + self._left
+                end = found.start()
+                break
+            if not (is_escape or self._in_text) and found.start() >= word:
+                end = word
                 break
             if found[0] == '"':
                 self._in_text = not self._in_text
             elif instead := self._instead(found):
                 made += [given[at : found.start()], instead]
                 at = found.end()
-        return "".join([*made, given[at:]])
+        else:
+            end = len(given) - _is_open(given) if self._in_text else word
+        self._left = _shortened(given[end:])
+        if len(self._left) > _LONGEST_WORD:
+            # no number, so the parser refuses it
+            end, self._left = len(given), ""
+        return "".join([*made, given[at:end]])
 
     def _instead(self, found: re.Match[str]) -> str | None:
         """Return what the parser gets instead of something special; None for the same."""
-        pair, half, mark = found.groups()
+        pair, half, mark, number = found.groups()
         if half or mark:
             return _HALF if half else _OWN
-        return "null" if not pair and found[0][0] != "\\" and not self._in_text else None
+        if pair or self._in_text or found[0][0] == "\\":
+            return None
+        return _instead_of_number(number) if number else "null"
 
 
-def _finished(text: str) -> int:
-    """Return where the beginning of something special at the end of a text may be; its length if there is none."""
-    last = text[-_LONGEST_WORD:]
-    end = len(text) - len(last) + len(last.rstrip(string.ascii_letters))
-    if text.endswith("-", 0, end):
-        return end - 1
-    escapes = end - len(text[:end].rstrip("\\"))
-    return end - escapes % 2
+def _instead_of_number(number: str) -> str | None:
+    """Return a text for a number that the parser can't represent; None if it can."""
+    if not number.lstrip("-").isdecimal():
+        return None if math.isfinite(float(number)) else f'"{_NUMBER}"'
+    return f'"{_NUMBER}{number}"'
 
 
-def _unmarked(text: str) -> str:
-    """Return a text with what was marked in it: bytes that are no text as ``ESCAPED`` finds them, halves of pairs."""
+def _is_open(text: str) -> bool:
+    """Return whether a backslash at the end of a text begins an escape."""
+    return (len(text) - len(text.rstrip("\\"))) % 2 == 1
+
+
+def _shortened(word: str) -> str:
+    """Return the beginning of a word that a document continues; of a very long number, as much as tells that it is."""
+    return word[:_LONGEST_WORD] if word[_LONGEST_WORD:].isdecimal() else word
+
+
+def _unmarked(text: str) -> str | float:
+    """Return what a marked text is: a number, or one with bytes that ``ESCAPED`` finds, and halves of pairs."""
+    if text.startswith(_NUMBER):
+        return integer(text.removeprefix(_NUMBER))
     return re.sub(f"{_MARK}.", lambda found: _MARKED[found[0]], text) if _MARK in text else text
 
 
@@ -195,7 +224,7 @@ def _value(event: str, value: object, events: Iterator[Event]) -> object:
         made: Any = {} if inner == "start_map" else [] if inner == "start_array" else given
         holder = open_[-1]
         if isinstance(holder, dict):
-            holder[key] = made
+            put(holder, key, made)
         else:
             holder.append(made)
         if inner in ("start_map", "start_array"):

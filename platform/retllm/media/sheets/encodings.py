@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import BinaryIO
 
 from retllm.errors import MediaRejected
 from retllm.media import streams
-from retllm.media.name_encodings import code_pages
+from retllm.media.name_encodings import are_words, code_pages
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
@@ -24,6 +24,8 @@ _OVERLAP = 3
 _LEFT = 3
 # lines by which a code page is told
 _SAMPLE = 1_000
+# one line of so many may be damaged in a file of ASCII
+_FEW = 4
 _ESCAPE = "surrogateescape"
 ESCAPED = re.compile("[\udc80-\udcff]+")
 """What a text has where its bytes are not UTF-8."""
@@ -77,38 +79,69 @@ def encoding_of(
     except MediaRejected:
         if (table or scattered) and _is_mostly_utf8(stream, limit, scattered=scattered):
             return Encoding("utf-8", errors=_ESCAPE)
-        fits = western and _is_western(stream, limit)
-        if table and (codec := _code_page(stream, limit, western=fits)):
-            return Encoding(
-                codec,
-                f"The file is not UTF-8. It was read in the code page {codec}, in which it looks most like words: if "
-                "letters are wrong, save it as UTF-8 and upload it again.",
-                guessed=True,
-            )
-        if not fits:
+        guessed = _guessed(stream, limit, western=western, table=table)
+        if table and _is_damaged_utf8(stream, limit, guessed.codec if guessed else None):
+            return Encoding("utf-8", errors=_ESCAPE)
+        if guessed is None:
             raise
+        return guessed
+    return Encoding("utf-8")
+
+
+def _guessed(stream: BinaryIO, limit: int, *, western: bool, table: bool) -> Encoding | None:
+    """Return the code page of a file that is not UTF-8; None if it is in none of those that are known here."""
+    fits = western and _is_western(stream, limit)
+    if table and (codec := _code_page(stream, limit, western=fits)):
         return Encoding(
-            "cp1252",
-            "The file is not UTF-8. It was read as Windows-1252, as Excel writes it: if letters with accents are "
-            "wrong, save it as UTF-8 and upload it again.",
+            codec,
+            f"The file is not UTF-8. It was read in the code page {codec}, in which it looks most like words: if "
+            "letters are wrong, save it as UTF-8 and upload it again.",
             guessed=True,
         )
-    return Encoding("utf-8")
+    if not fits:
+        return None
+    return Encoding(
+        "cp1252",
+        "The file is not UTF-8. It was read as Windows-1252, as Excel writes it: if letters with accents are "
+        "wrong, save it as UTF-8 and upload it again.",
+        guessed=True,
+    )
 
 
 def _code_page(stream: BinaryIO, limit: int, *, western: bool) -> str | None:
     """Return the code page of a table that all of it is in, None if it looks like words in none."""
+    sample = list(islice((line for line in _lines(stream, limit) if not line.isascii()), _SAMPLE))
+    pages = code_pages(sample, western=western) if sample else []
+    return next((codec for codec in pages if _decodes(stream, codec, limit)), None)
+
+
+def _lines(stream: BinaryIO, limit: int) -> Iterator[bytes]:
+    """Yield the lines of a file, but few of a long one that lie between two parts of it."""
     stream.seek(0)
-    sample: list[bytes] = []
     for chunk in streams.chunks(stream, limit):
         lines = chunk.splitlines()
         # the first and the last line of a part of the file may be cut
-        whole = lines if len(chunk) < streams.CHUNK else lines[1:-1]
-        sample += [line for line in whole if not line.isascii()]
-        if len(sample) > _SAMPLE:
-            break
-    pages = code_pages(sample[:_SAMPLE], western=western) if sample else []
-    return next((codec for codec in pages if _decodes(stream, codec, limit)), None)
+        yield from lines if len(chunk) < streams.CHUNK else lines[1:-1]
+
+
+def _is_damaged_utf8(stream: BinaryIO, limit: int, codec: str | None) -> bool:
+    """Return whether the lines of a table with bytes that are not UTF-8 are damaged ones of UTF-8.
+
+    They are if as many others have characters beyond ASCII that are no words in the code page ``codec`` of the whole
+    file. If it is in none, they are also if they are few and have few such bytes.
+    """
+    count = broken = longest = 0
+    sound: list[bytes] = []
+    for line in _lines(stream, limit):
+        count += 1
+        runs = [len(run) for run in ESCAPED.findall(line.decode("utf-8", _ESCAPE))]
+        broken += bool(runs)
+        longest = max(longest, *runs, 0)
+        if not (runs or line.isascii()) and len(sound) < _SAMPLE:
+            sound.append(line)
+    if codec is None:
+        return broken <= len(sound) or (broken * _FEW <= count and longest <= _LEFT)
+    return broken <= len(sound) and not are_words(sound, codec)
 
 
 def _decodes(stream: BinaryIO, codec: str, limit: int) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 
 from retllm.errors import MediaRejected, TooLarge
@@ -15,6 +15,7 @@ from retllm.media.sheets.columns import flat
 from retllm.media.sheets.documents import Part, parts
 from retllm.media.sheets.encodings import BROKEN, NOT_UTF8, escaped
 from retllm.media.sheets.lines import bounded, max_length
+from retllm.media.sheets.objects import Repeated, loads, put
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sheets.rows import Reason, Record, problem
 from retllm.settings import Settings
@@ -22,6 +23,9 @@ from retllm.settings import Settings
 MAX_ROWS = 1_000_000
 """How many rows of a document are kept in memory until its end."""
 _SHOWN = 300
+# a conversation, and who answers in it
+_CONVERSATION = "conversations"
+_ANSWERING = ("gpt", "assistant")
 _OBJECT_LIKE = '{"file": ..., "caption": ...}'
 _EXPECTED = (
     f"It has to be one object per line or a list of objects like {_OBJECT_LIKE}, an object of names and captions, or a "
@@ -49,7 +53,7 @@ def are_lines(text: io.TextIOBase, settings: Settings) -> bool:
 
 def _object(line: str) -> dict[str, object] | None:
     try:
-        parsed = json.loads(line)
+        parsed = loads(line)
     except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
@@ -66,7 +70,7 @@ def line_records(text: io.TextIOBase, settings: Settings) -> Iterator[Record]:
         if not stripped:
             continue
         try:
-            yield _record(number, json.loads(escaped(stripped)))
+            yield _record(number, loads(escaped(stripped)))
         except (ValueError, RecursionError):
             broken = BROKEN.search(stripped)
             message = f"Row {number} {NOT_UTF8 if broken else 'is not valid JSON: write one object per line.'}"
@@ -75,9 +79,24 @@ def line_records(text: io.TextIOBase, settings: Settings) -> Iterator[Record]:
 
 def _record(number: int, value: object) -> Record:
     if isinstance(value, dict):
-        return Record(number, value)
+        return _of_conversation(number, value) or Record(number, value)
     message = f"Row {number} is not an object like {_OBJECT_LIKE}."
     return Record(number, problem=problem(Reason.UNREADABLE, message))
+
+
+def _of_conversation(number: int, value: dict[str, object]) -> Record | None:
+    """Return the row of a conversation on a picture, as LLaVA is trained with; None if the value is none.
+
+    A single answer is the caption; one of several says nothing without its question.
+    """
+    turns = value.get(_CONVERSATION)
+    if not isinstance(turns, list) or not turns or any(role(name) in CAPTIONS for name in value):
+        return None
+    answers = [turn.get("value") for turn in turns if isinstance(turn, dict) and turn.get("from") in _ANSWERING]
+    if len(answers) == 1:
+        return Record(number, {name: value[name] for name in value if name != _CONVERSATION} | {"caption": answers[0]})
+    message = f"Row {number} is a conversation with {len(answers):,} answers, as LLaVA is trained with, and no caption."
+    return Record(number, problem=problem(Reason.TEXT, message))
 
 
 def document_records(text: io.TextIOBase) -> Iterator[Record]:
@@ -135,12 +154,14 @@ class _Whole:
             )
         value = part.value
         if not part.listed:
-            self._members[key] = value
+            put(self._members, key, value)
         elif not isinstance(value, dict) or names_a_picture(key):
             self._lists.setdefault(key, []).append(value)
         elif not self._of_coco(key, value):
             self._row_keys.add(key)
-            self._rows.append(Record(len(self._rows) + 1, {name: _kept(name, value[name]) for name in value}))
+            row = _record(len(self._rows) + 1, value)
+            kept = {name: _kept(name, inner) for name, inner in row.fields.items()}
+            self._rows.append(replace(row, fields=kept))
 
     def _of_coco(self, key: str, value: Mapping[str, object]) -> bool:
         """Take a picture or an annotation of a file of COCO's form."""
@@ -196,10 +217,13 @@ class _Whole:
             else:
                 message = f"Row {number} has captions for image_id {key}, which is not among the images of the file."
                 yield Record(number, problem=problem(Reason.NO_PICTURE, message))
-
-        for number, key in enumerate(self._empty, start=len(self._captions) + 1):
-            message = f"Row {number}: a caption for image_id {key} is empty."
-            yield Record(number, problem=problem(Reason.TEXT, message))
+        unused = [(Reason.TEXT, f": a caption for image_id {key} is empty.") for key in self._empty]
+        for _ in filter(_names_no_image, self._rows):
+            unused.append(
+                (Reason.NO_PICTURE, " has a caption whose image_id is neither a text nor a number for an id.")
+            )
+        for number, (reason, message) in enumerate(unused, start=len(self._captions) + 1):
+            yield Record(number, problem=problem(reason, f"Row {number}{message}"))
 
     def _one_picture(self) -> Record | None:
         """Return the row that the whole object is: the name of a picture, and lists of its captions."""
@@ -221,6 +245,8 @@ class _Whole:
         if files and captions:
             return _by_column({**self._lists, **self._members})
         named = {**self._members, **self._lists}
+        for key in self._members.keys() & self._lists.keys():
+            named[key] = Repeated([self._members[key], self._lists[key]])
         fitting = {name: found for name, value in named.items() if (found := flat(value))}
         if not fitting or not files_are_keys({name: named[name] for name in fitting}):
             return []
@@ -251,7 +277,7 @@ def _by_column(members: Mapping[str, object]) -> list[Record]:
     values = {
         name: list(column.values() if isinstance(column, dict) else column)
         for name, column in members.items()
-        if isinstance(column, dict | list) and role(name)
+        if isinstance(column, dict | list) and not isinstance(column, Repeated) and role(name)
     }
     if not all(known(values)):
         return []
@@ -261,6 +287,12 @@ def _by_column(members: Mapping[str, object]) -> list[Record]:
         for row, value in zip(rows, column, strict=False):
             row[name] = value
     return [Record(number, row) for number, row in enumerate(rows, start=1)]
+
+
+def _names_no_image(row: Record) -> bool:
+    """Return whether an annotation with a caption has no value as an id."""
+    has_caption = any(role(name) in CAPTIONS and flat(value) for name, value in row.fields.items())
+    return has_caption and "image_id" in row.fields and not _is_id(row.fields["image_id"])
 
 
 def _any_picture(values: Iterable[object]) -> bool:
@@ -275,4 +307,5 @@ def _kept(name: str, value: object) -> object:
     """Return what can matter of a field: the texts of captions, the name of a picture; None for all else."""
     if role(name) in CAPTIONS:
         return flat(value) or value
-    return value if role(name) in FILES and not isinstance(value, list) else None
+    is_kept = isinstance(value, Repeated) or not isinstance(value, list)
+    return value if is_kept and role(name) in FILES else None

@@ -133,7 +133,10 @@ class Lookup:
     def beside(self, documents: Sequence[Located]) -> dict[Located, Neighbours]:
         """Return the pictures that each file may be a sidecar of."""
         places = {document: sidecars.places(document.name) for document in documents}
-        found = {document: self._beside(document, places[document]) for document in documents}
+        found = {
+            document: _of_export(self._beside(document, places[document]), document, places[document], self._everywhere)
+            for document in documents
+        }
         missing = [
             document for document, (meant, alike, _) in found.items() if places[document] and not (meant or alike)
         ]
@@ -178,6 +181,9 @@ class Lookup:
         """
         return _first(_best(place, document, self._outside(place, document)) for place in places)
 
+    def _everywhere(self, path: str, document: Located) -> list[Picture]:
+        return [*self._seen.beside(path, document.archive), *self._seen.outside(path, document)]
+
     def _outside(self, place: sidecars.Beside, document: Located) -> list[Picture]:
         return [picture for path in place.paths for picture in self._seen.outside(path, document)]
 
@@ -197,6 +203,7 @@ class _Earlier:
         """Return the pictures that a document with these places may be a sidecar of."""
         of_name = _first(_fitting(place, lambda path: self._by_path.get(path.lower(), ())) for place in places)
         neighbours = _neighbours(_closest(document, of_name))
+        neighbours = _of_export(neighbours, document, places, lambda path, _: self._by_path.get(path.lower(), ()))
         if not any(neighbours):
             neighbours = _of_key(self._by_key, places, document)
         return neighbours if any(neighbours) else _alone(_parallel(places, document, self.named))
@@ -238,6 +245,31 @@ def _fitting(place: sidecars.Beside, at: Callable[[str], Iterable[Picture]]) -> 
     archives = {(picture.located.archive, picture.located.outer) for picture in own}
     # of the same archive, since those of several can't be told apart
     return own + [each for each in edited if not own or (each.located.archive, each.located.outer) in archives]
+
+
+def _of_export(
+    neighbours: Neighbours,
+    document: Located,
+    places: Iterable[sidecars.Beside],
+    at: Callable[[str, Located], Iterable[Picture]],
+) -> Neighbours:
+    """Add the pictures of a sidecar that are in other archives of its export; Google Takeout splits it anywhere.
+
+    Nothing is added if two different pictures of the export have one name.
+    """
+    meant = neighbours.meant
+    place = next((each for each in places if each.edited and any(each.fits(p.located.name) for p in meant)), None)
+    if place is None or document.export is None:
+        return neighbours
+    others = [
+        picture
+        for path in place.paths
+        for picture in at(path, document)
+        if place.fits(picture.located.name) and picture.located.export == document.export and picture not in meant
+    ]
+    together = {(picture.located.name.lower(), picture.item_id) for picture in (*meant, *others)}
+    is_told = len({name for name, _ in together}) == len(together)
+    return Neighbours([*meant, *others]) if others and is_told else neighbours
 
 
 def _named_like(places: Iterable[sidecars.Beside], pictures: Named) -> list[Picture]:

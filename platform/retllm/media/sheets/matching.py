@@ -21,6 +21,7 @@ from retllm.media.sheets.folder_names import (
 )
 from retllm.media.sheets.references import Reference, format_of, is_number_of, stem
 
+_NUMBERED = re.compile(r"(?<![0-9])[0-9]{1,3}(?:\.[a-z0-9]{1,4}){1,2}$", re.IGNORECASE)
 _NO_SUFFIX = re.compile(r"\d+\.\d+|.*\s")
 # parts of names that are shorter are the same by chance
 _TELLING = 3
@@ -62,6 +63,11 @@ class Located:
     def is_alike(self, other: Located) -> bool:
         """Return whether the archives of both have names that say the same: train_texts.zip and train_images.zip."""
         return telling(short_name(self.outer)) == telling(short_name(other.outer))
+
+    @property
+    def export(self) -> str | None:
+        """The path of its archive without the number among those of one export: takeout-001.zip; None without one."""
+        return _NUMBERED.sub("", self.outer.lower()) if _NUMBERED.search(self.outer) else None
 
     @property
     def unpacked_name(self) -> str:

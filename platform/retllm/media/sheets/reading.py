@@ -13,8 +13,8 @@ from retllm.errors import MediaRejected, TooLarge
 from retllm.media.sheets import columns, jsons, tabular
 from retllm.media.sheets.columns import Columns
 from retllm.media.sheets.encodings import NOT_UTF8, as_text, encoding_of
+from retllm.media.sheets.quotes import Table
 from retllm.media.sheets.rows import Record, Row, Sheet
-from retllm.media.sheets.tabular import Table
 from retllm.media.sniffing import FileKind
 from retllm.settings import Settings
 

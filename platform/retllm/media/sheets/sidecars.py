@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,12 +10,13 @@ from typing import BinaryIO
 
 from retllm.errors import MediaRejected
 from retllm.media import streams
-from retllm.media.names import base_name, suffix_of
+from retllm.media.names import base_name, one_line, suffix_of
 from retllm.media.sheets import xmp
 from retllm.media.sheets.column_names import CAPTIONS, role
 from retllm.media.sheets.columns import flat
-from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8, as_text, encoding_of
+from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8, as_text, encoding_of, escaped
 from retllm.media.sheets.matching import LONG_NAME, path_stem
+from retllm.media.sheets.objects import loads
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import clean_text, read_text, without_words
@@ -28,6 +28,7 @@ _MAX_JSON = 1 << 20
 # Google Takeout: a.jpg.json, a.jpg.supplemental-metadata.json, with the number of a second file of the name, and cut
 _TAKEOUT = ".supplemental-metadata"
 _COUNTED = re.compile(r"\(\d+\)$")
+_COUNT = re.compile(r"\(\d+\)")
 # a field of its records of pictures, in which it writes texts as in HTML
 _TAKEN = "photoTakenTime"
 # fields of its record of an album, besides others; that of a picture has "photoTakenTime" instead of "date"
@@ -194,6 +195,18 @@ def is_of_album(stream: BinaryIO) -> bool:
     return isinstance(title, str) and not names_a_picture(title) and any(keys <= album.keys() for keys in _OF_ALBUM)
 
 
+def titled(name: str, fields: Mapping[str, object]) -> str | None:
+    """Return the path of the picture in the folder of Google Takeout's record ``name`` that has its title; else None.
+
+    The title is the name before the picture was counted, so that of a counted record may be another picture's.
+    """
+    title, last = fields.get("title"), base_name(name)
+    if _TAKEN not in fields or not isinstance(title, str) or not names_a_picture(title) or set(title) & set("/\\"):
+        return None
+    is_counted = not set(_COUNT.findall(last)) <= set(_COUNT.findall(title))
+    return None if is_counted else name.removesuffix(last) + one_line(title)
+
+
 def read_object(stream: BinaryIO) -> Mapping[str, object] | None:
     """Return the JSON object that a short file is; None if it is long or anything else.
 
@@ -204,7 +217,7 @@ def read_object(stream: BinaryIO) -> Mapping[str, object] | None:
         return None
     with as_text(stream, encoding_of(stream, _MAX_JSON, western=False, scattered=True)) as text:
         try:
-            parsed = json.loads(text.read().lstrip("\ufeff"))
+            parsed = loads(escaped(text.read().lstrip("\ufeff")))
         except (ValueError, RecursionError):
             return None
     return parsed if isinstance(parsed, dict) else None

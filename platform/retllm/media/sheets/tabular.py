@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from itertools import islice
 
 from retllm.errors import MediaRejected
 from retllm.media.sheets import columns
 from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
-from retllm.media.sheets.encodings import escaped
-from retllm.media.sheets.lines import bounded, max_length
+from retllm.media.sheets.lines import bounded
+from retllm.media.sheets.quotes import Opener, Quoted, Table, table_lines, with_quotes
 from retllm.media.sheets.references import SUFFIX_PATTERN, is_url, names_a_picture
 from retllm.media.sheets.rows import Reason, Record, problem
 from retllm.settings import Settings
 
 _DELIMITERS = ",;\t|"
-# these files are seldom quoted, and a quote in them is often just a character
-_MAYBE_UNQUOTED = "\t|"
 # in Markdown: the line below the header, and a bar between fields
 _RULE = re.compile(r"\s*:?-*:?\s*")
 _BAR = re.compile(r"(?<!\\)\|")
-_ESCAPED = re.compile(r'\\([\\"])')
 _NUMBER = re.compile(r"\s*\d+(?:[.,]\d+)?\s*")
 # what programs write for a field without a value
 _NOTHING = frozenset(("nan", "NaN", "NULL", "null", "None", "N/A", "<NA>", "\\N"))
@@ -39,23 +32,6 @@ _MAX_BEFORE = 100
 # lines from a title or a comment to the header
 _MAX_TITLES = 10
 _SEPARATOR = re.compile(r'^"?sep=(.)"?[,;\t|"]*$', re.IGNORECASE)
-# lines after an open quote are read again; beyond so many times the length of a row the rest of the sheet is given up
-_MAX_AGAIN = 50
-
-Opener = Callable[[], AbstractContextManager[io.TextIOBase]]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Where a table begins and how it is written."""
-
-    delimiter: str
-    names: tuple[str, ...]
-    first_row: int
-    """The number of the first row of values."""
-    quoted: bool
-    escaped: bool = False
-    """Whether a quote in a quoted field has a backslash before it, as MySQL and Spark write it."""
 
 
 def find_table(opened: Opener, settings: Settings) -> Table | None:
@@ -75,7 +51,7 @@ def find_table(opened: Opener, settings: Settings) -> Table | None:
         spaced = _is_spaced(opened, settings)
         return Table(_SPACE, ("file", "caption"), number, quoted=False) if spaced else None
     delimiter, header, first_row = found
-    return _with_quotes(opened, Table(delimiter, header, first_row, quoted=False), settings)
+    return with_quotes(opened, Table(delimiter, header, first_row, quoted=False), settings)
 
 
 def _is_spaced(opened: Opener, settings: Settings) -> bool:
@@ -114,22 +90,13 @@ def records(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[R
         MediaRejected: so many quotes do not close that the rest can't be told apart.
         TooLarge: a line is longer than a row may be.
     """
-    lines = _lines(text, table, settings)
-    splitter = _Quoted(lines, table, settings) if table.quoted else _unquoted(lines, table)
+    lines = table_lines(text, table, settings)
+    splitter = Quoted(lines, table, settings) if table.quoted else _unquoted(lines, table)
     for number, fields in splitter:
         if isinstance(fields, str):
             yield Record(number, problem=problem(Reason.UNREADABLE, f"Row {number} {fields}"))
         elif any(field.strip() for field in fields) and not (_is_markdown(table) and all(map(_RULE.fullmatch, fields))):
             yield _record(number, fields, table)
-
-
-def _lines(text: io.TextIOBase, table: Table, settings: Settings) -> Iterator[str]:
-    lines = map(escaped, islice(bounded(text, settings), table.first_row - 1, None))
-    return (_ESCAPED.sub(_doubled, line) for line in lines) if table.escaped else lines
-
-
-def _doubled(escaped: re.Match[str]) -> str:
-    return '""' if escaped[1] == '"' else escaped[1]
 
 
 def _record(number: int, fields: list[str], table: Table) -> Record:
@@ -263,115 +230,3 @@ def _fields(line: str, table: Table) -> list[str]:
 def _is_markdown(table: Table) -> bool:
     """Return whether the rows of a table begin with a vertical bar, as in Markdown."""
     return table.delimiter == "|" and table.names[0] == ""
-
-
-class _Quoted:
-    """Splits quoted rows. A quote that does not close loses its own row: reading goes on at the next line."""
-
-    def __init__(self, lines: Iterator[str], table: Table, settings: Settings) -> None:
-        self._source = lines
-        self._again: deque[str] = deque()
-        self._table = table
-        self._max_chars = max_length(settings)
-        self._row_begins = re.compile(
-            rf'^\s*("?)[^"\n]*{SUFFIX_PATTERN}(?:#\d+)?\1\s*{re.escape(table.delimiter)}', re.IGNORECASE
-        )
-        self.taken: list[str] = []
-        """The lines of the last row."""
-        csv.field_size_limit(max(csv.field_size_limit(), self._max_chars))
-
-    def __iter__(self) -> Iterator[tuple[int, list[str] | str]]:
-        number, again = self._table.first_row - 1, 0
-        while (line := self._next()) is not None:
-            number += 1
-            self.taken = [line]
-            try:
-                fields = next(self._reader(), [])
-            except csv.Error as error:
-                again += sum(map(len, self.taken[1:]))
-                if again > _MAX_AGAIN * self._max_chars:
-                    raise MediaRejected(
-                        f"From row {number:,} on the sheet can't be read, because too many quotes do not close: "
-                        "correct the quotes."
-                    ) from error
-                self._again.extendleft(reversed(self.taken[1:]))
-                yield number, f"is not valid CSV ({error}): check its quotes."
-            else:
-                yield number, fields
-
-    def _next(self) -> str | None:
-        return self._again.popleft() if self._again else next(self._source, None)
-
-    def _reader(self) -> Iterator[list[str]]:
-        return csv.reader(self._row(), delimiter=self._table.delimiter, skipinitialspace=True, strict=True)
-
-    def _row(self) -> Iterator[str]:
-        """Yield the line of a row, and further ones while a quote is open."""
-        yield self.taken[0]
-        size = len(self.taken[0])
-        while (line := self._next()) is not None:
-            self.taken.append(line)
-            size += len(line)
-            if size > self._max_chars or self._row_begins.match(line):
-                raise csv.Error("a quote is not closed")
-            yield line
-
-
-def _with_quotes(opened: Opener, table: Table, settings: Settings) -> Table:
-    """Return the table with how it is quoted: as few rows as possible are lost, so that a bad one loses only itself.
-
-    With tabs and bars it is quoted if every quote fits that, or if most names of pictures are between quotes.
-    """
-    ways = [replace(table, quoted=True, escaped=escaped) for escaped in (False, True)]
-    with opened() as text:
-        if not any('\\"' in line for line in _lines(text, table, settings)):
-            ways = ways[:1]
-    if table.delimiter in _MAYBE_UNQUOTED:
-        throughout = [way for way in ways if _consistently_quoted(opened, way, settings)]
-        if not throughout and not _names_are_quoted(opened, table, settings):
-            return table
-        ways = throughout or ways
-    return ways[0] if len(ways) == 1 else min(ways, key=lambda way: _misfits(opened, way, settings))
-
-
-def _misfits(opened: Opener, table: Table, settings: Settings) -> float:
-    """Return how many rows would be lost, infinite if their quotes end the reading."""
-    with opened() as text:
-        rows = _Quoted(_lines(text, table, settings), table, settings)
-        try:
-            return sum(isinstance(fields, str) or len(fields) > len(table.names) for _, fields in rows)
-        except MediaRejected:
-            return math.inf
-
-
-def _names_are_quoted(opened: Opener, table: Table, settings: Settings) -> bool:
-    """Return whether most rows have quotes around the name of the picture, as no name has them."""
-    place = next((at for at, name in enumerate(table.names) if role(name) in FILES), None)
-    if place is None:
-        return False
-    with opened() as text:
-        rows = (line.split(table.delimiter) for line in _lines(text, table, settings) if line.strip())
-        names = [fields[place].strip() for fields in rows if len(fields) > place]
-    return sum(len(name) > 1 and name[0] == name[-1] == '"' for name in names) * 2 > len(names)
-
-
-def _consistently_quoted(opened: Opener, table: Table, settings: Settings) -> bool:
-    """Return whether the sheet has quotes, and each opens or closes a field, or is doubled inside of one."""
-    found = False
-    with opened() as text:
-        splitter = _Quoted(_lines(text, table, settings), table, settings)
-        for _, fields in splitter:
-            if isinstance(fields, str):
-                return False
-            quotes = sum(line.count('"') for line in splitter.taken)
-            if quotes and not _accounted(quotes, fields):
-                return False
-            found = found or quotes > 0
-    return found
-
-
-def _accounted(quotes: int, fields: list[str]) -> bool:
-    """Return whether so many quotes in a row are just those that its fields need or may have around them."""
-    inner = [field.count('"') for field in fields]
-    around = quotes - sum(2 + 2 * count for count in inner if count)
-    return 0 <= around <= 2 * inner.count(0) and around % 2 == 0

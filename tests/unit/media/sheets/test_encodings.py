@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.unit.media.outcomes import reason
+from tests.unit.media.samples import picture
 from tests.unit.media.sheets.reading import CSV, JSON, pairs, read, rows
+from tests.unit.media.test_sheet_rows import add_all
 
 from retllm.errors import MediaRejected
+from retllm.media.ingest import Ingest
 from retllm.media.sheets.rows import Row
 from retllm.media.sniffing import FileKind
 
@@ -80,6 +84,47 @@ def test_bytes_that_are_no_text_lose_their_row_only(bad: bytes) -> None:
     assert broken.problem is not None
     name = bad.partition(b",")[0].decode(errors="replace")
     assert f"Row 3, {name!r}, has bytes that are not UTF-8" in broken.problem.error.message
+
+
+@pytest.mark.parametrize("said", ["schön", "Größe", "a – b", "“a dog”", "猫", "Кот", "Café au lait"])
+@pytest.mark.parametrize(
+    "bad", [b"caf\xe9 cr\xe8me br\xfbl\xe9e", b"\xc3\xc3\xc3 dog", b"a\xff\xfe\x80 d\xf7g", b"\x81\x8d"]
+)
+def test_in_a_small_table_of_utf_8_the_rows_with_other_bytes_are_refused(said: str, bad: bytes) -> None:
+    made, remarks = read(f"file,caption\na.png,{said}\nb.png,".encode() + bad + b"\nc.png,fine\n")
+    assert [row.captions for row in made] == [(said,), (), ("fine",)]
+    assert made[1].problem is not None
+    assert "Row 3, 'b.png', has bytes that are not UTF-8" in made[1].problem.message
+    assert remarks == []
+
+
+def test_in_a_table_of_ascii_few_rows_that_are_in_no_code_page_are_refused_alone() -> None:
+    made = rows(b"file,caption\na.png,x\nb.png,a \x81 dog\nc.png,fine\n")
+    assert [row.captions for row in made] == [("x",), (), ("fine",)]
+
+
+@pytest.mark.parametrize("said", ["CAFÉ”", "«CAFÉ»", "DÉJÀ VU…", "MAÇÃ”"])
+def test_letters_and_quotes_of_western_windows_that_could_be_utf_8_stay_what_they_are(said: str) -> None:
+    made, remarks = read(f"file;caption\na.png;{said}\nb.png;Crème brûlée für süße Füße\n".encode("cp1252"))
+    assert made == [Row(2, "a.png", (said,)), Row(3, "b.png", ("Crème brûlée für süße Füße",))]
+    assert "Windows-1252" in remarks[0]
+
+
+@pytest.mark.parametrize("zeros", [1, 30])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json"])
+def test_zeros_lose_their_row_only(suffix: str, zeros: int, ingest: Ingest) -> None:
+    texts = {"a.png": b"one", "b.png": b"two" + bytes(zeros), "c.png": b"three"}
+    if suffix in (".csv", ".tsv"):
+        between = b"," if suffix == ".csv" else b"\t"
+        data = b"".join(
+            b"%s%s%s\n" % (name.encode(), between, text) for name, text in {"file": b"caption", **texts}.items()
+        )
+    else:
+        entries = [b'{"file": "%s", "caption": "%s"}' % (name.encode(), text) for name, text in texts.items()]
+        data = b"\n".join(entries) if suffix == ".jsonl" else b"[%s]" % b",\n".join(entries)
+    outcomes = add_all(ingest, {name: picture(at) for at, name in enumerate(texts)} | {f"s{suffix}": data})
+    assert [outcome.status for outcome in outcomes[3:]] == ["updated", "rejected", "updated"]
+    assert "'b.png', has bytes that are not UTF-8 or no text" in reason(outcomes[4])
 
 
 @pytest.mark.parametrize("bad", [b"Ren\xe9", b"a\0b", b"\xff"])

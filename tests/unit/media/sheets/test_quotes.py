@@ -91,3 +91,33 @@ def test_a_decimal_number_before_the_name_is_no_name() -> None:
         ("a.png", ("Ein Hund, der läuft",)),
         ("b.png", ("Zwei",)),
     ]
+
+
+LISTED = 'First the dog,\nb.png, the second one, is beside it\nc.png,and "more"'
+
+
+@pytest.mark.parametrize("throughout", [False, True])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_lines_of_a_valid_table_that_begin_like_rows_stay_in_their_caption(
+    delimiter: str, end: str, throughout: bool
+) -> None:
+    text = LISTED.replace(",", delimiter).replace("\n", end)
+    target = io.StringIO(newline="")
+    quoting = csv.QUOTE_ALL if throughout else csv.QUOTE_MINIMAL
+    writer = csv.writer(target, delimiter=delimiter, lineterminator=end, quoting=quoting)
+    writer.writerows([("file", "caption"), ("a.png", text), ("b.png", "fine"), ("c.png", text)])
+    assert pairs(target.getvalue()) == [("a.png", (text,)), ("b.png", ("fine",)), ("c.png", (text,))]
+
+
+@pytest.mark.parametrize("stray", ['d.png,"open', 'd.png,"shut" it', 'd.png,"two", many', '"d.png,x'])
+def test_a_stray_quote_in_a_table_of_lines_that_begin_like_rows_loses_its_row_only(stray: str) -> None:
+    good = 'e.png,fine\nf.png,"over\ntwo lines"\ng.png,fine\n'
+    made = rows(f"file,caption\na.png,fine\n{stray}\n{good}")
+    assert [row.file for row in made if row.problem is None] == ["a.png", "e.png", "f.png", "g.png"]
+    assert len(made) == 5
+
+
+def test_tabs_with_quotes_that_only_open_and_close_over_rows_are_those_of_rows() -> None:
+    data = 'file\tcaption\na.png\t"Once upon\nb.png\ta time\nc.png\tthey lived"\n'
+    assert pairs(data) == [("a.png", ('"Once upon',)), ("b.png", ("a time",)), ("c.png", ('they lived"',))]

@@ -77,6 +77,7 @@ def as_json(value: object) -> bytes:
         ("d/a.jpg.supplemental-metadata.json", as_json(TAKEOUT), "On the beach"),
         ("d/a.jpg.supplem.json", as_json(TAKEOUT), "On the beach"),
         ("d/a.json", as_json({"title": "A walk", "captions": ["one", "two"]}), "one\ntwo"),
+        ("d/a.json", b'{"caption": "one", "caption": "two", "n": [1e999, %s]}' % (b"9" * 5000), "one\ntwo"),
         ("d/a.xmp", packet(description="A boat"), "A boat"),
         ("d/a.jpg.xmp", packet(title="Boats"), "Boats"),
         ("d/a_01.jpg.xmp", packet(description="A boat"), "A boat"),
@@ -368,9 +369,10 @@ def test_a_folder_that_is_not_text_is_not_read_as_an_object(ingest: Ingest) -> N
     assert "UTF-8" in reason(outcomes[1])
 
 
-def test_bytes_that_are_no_text_lose_the_caption_that_has_them_only(ingest: Ingest, items: Items) -> None:
+@pytest.mark.parametrize("bad", [b"\xff", b"\0"])
+def test_bytes_that_are_no_text_lose_the_caption_that_has_them_only(bad: bytes, ingest: Ingest, items: Items) -> None:
     files = {f"{name}.png": picture(number) for number, name in enumerate("abc")}
-    files |= {"a.json": b'{"caption": "a dog", "camera": "\xff"}', "b.json": b'{"caption": "a c\xfft"}'}
+    files |= {"a.json": b'{"caption": "a dog", "camera": "\xff\0"}', "b.json": b'{"caption": "a c%st"}' % bad}
     files["c.json"] = b'{"caption": "a bird"}'
     outcomes = add_all(ingest, files)
     (refused,) = [outcome for outcome in outcomes if outcome.status == "rejected"]

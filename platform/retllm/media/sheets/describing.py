@@ -1,0 +1,57 @@
+"""Files of an upload that may say something of pictures, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from sqlalchemy.orm import Session
+
+from retllm.media.outcomes import FileOutcome
+from retllm.media.records import NEW, Came
+from retllm.media.sheets.earlier import EarlierRows
+from retllm.media.sheets.matching import Located
+from retllm.media.sniffing import FileKind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Document:
+    """A file of an upload that may say something of pictures: all kinds but pictures and archives."""
+
+    located: Located
+    kind: FileKind
+    opened: Callable[[], AbstractContextManager[BinaryIO]]
+    """Opens its bytes as a seekable stream; called more than once."""
+    came: Came | None = None
+    """None if that is not known, and counts as just now."""
+    earlier: EarlierRows | None = None
+    """Of a sheet that was read before, the rows that are done."""
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Its place among the documents of the upload, by when they came."""
+        return self.came.rank if self.came else NEW
+
+
+@dataclass(slots=True)
+class Applied:
+    """What became of a document.
+
+    Attributes:
+        outcomes: one of the document itself, or for a sheet that could be read those of its rows.
+        is_sheet: whether the outcomes are those of rows.
+        remark: what there is to know about a sheet as a whole.
+        refused: how many of its rows were refused; the outcomes name only the first ones of each reason.
+    """
+
+    document: Document
+    outcomes: list[FileOutcome]
+    is_sheet: bool = False
+    remark: str | None = None
+    refused: int = 0
+
+
+Writing = Callable[[Session], list[Applied]]
+"""Writes what some documents say in the transaction of a session; may be called again if that is repeated."""
