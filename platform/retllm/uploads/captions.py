@@ -18,7 +18,7 @@ from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import ExpectedFiles, Upload, UploadFile
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
-from retllm.media.names import one_line
+from retllm.media.names import codes, one_line
 from retllm.media.outcomes import FileOutcome
 from retllm.media.records import Came
 from retllm.media.sheets.batches import batches
@@ -108,7 +108,8 @@ def _write_outcomes(session: Session, written: Sequence[tuple[UploadFile, Applie
 def _document(
     file: UploadFile, packs: Mapping[UUID | None, str], opener: ArchiveFiles, came: Came, earlier: EarlierRows | None
 ) -> Document:
-    located = Located(file.name, file.parent_id, packs.get(file.parent_id, ""))
+    coded = codes(file.name, file.raw_end)
+    located = Located(file.name, file.parent_id, packs.get(file.parent_id, ""), coded)
     return Document(located, FileKind(file.content or ""), partial(opener.open, file), came, earlier)
 
 

@@ -35,6 +35,56 @@ def test_a_later_sidecar_is_that_of_the_picture_with_its_very_name(
 
 
 @pytest.mark.parametrize("other", PAIRS)
+@pytest.mark.parametrize("form", [".txt", ".png.txt", ".caption.txt", ".png.json"])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_loose_sidecar_is_that_of_the_picture_with_its_very_name(
+    uploads: Uploads, other: tuple[str, str], form: str, later: bool
+) -> None:
+    said = TAKEOUT if form.endswith(".json") else b"by a file"
+    one, two = picture(1), picture(2)
+    archive = {"a.zip": packed({f"{other[0]}.png": one, f"{other[1]}.png": two})}
+    sidecar = {f"{other[0]}{form}": said}
+    for some in [archive, sidecar] if later else [sidecar | archive]:
+        uploads.upload(some)
+    assert captions(uploads, one, two) == ["by a file", None]
+
+
+@pytest.mark.parametrize("other", PAIRS)
+@pytest.mark.parametrize("form", [".txt", ".png.json"])
+@pytest.mark.parametrize("loose", [False, True])
+def test_the_sidecar_of_a_rejected_picture_captions_none_whose_name_looks_the_same(
+    uploads: Uploads, other: tuple[str, str], form: str, loose: bool
+) -> None:
+    said = TAKEOUT if form.endswith(".json") else b"by a file"
+    uploads.upload({"a.zip": packed({f"{other[0]}.png": b"broken", f"{other[1]}.png": picture(2)})})
+    sidecar = {f"{other[0]}{form}": said}
+    late = uploads.upload(sidecar if loose else {"a.zip": packed(sidecar)})
+    assert captions(uploads, picture(2)) == [None]
+    (told,) = [str(row.error) for name, row in uploads.rows(late).items() if name.endswith(form)]
+    assert "was rejected" in told
+
+
+def test_sidecars_in_another_archive_of_the_upload_are_those_of_the_pictures_with_their_very_names(
+    uploads: Uploads,
+) -> None:
+    """Of three names that look the same, in another order than the pictures."""
+    names = ["a  b", "a   b", "a\u200f b"]
+    pictures = [picture(number) for number in range(3)]
+    shown = packed({f"{name}.png": one for name, one in zip(names, pictures, strict=True)})
+    for name in names[1:]:
+        uploads.upload({"p.zip": shown, "t.zip": packed({f"{name}.txt": f"of {name!r}".encode()})})
+    assert captions(uploads, *pictures) == [None, *(f"of {name!r}" for name in names[1:])]
+
+
+@pytest.mark.parametrize("other", PAIRS)
+def test_a_sidecar_captions_the_picture_whose_name_looks_the_same_if_there_is_no_other(
+    uploads: Uploads, other: tuple[str, str]
+) -> None:
+    uploads.upload({f"{other[1]}.png": picture(1), f"{other[0]}.txt": b"by a file"})
+    assert captions(uploads, picture(1)) == ["by a file"]
+
+
+@pytest.mark.parametrize("other", PAIRS)
 @pytest.mark.parametrize("before", ["", "https://host/", "file:///home/", "/home/me/"])
 @pytest.mark.parametrize("later", [False, True])
 def test_a_row_may_write_the_very_name_of_a_picture_with_percent_signs(

@@ -131,7 +131,17 @@ class Lookup:
         ]
 
     def beside(self, documents: Sequence[Located]) -> dict[Located, Neighbours]:
-        """Return the pictures that each file may be a sidecar of."""
+        """Return the pictures that each file may be a sidecar of: if there are some of its very name, these."""
+        coded = self._all_beside([one for document in documents for one in document.very])
+        found = {
+            document: neighbours
+            for document in documents
+            for one in document.very
+            if (neighbours := coded[one]).meant or neighbours.alike
+        }
+        return found | self._all_beside([document for document in documents if document not in found])
+
+    def _all_beside(self, documents: Sequence[Located]) -> dict[Located, Neighbours]:
         places = {document: sidecars.places(document.name) for document in documents}
         found = {document: self._beside(document, places[document]) for document in documents}
         missing = [

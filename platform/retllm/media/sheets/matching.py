@@ -35,11 +35,18 @@ class Located:
 
     Attributes:
         outer: the path of that archive within the upload.
+        coded: the names of a sidecar whose picture has its very name, and a code at the end of it.
     """
 
     name: str
     archive: UUID | None = None
     outer: str = ""
+    coded: tuple[str, ...] = ()
+
+    @property
+    def very(self) -> tuple[Located, ...]:
+        """The same file under the names with a code."""
+        return tuple(Located(name, self.archive, self.outer) for name in self.coded)
 
     @property
     def folder(self) -> tuple[str, ...]:
