@@ -89,11 +89,16 @@ def raw_end(name: str) -> str | None:
     return last.encode("unicode_escape").decode() if is_kept else None
 
 
-def codes(clean: str, end: str | None) -> tuple[str, ...]:
-    """Return the names with a code that a file has if its picture has one, for a clean name and its :func:`raw_end`."""
-    last = (end or "").encode().decode("unicode_escape")
+def codes(clean: str, end: str) -> dict[str, str]:
+    """Return the names with a code that a file has if its picture has one, by the path of that without suffix.
+
+    Args:
+        end: the :func:`raw_end` of the name.
+    """
+    last = end.encode().decode("unicode_escape")
     splits = ((last[:dot], last[dot:]) for dot in (found.start() for found in _DOT.finditer(last)))
-    return tuple(_with_code(clean.removesuffix(rest), raw, rest) for raw, rest in splits if clean.endswith(rest))
+    names = ((_with_code(clean.removesuffix(rest), raw, rest), rest) for raw, rest in splits if clean.endswith(rest))
+    return {name.removesuffix(rest): name for name, rest in names}
 
 
 def coded(name: str) -> str:

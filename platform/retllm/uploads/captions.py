@@ -18,7 +18,7 @@ from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import ExpectedFiles, Upload, UploadFile
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
-from retllm.media.names import codes, one_line
+from retllm.media.names import one_line
 from retllm.media.outcomes import FileOutcome
 from retllm.media.records import Came
 from retllm.media.sheets.batches import batches
@@ -30,6 +30,7 @@ from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.uploads import caption_order
 from retllm.uploads.archive_files import ArchiveFiles
 from retllm.uploads.kept import release
+from retllm.uploads.very_names import coded_names
 
 # rows of sheets inserted in one statement
 _INSERTED = 5000
@@ -53,6 +54,7 @@ def apply_captions(
         awaited = _awaited_files(session, job)
         earlier = _earlier_rows(session, files)
         given = _given(session, job.id)
+        coded = coded_names(session, job.collection_id, files)
     for name in missing:
         seen.add_unsent(name)
     for name in awaited:
@@ -63,7 +65,10 @@ def apply_captions(
         sha256s = caption_order.hashes(files, opener, context.settings)
         with context.sessions() as session:
             came = caption_order.came(session, job, files, sha256s)
-        documents = {_document(file, packs, opener, came[file.id], earlier.get(file.id)): file for file in files}
+        documents = {
+            _document(file, packs, coded.get(file.id, ()), opener, came[file.id], earlier.get(file.id)): file
+            for file in files
+        }
         captioner = Captioner(ingest, seen, given, missing, awaited, texts=job.params["texts"], check=held.lease.check)
         for writing in captioner.read(list(documents)):
             held.lease.check()
@@ -106,9 +111,13 @@ def _write_outcomes(session: Session, written: Sequence[tuple[UploadFile, Applie
 
 
 def _document(
-    file: UploadFile, packs: Mapping[UUID | None, str], opener: ArchiveFiles, came: Came, earlier: EarlierRows | None
+    file: UploadFile,
+    packs: Mapping[UUID | None, str],
+    coded: tuple[str, ...],
+    opener: ArchiveFiles,
+    came: Came,
+    earlier: EarlierRows | None,
 ) -> Document:
-    coded = codes(file.name, file.raw_end)
     located = Located(file.name, file.parent_id, packs.get(file.parent_id, ""), coded)
     return Document(located, FileKind(file.content or ""), partial(opener.open, file), came, earlier)
 

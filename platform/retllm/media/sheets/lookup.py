@@ -80,7 +80,16 @@ class Lookup:
         }
 
     def _find(self, wanted: Mapping[tuple[Reference, Located], set[str]]) -> dict[tuple[Reference, Located], Found]:
-        """Return the pictures that references in files mean, by these and with their keys."""
+        """Return the pictures that references in files mean, by these and with their keys.
+
+        If there are some of the very name, it is these, wherever they came.
+        """
+        very = {(one, sheet): of for of in wanted for one in of[0].very for sheet in of[1:]}
+        exact = {very[one]: found for one, found in self._search({one: keys(one[0]) for one in very}).items()}
+        exact = {one: found for one, found in exact.items() if found.pictures}
+        return exact | self._search({one: stems for one, stems in wanted.items() if one not in exact})
+
+    def _search(self, wanted: Mapping[tuple[Reference, Located], set[str]]) -> dict[tuple[Reference, Located], Found]:
         unsent = self._seen.unsent
         found = {one: _found(one[0], stems, one[1], self._seen.pictures, unsent) for one, stems in wanted.items()}
         missing = [one for one, result in found.items() if not _have_come(result) or result.changed]
@@ -213,19 +222,11 @@ class _Earlier:
 
 
 def _found(one: Reference, stems: Iterable[str], sheet: Located, *named: Named) -> Found:
-    """Return the pictures that a reference means: if there is one of its raw name, that one."""
+    """Return the pictures that a reference means."""
     having = [pictures for pictures in named if pictures.has(stems)]
     if not having:
         return Found()
-    if one.coded is not None:
-        raw = replace(one, parts=one.coded, decoded=None, coded=None)
-        if (found := _best_of(raw, sheet, having)).pictures:
-            return found
-    return _best_of(one, sheet, having)
-
-
-def _best_of(one: Reference, sheet: Located, named: Iterable[Named]) -> Found:
-    found = find(one, sheet, [picture for each in named for picture in each.fitting(one, sheet)])
+    found = find(one, sheet, [picture for each in having for picture in each.fitting(one, sheet)])
     come = {picture.located.path for picture in found.pictures if not picture.unsent}
     # one that came with another upload stands for the one that did not
     here = tuple(picture for picture in found.pictures if not (picture.unsent and picture.located.path in come))

@@ -162,7 +162,8 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
         if rank is None:
             elsewhere.append(picture)
             continue
-        fit = (form, int(bool(picture.parts)), *rank)
+        # how an exact name is written, with percent signs or without, says less than the folders
+        fit = (max(form, _EXACT), int(bool(picture.parts)), *rank, form)
         if best is None or fit < best:
             best, found = fit, []
         if fit == best:
@@ -195,6 +196,8 @@ def _form(reference: Reference, name: str) -> int | None:
 
 # the last one of the forms above: pictures are often converted after their sheet was written
 _CHANGED = 8
+# the forms of a name without a difference, read in one way or the other
+_EXACT = 1
 # the page that a row names has the name of its file; like that of the decoded name
 _ONLY_PAGE = 1
 _IN_FOLDER, _AT_ROOT, _BY_END = range(3)
