@@ -11,19 +11,17 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import FileOutcome, ignored, rejected
 from retllm.media.records import NEW, Came, Caption, Change
-from retllm.media.sheets import refused_files, sidecars
+from retllm.media.sheets import refused_files, results, sidecars
 from retllm.media.sheets.absent import AbsentPictures
 from retllm.media.sheets.applying import (
     Given,
     SheetCaptions,
     SheetToWrite,
-    captioned_outcome,
 )
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
@@ -318,11 +316,8 @@ class Captioner:
             if text is None:
                 unwritten.append(Applied(document, [ignored(document.located.name, "It has no caption.")]))
             elif not free:
-                other = next((given[item_id] for item_id in ids if given[item_id].text != text), None)
-                unused = f"Not used: {other.by!r} has the caption." if other else None
-                name, kept = document.located.name, ids[0]
-                same = FileOutcome(name=name, status="duplicate", item_id=kept, kind=ItemKind.BOTH, remark=unused)
-                unwritten.append(Applied(document, [same]))
+                others = [given[item_id].by for item_id in ids if given[item_id].text != text]
+                unwritten.append(Applied(document, [results.unused(document.located.name, ids[0], others)]))
             else:
                 captions |= dict.fromkeys(free, Caption(text, document.came))
                 given |= dict.fromkeys(free, Given(document.located.name, text, document.rank))
@@ -396,4 +391,4 @@ def _changed(document: Document, changes: Mapping[UUID, Change], remark: str | N
     """Return the outcome of a sidecar of these items, as far as they still exist."""
     if not changes:
         return _refused(document, MediaRejected("The picture beside it was deleted during the upload."))
-    return Applied(document, [captioned_outcome(document.located.name, changes, remark)])
+    return Applied(document, [results.captioned(document.located.name, changes, remark)])
