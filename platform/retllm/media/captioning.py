@@ -17,7 +17,7 @@ from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import FileOutcome, ignored, rejected
 from retllm.media.records import NEW, Came, Caption, Change
 from retllm.media.sheets import refused_files, results, sidecars
-from retllm.media.sheets.absent import AbsentPictures
+from retllm.media.sheets.absent import Absent
 from retllm.media.sheets.applying import (
     Given,
     SheetCaptions,
@@ -114,8 +114,7 @@ class Captioner:
     Args:
         seen: the pictures of the upload.
         given: the captions that other files of the upload gave when they were read before; what is read now is added.
-        missing: names of files that were to come with the upload and did not.
-        awaited: names of files that other uploads are still sending or processing.
+        absent: the files that did not come with the upload, and those that others are still bringing.
         texts: whether rows without a picture become texts; otherwise only those of a sheet that has nothing but texts.
         check: called often while a sheet is read; what it raises ends the reading.
     """
@@ -125,8 +124,7 @@ class Captioner:
         ingest: Ingest,
         seen: NamesSeen,
         given: dict[UUID, Given] | None = None,
-        missing: Iterable[str] = (),
-        awaited: Iterable[str] = (),
+        absent: Absent | None = None,
         *,
         texts: bool = False,
         check: Callable[[], None] = lambda: None,
@@ -134,8 +132,7 @@ class Captioner:
         self._ingest = ingest
         self._seen = seen
         self._given = {} if given is None else given
-        self._missing = AbsentPictures(missing)
-        self._awaited = AbsentPictures(awaited, in_archives=True)
+        self._absent = absent or Absent()
         self._texts = texts
         self._check = check
 
@@ -223,13 +220,10 @@ class Captioner:
         if neighbours.alike:
             raise MediaRejected(refused_files.shared(name, neighbours.alike))
         was_rejected = bool(neighbours.meant and neighbours.meant[0].rejection)
-        if was_rejected or not neighbours.meant:
-            if (picture := self._missing.beside(document.located)) is not None:
-                raise MediaRejected(f"{refused_files.not_sent(name, picture)}.")
-            if (picture := self._awaited.beside(document.located)) is not None:
-                raise MediaRejected(refused_files.awaited(name, picture))
+        if (was_rejected or not neighbours.meant) and (reason := self._absent.picture(document.located)) is not None:
+            raise MediaRejected(reason)
         if not neighbours.meant:
-            raise MediaRejected(refused_files.no_picture(name))
+            raise MediaRejected(self._absent.archive(document.located) or refused_files.no_picture(name))
         found.sidecars.append((document, neighbours.meant))
 
     def _sort_text(self, document: Document, neighbours: Neighbours, found: _Sorted) -> None:
@@ -243,16 +237,16 @@ class Captioner:
             found.sidecars.append((document, pictures))
         elif sharing:
             raise MediaRejected(refused_files.shared(name, sharing))
-        elif (picture := self._missing.beside(document.located)) is not None:
-            raise MediaRejected(f"{refused_files.not_sent(name, picture)}, or the text alone if it is to be an item.")
-        elif (picture := self._awaited.beside(document.located)) is not None:
-            raise MediaRejected(refused_files.awaited(name, picture))
+        elif (reason := self._absent.picture(document.located, is_text=True)) is not None:
+            raise MediaRejected(reason)
         elif pictures and not self._texts:
             found.sidecars.append((document, pictures))
         elif name.lower().endswith(_NEVER_TEXTS):
-            raise MediaRejected(refused_files.no_picture(name))
+            raise MediaRejected(self._absent.archive(document.located) or refused_files.no_picture(name))
         elif elsewhere and not self._texts:
             raise MediaRejected(refused_files.in_other_folder(name, elsewhere[0].located.name))
+        elif not self._texts and (reason := self._absent.archive(document.located, is_text=True)) is not None:
+            raise MediaRejected(reason)
         else:
             found.texts.append(document)
 
@@ -264,7 +258,7 @@ class Captioner:
     def _is_sidecar(self, document: Document, neighbours: Neighbours) -> bool | _Naming:
         """Return whether JSON says something of one picture: it is an object, and no sheet that is named like one."""
         named = sidecars.is_of_one(document.located.name)
-        if not (named or neighbours.meant or neighbours.alike):
+        if not (named or neighbours.meant or neighbours.alike or self._may_come(document)):
             return False
         with document.opened() as stream:
             fields = sidecars.read_object(stream)
@@ -281,6 +275,12 @@ class Captioner:
             return is_told or _Naming(document, neighbours, file, named)
         # Google Takeout has the name that the picture had before it was counted
         return has_caption
+
+    def _may_come(self, document: Document) -> bool:
+        """Return whether the picture that JSON is beside may be absent."""
+        located = document.located
+        absent = self._absent.picture(located) or (None if self._texts else self._absent.archive(located))
+        return absent is not None and not self._is_of_album(document)
 
     def _sheet(self, document: Document, captions: SheetCaptions) -> Applied | tuple[Document, SheetToWrite]:
         try:

@@ -14,6 +14,7 @@ from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
 from retllm.media.names import base_name
 from retllm.media.sheets import refused_files, sidecars, targets
+from retllm.media.sheets.absent import archive_for
 from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
 from retllm.media.sheets.references import Reference, keys, names_a_picture, reference, stem
 from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
@@ -58,8 +59,12 @@ class Lookup:
             return not_sent(f"names {shown!r}, whose file {AGAIN}")
         if (archive := self._seen.unsent_archive) is not None and not found.elsewhere:
             return not_sent(f"names the picture {shown!r}, which did not come, and {base_name(archive)!r} {AGAIN}")
-        if not found.elsewhere and _found(one, keys(one), sheet, self._seen.awaited).pictures:
-            return problem(Reason.NOT_FOUND, f"names the picture {shown!r}, which {refused_files.STILL_COMES}.")
+        if _found(one, keys(one), sheet, self._seen.awaited).pictures:
+            return problem(Reason.AWAITED, f"names the picture {shown!r}, which {refused_files.STILL_COMES}.")
+        if not found.elsewhere and (archive := archive_for(sheet, self._seen.awaited_archives)) is not None:
+            may_come = f"it may be in {base_name(archive)!r}, which {refused_files.STILL_COMES}"
+            message = f"names the picture {shown!r}, which is not in this collection; {may_come}."
+            return problem(Reason.AWAITED, message)
         return targets.nothing(shown, sheet, found.elsewhere)
 
     def _is_part_of_unsent(self, one: Reference, sheet: Located) -> bool:

@@ -102,7 +102,7 @@ class Picture:
         earlier: whether it was uploaded before the sheet; of its archive, the name alone is known then.
         parts: the items of a file of several pictures, in their order; empty for a picture.
         unsent: whether it was to come with the upload and did not.
-        rejection: why it was rejected, of one in an earlier upload.
+        rejection: why it was rejected, of one in another upload.
     """
 
     located: Located
