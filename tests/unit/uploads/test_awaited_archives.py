@@ -156,3 +156,22 @@ def test_a_row_waits_for_its_picture_although_another_folder_has_one_of_the_name
     announced(uploads, ["train/1.png"])
     early = uploads.upload({"c.csv": b"file,caption\ntrain/1.png,x\n"}, index=False)
     assert uploads.rows(early)["c.csv, row 2"].error == f"Row 2 names the picture 'train/1.png', {LATER}."
+
+
+def test_what_is_said_of_a_rejected_picture_waits_if_it_is_on_its_way_again(uploads: Uploads) -> None:
+    uploads.upload({"a.png": b"\x89PNG\r\n\x1a\n broken"}, index=False)
+    first = announced(uploads, ["a.png"])
+    early = uploads.upload(SAYS, index=False)
+    rows = uploads.rows(early)
+    assert rows["a.txt"].error == f"'a.txt' has the caption of 'a.png', {LATER}."
+    assert rows["c.csv, row 2"].error == f"Row 2 names the picture 'a.png', {LATER}."
+    come(uploads, first, {"a.png": picture(1)})
+    retry(uploads, early)
+    assert captions(uploads) == {"a.png": "of the row"}
+
+
+def test_the_record_of_an_album_waits_for_nothing(uploads: Uploads) -> None:
+    announced(uploads, ARCHIVE)
+    album = json.dumps({"title": "Holiday", "description": "By the sea", "date": {}}).encode()
+    job_id = uploads.upload({"Holiday/Metadaten.json": album}, index=False)
+    assert uploads.rows(job_id)["Holiday/Metadaten.json"].status is FileStatus.IGNORED

@@ -52,14 +52,16 @@ class Lookup:
         return {name: self._target(name, one, found[one, sheet], sheet) for name, one in references.items()}
 
     def _target(self, name: str, one: Reference, found: Found, sheet: Located) -> Target | Problem:
-        if found.pictures:
+        awaited = _found(one, keys(one), sheet, self._seen.awaited).pictures
+        # a rejected picture may be on its way again
+        if found.pictures and not (awaited and all(picture.rejection for picture in found.pictures)):
             return targets.target(name, found, sheet)
         shown = targets.shown_name(name)
         if self._is_part_of_unsent(one, sheet):
             return not_sent(f"names {shown!r}, whose file {AGAIN}")
         if (archive := self._seen.unsent_archive) is not None and not found.elsewhere:
             return not_sent(f"names the picture {shown!r}, which did not come, and {base_name(archive)!r} {AGAIN}")
-        if _found(one, keys(one), sheet, self._seen.awaited).pictures:
+        if awaited:
             return problem(Reason.AWAITED, f"names the picture {shown!r}, which {refused_files.STILL_COMES}.")
         if not found.elsewhere and (archive := archive_for(sheet, self._seen.awaited_archives)) is not None:
             may_come = f"it may be in {base_name(archive)!r}, which {refused_files.STILL_COMES}"
