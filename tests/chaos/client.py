@@ -141,8 +141,8 @@ class Client:
         return self.request("POST", f"/collections/{collection}/items?index=false&wait=60", files=files)
 
     def open_upload(self, collection: str) -> UUID:
-        """Open an upload, whose files are indexed."""
-        return self.submit(f"/collections/{collection}/uploads", 201, json={})
+        """Open an upload, whose files are indexed; a text that has no picture is one, whatever other uploads bring."""
+        return self.submit(f"/collections/{collection}/uploads", 201, json={"texts": True})
 
     def upload(self, upload_id: UUID, requests: Sequence[Mapping[str, bytes]]) -> None:
         """Send files in several requests and one more in parts, then close the upload.

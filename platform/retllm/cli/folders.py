@@ -21,7 +21,7 @@ from retllm.media import special_files
 from retllm.media.clutter import ClutterCount
 from retllm.media.file_table import DESCRIBING, FileRole, clutter_of, role_of
 from retllm.media.name_encodings import decoded
-from retllm.media.names import clean_names
+from retllm.media.names import clean_names, sent_name
 from retllm.media.outcomes import FileOutcome, ignored, rejected
 
 _Id = tuple[int, int]
@@ -39,6 +39,8 @@ class Found:
     name: str
     """Its name in the collection: readable, with the folder that was named and those below it."""
     size: int
+    sent_name: str
+    """The name that the server is told, and cleans."""
 
     @property
     def role(self) -> FileRole | None:
@@ -269,7 +271,7 @@ class _Walk:
             elif entry.remark is not None:
                 yield ignored(clean, entry.remark)
             else:
-                yield Found(entry.path, clean, entry.size)
+                yield Found(entry.path, clean, entry.size, sent_name(name, clean))
         yield from clutter.outcomes()
 
 

@@ -191,7 +191,7 @@ class Sender:
         """Announce files; return those that the server does not have."""
         if not files:
             return []
-        manifest = [{"name": one.file.name, "size": one.file.size, "sha256": one.sha256} for one in files]
+        manifest = [{"name": one.file.sent_name, "size": one.file.size, "sha256": one.sha256} for one in files]
         needs = self.api.call("POST", f"/uploads/{self.upload_id}/known", json={"files": manifest})["needs"]
         unknown = [one for one, need in zip(files, needs, strict=True) if need == "send"]
         self._arrive([one for one, need in zip(files, needs, strict=True) if need != "send"], sent=False)
@@ -271,7 +271,7 @@ class Sender:
                 return True
             for stream in opened.values():
                 stream.note = self._pass
-            parts = [("file", (quote(one.file.name), stream)) for one, stream in opened.items()]
+            parts = [("file", (quote(one.file.sent_name), stream)) for one, stream in opened.items()]
             try:
                 with self._request(sum(one.file.size for one in opened)):
                     self.api.once("POST", f"/uploads/{self.upload_id}/files", files=parts, params={"quoted": "true"})
@@ -286,7 +286,7 @@ class Sender:
     def _send_large(self, one: _Hashed) -> None:
         metadata = ",".join(
             f"{name} {base64.b64encode(value.encode()).decode()}"
-            for name, value in (("filename", one.file.name), ("sha256", one.sha256))
+            for name, value in (("filename", one.file.sent_name), ("sha256", one.sha256))
         )
         headers = {**_TUS, "Upload-Length": str(one.file.size), "Upload-Metadata": metadata}
         try:

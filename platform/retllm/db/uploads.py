@@ -51,6 +51,8 @@ class UploadFile(Keyed, Base):
 
     Attributes:
         entry: the place of an entry among all files of its archive, of whatever kind.
+        raw_end: the last part of its name as it came, in ASCII with escapes, if the clean name has another
+            (``media.names``); not of a name with a code.
         content: the kind of file by its content, a member of ``media.sniffing.FileKind``; null for a row, and until an
             entry is unpacked.
         file_key: the storage key of the received bytes, or of an archive in another form (``UNPACKED``), while kept.
@@ -71,6 +73,7 @@ class UploadFile(Keyed, Base):
     parent_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("upload_files.id", ondelete="CASCADE"))
     entry: Mapped[int | None]
     name: Mapped[str]
+    raw_end: Mapped[str | None]
     content: Mapped[str | None]
     size_bytes: Mapped[int | None] = mapped_column(sa.BigInteger)
     sha256: Mapped[str | None]
@@ -91,6 +94,7 @@ class LargeFile(Keyed, Base):
 
     Attributes:
         job_id: the upload that it belongs to; null when that was deleted.
+        raw_end: the last part of its name as it came, as of an uploaded file.
         size_bytes, sha256: of the whole file, as its sender says; the hash is null if they did not say.
         file_id: the file of the upload that it became; null until all parts are there.
         active_at: when the last part came.
@@ -105,6 +109,7 @@ class LargeFile(Keyed, Base):
     job_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("uploads.id", ondelete="SET NULL"))
     collection_id: Mapped[uuid.UUID]
     name: Mapped[str]
+    raw_end: Mapped[str | None]
     size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     sha256: Mapped[str | None]
     file_id: Mapped[uuid.UUID | None]

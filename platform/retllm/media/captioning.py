@@ -10,19 +10,17 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.ingest import CheckedText, Ingest
-from retllm.media.outcomes import FileOutcome, ignored, rejected
+from retllm.media.outcomes import ignored, rejected
 from retllm.media.records import Caption, Change
-from retllm.media.sheets import refused_files, sidecars
-from retllm.media.sheets.absent import AbsentPictures
+from retllm.media.sheets import refused_files, results, sidecars
+from retllm.media.sheets.absent import Absent
 from retllm.media.sheets.applying import (
     Given,
     SheetCaptions,
     SheetToWrite,
-    captioned_outcome,
 )
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.describing import Applied, Document, Writing
@@ -77,8 +75,7 @@ class Captioner:
     Args:
         seen: the pictures of the upload.
         given: the captions that other files of the upload gave when they were read before; what is read now is added.
-        missing: names of files that were to come with the upload and did not.
-        awaited: names of files that other uploads are still sending or processing.
+        absent: the files that did not come with the upload, and those that others are still bringing.
         texts: whether rows without a picture become texts; otherwise only those of a sheet that has nothing but texts.
         check: called often while a sheet is read; what it raises ends the reading.
     """
@@ -88,8 +85,7 @@ class Captioner:
         ingest: Ingest,
         seen: NamesSeen,
         given: dict[UUID, Given] | None = None,
-        missing: Iterable[str] = (),
-        awaited: Iterable[str] = (),
+        absent: Absent | None = None,
         *,
         texts: bool = False,
         check: Callable[[], None] = lambda: None,
@@ -97,8 +93,7 @@ class Captioner:
         self._ingest = ingest
         self._seen = seen
         self._given = {} if given is None else given
-        self._missing = AbsentPictures(missing)
-        self._awaited = AbsentPictures(awaited, in_archives=True)
+        self._absent = absent or Absent()
         self._texts = texts
         self._check = check
 
@@ -157,7 +152,7 @@ class Captioner:
         located = document.located
         if any(neighbours) or document.kind is not FileKind.JSONL:
             return []
-        if self._missing.beside(located) or self._awaited.beside(located):
+        if self._absent.picture(located) or self._absent.archive(located):
             return []
         with document.opened() as stream:
             path = sidecars.titled(located.name, sidecars.read_object(stream) or {})
@@ -210,13 +205,10 @@ class Captioner:
         if neighbours.alike:
             raise MediaRejected(refused_files.shared(name, neighbours.alike))
         was_rejected = bool(neighbours.meant and neighbours.meant[0].rejection)
-        if was_rejected or not neighbours.meant:
-            if (picture := self._missing.beside(document.located)) is not None:
-                raise MediaRejected(f"{refused_files.not_sent(name, picture)}.")
-            if (picture := self._awaited.beside(document.located)) is not None:
-                raise MediaRejected(refused_files.awaited(name, picture))
+        if (was_rejected or not neighbours.meant) and (reason := self._absent.picture(document.located)) is not None:
+            raise MediaRejected(reason)
         if not neighbours.meant:
-            raise MediaRejected(refused_files.no_picture(name))
+            raise MediaRejected(self._absent.archive(document.located) or refused_files.no_picture(name))
         found.sidecars.append((document, neighbours.meant))
 
     def _sort_text(self, document: Document, neighbours: Neighbours, found: _Sorted) -> None:
@@ -230,16 +222,16 @@ class Captioner:
             found.sidecars.append((document, pictures))
         elif sharing:
             raise MediaRejected(refused_files.shared(name, sharing))
-        elif (picture := self._missing.beside(document.located)) is not None:
-            raise MediaRejected(f"{refused_files.not_sent(name, picture)}, or the text alone if it is to be an item.")
-        elif (picture := self._awaited.beside(document.located)) is not None:
-            raise MediaRejected(refused_files.awaited(name, picture))
+        elif (reason := self._absent.picture(document.located, is_text=True)) is not None:
+            raise MediaRejected(reason)
         elif pictures and not self._texts:
             found.sidecars.append((document, pictures))
         elif name.lower().endswith(_NEVER_TEXTS):
-            raise MediaRejected(refused_files.no_picture(name))
+            raise MediaRejected(self._absent.archive(document.located) or refused_files.no_picture(name))
         elif elsewhere and not self._texts:
             raise MediaRejected(refused_files.in_other_folder(name, elsewhere[0].located.name))
+        elif not self._texts and (reason := self._absent.archive(document.located, is_text=True)) is not None:
+            raise MediaRejected(reason)
         else:
             found.texts.append(document)
 
@@ -251,7 +243,7 @@ class Captioner:
     def _is_sidecar(self, document: Document, neighbours: Neighbours) -> bool | _Naming:
         """Return whether JSON says something of one picture: it is an object, and no sheet that is named like one."""
         named = sidecars.is_of_one(document.located.name)
-        if not (named or neighbours.meant or neighbours.alike):
+        if not (named or neighbours.meant or neighbours.alike or self._may_come(document)):
             return False
         with document.opened() as stream:
             fields = sidecars.read_object(stream)
@@ -268,6 +260,12 @@ class Captioner:
             return is_told or _Naming(document, neighbours, file, named)
         # Google Takeout has the name that the picture had before it was counted
         return has_caption
+
+    def _may_come(self, document: Document) -> bool:
+        """Return whether the picture that JSON is beside may be absent."""
+        located = document.located
+        absent = self._absent.picture(located) or (None if self._texts else self._absent.archive(located))
+        return absent is not None and not self._is_of_album(document)
 
     def _sheet(self, document: Document, captions: SheetCaptions) -> Applied | tuple[Document, SheetToWrite]:
         try:
@@ -303,11 +301,8 @@ class Captioner:
             if text is None:
                 unwritten.append(Applied(document, [ignored(document.located.name, "It has no caption.")]))
             elif not free:
-                other = next((given[item_id] for item_id in ids if given[item_id].text != text), None)
-                unused = f"Not used: {other.by!r} has the caption." if other else None
-                name, kept = document.located.name, ids[0]
-                same = FileOutcome(name=name, status="duplicate", item_id=kept, kind=ItemKind.BOTH, remark=unused)
-                unwritten.append(Applied(document, [same]))
+                others = [given[item_id].by for item_id in ids if given[item_id].text != text]
+                unwritten.append(Applied(document, [results.unused(document.located.name, ids[0], others)]))
             else:
                 captions |= dict.fromkeys(free, Caption(text, document.came))
                 given |= dict.fromkeys(free, Given(document.located.name, text, document.rank))
@@ -390,4 +385,4 @@ def _changed(document: Document, changes: Mapping[UUID, Change], remark: str | N
     """Return the outcome of a sidecar of these items, as far as they still exist."""
     if not changes:
         return _refused(document, MediaRejected("The picture beside it was deleted during the upload."))
-    return Applied(document, [captioned_outcome(document.located.name, changes, remark)])
+    return Applied(document, [results.captioned(document.located.name, changes, remark)])

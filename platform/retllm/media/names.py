@@ -61,6 +61,15 @@ def clean_names(names: Sequence[str]) -> list[str]:
     return [_told_apart(name, clean, others) for name, clean in zip(names, cleaned, strict=True)]
 
 
+def sent_name(name: str, clean: str) -> str:
+    """Return what a server is told of a name, of which it makes this clean one: the raw last part, if there is no code.
+
+    By that a sidecar finds a picture that another upload brings.
+    """
+    raw = clean.removesuffix(base_name(clean)) + _last(name)
+    return raw if clean_name(raw) == clean else clean
+
+
 def _told_apart(name: str, clean: str, others: Collection[tuple[str, str]]) -> str:
     """Return the clean name; with a code if what precedes one of its dots is among ``others``, clean and raw."""
     last = _last(name)
@@ -72,15 +81,24 @@ def _told_apart(name: str, clean: str, others: Collection[tuple[str, str]]) -> s
     return _with_code(bare, raw, rest) if (bare, raw) in others else clean
 
 
-def codes(name: str) -> dict[str, str]:
-    """Return the clean names with a code that a file has whose picture has a coded name, by those without suffix."""
-    clean, last, found = clean_name(name), _last(name), {}
-    for dot in (each.start() for each in _DOT.finditer(last)):
-        raw, rest = last[:dot], last[dot:]
-        if clean.endswith(rest):
-            with_code = _with_code(clean.removesuffix(rest), raw, rest)
-            found[with_code.removesuffix(rest)] = with_code
-    return found
+def raw_end(name: str) -> str | None:
+    """Return the last part of a raw name in ASCII with escapes; None if the clean name has the same."""
+    last = _last(name)
+    # what is longer is no name of a file
+    is_kept = last != base_name(clean_name(name)) and len(last) <= _MAX_GIVEN
+    return last.encode("unicode_escape").decode() if is_kept else None
+
+
+def codes(clean: str, end: str) -> dict[str, str]:
+    """Return the names with a code that a file has if its picture has one, by the path of that without suffix.
+
+    Args:
+        end: the :func:`raw_end` of the name.
+    """
+    last = end.encode().decode("unicode_escape")
+    splits = ((last[:dot], last[dot:]) for dot in (found.start() for found in _DOT.finditer(last)))
+    names = ((_with_code(clean.removesuffix(rest), raw, rest), rest) for raw, rest in splits if clean.endswith(rest))
+    return {name.removesuffix(rest): name for name, rest in names}
 
 
 def coded(name: str) -> str:

@@ -16,11 +16,10 @@ from retllm.db.many import insert_many
 from retllm.db.tables import Job, new_id
 from retllm.db.uploads import UNPACKED, UploadFile
 from retllm.errors import MediaRejected, NotFound, TooLarge
-from retllm.media import archives, records, streams
+from retllm.media import archives, streams
 from retllm.media.ingest import delete_files
-from retllm.media.names import base_name, clean_name, codes
+from retllm.media.names import clean_name, raw_end
 from retllm.media.sheets.batches import batches
-from retllm.media.sheets.matching import path_stem
 from retllm.queue import lifecycle
 from retllm.queue.claim import complete
 from retllm.queue.routing import Notification
@@ -76,38 +75,24 @@ def _listed(context: WorkerContext, held: LeasedUnit, file: UploadFile) -> tuple
             columns["file_key"] = key + UNPACKED
             # other attempts store the same bytes
             context.storage.put(columns["file_key"], streams.watched(archive.rewritten(), held.lease.check))
-        return _rows(file, archive, _names(context, file, archive.entries)), columns
+        return _rows(file, archive), columns
 
 
-def _names(context: WorkerContext, file: UploadFile, entries: Sequence[archives.Entry]) -> list[str]:
-    """Return the names of entries: that of a file whose picture has a code, from an earlier upload, with this code."""
-    given = [codes(entry.given) if entry.name == clean_name(entry.given) != entry.given else {} for entry in entries]
-    stems = {base_name(stem) for each in given for stem in each}
-    if not stems:
-        return [entry.name for entry in entries]
-    with context.sessions() as session:
-        job = session.get_one(Job, file.job_id)
-        taken = {path_stem(name) for name, _, _ in records.pictures_with_stems(session, job.collection_id, stems)}
-    return [
-        next((name for stem, name in each.items() if stem in taken), entry.name)
-        for entry, each in zip(entries, given, strict=True)
-    ]
-
-
-def _rows(file: UploadFile, archive: archives.Archive, names: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(file: UploadFile, archive: archives.Archive) -> list[dict[str, Any]]:
     base = {"job_id": file.job_id, "parent_id": file.id}
     entries = [
         {
             **base,
             "id": new_id(),
             "entry": entry.place,
-            "name": name,
+            "name": entry.name,
+            "raw_end": raw_end(entry.given) if entry.name == clean_name(entry.given) else None,
             "size_bytes": entry.file_size,
             "status": FileStatus.WAITING,
             "remark": None,
             "count": 1,
         }
-        for entry, name in zip(archive.entries, names, strict=True)
+        for entry in archive.entries
     ]
     clutter = [
         {
@@ -115,6 +100,7 @@ def _rows(file: UploadFile, archive: archives.Archive, names: Sequence[str]) -> 
             "id": new_id(),
             "entry": None,
             "name": outcome.name,
+            "raw_end": None,
             "size_bytes": None,
             "status": FileStatus.IGNORED,
             "remark": outcome.remark,

@@ -15,12 +15,13 @@ from retllm.db.enums import FileStatus, ItemKind
 from retllm.db.many import insert_many, one_of, update_many
 from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Item, Job, new_id
-from retllm.db.uploads import ExpectedFiles, Upload, UploadFile
+from retllm.db.uploads import UploadFile
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.names import one_line
 from retllm.media.outcomes import FileOutcome
 from retllm.media.records import Came
+from retllm.media.sheets.absent import Absent
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.references import names_a_picture
 from retllm.media.sniffing import PICTURED, FileKind
@@ -29,7 +30,9 @@ from retllm.queue.routing import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.uploads import caption_order
 from retllm.uploads.archive_files import ArchiveFiles
+from retllm.uploads.awaited import awaited_files
 from retllm.uploads.kept import release
+from retllm.uploads.very_names import coded_names
 
 # rows of sheets inserted in one statement
 _INSERTED = 5000
@@ -50,21 +53,27 @@ def apply_captions(
         packs = _archives(session, job.id)
         seen = _names_seen(session, job.id, packs)
         missing = _missing_files(session, job.id)
-        awaited = _awaited_files(session, job)
+        awaited = awaited_files(session, job)
         earlier = _earlier_rows(session, files)
         given = _given(session, job.id)
+        coded = coded_names(session, job.collection_id, files)
     for name in missing:
         seen.add_unsent(name)
-    for name in awaited:
+    for name in awaited.names:
         seen.add_awaited(name)
+    seen.awaited_archives += awaited.archives
     writings: list[Writing] = []
     with ExitStack() as stack:
         opener = ArchiveFiles(context, stack, held.lease.check)
         sha256s = caption_order.hashes(files, opener, context.settings)
         with context.sessions() as session:
             came = caption_order.came(session, job, files, sha256s)
-        documents = {_document(file, packs, opener, came[file.id], earlier.get(file.id)): file for file in files}
-        captioner = Captioner(ingest, seen, given, missing, awaited, texts=job.params["texts"], check=held.lease.check)
+        documents = {
+            _document(file, packs, coded.get(file.id, ()), opener, came[file.id], earlier.get(file.id)): file
+            for file in files
+        }
+        absent = Absent(missing, awaited.names, awaited.archives)
+        captioner = Captioner(ingest, seen, given, absent, texts=job.params["texts"], check=held.lease.check)
         for writing in captioner.read(list(documents)):
             held.lease.check()
             writings.append(writing)
@@ -106,9 +115,14 @@ def _write_outcomes(session: Session, written: Sequence[tuple[UploadFile, Applie
 
 
 def _document(
-    file: UploadFile, packs: Mapping[UUID | None, str], opener: ArchiveFiles, came: Came, earlier: EarlierRows | None
+    file: UploadFile,
+    packs: Mapping[UUID | None, str],
+    coded: tuple[str, ...],
+    opener: ArchiveFiles,
+    came: Came,
+    earlier: EarlierRows | None,
 ) -> Document:
-    located = Located(file.name, file.parent_id, packs.get(file.parent_id, ""))
+    located = Located(file.name, file.parent_id, packs.get(file.parent_id, ""), coded)
     return Document(located, FileKind(file.content or ""), partial(opener.open, file), came, earlier)
 
 
@@ -198,26 +212,6 @@ def _missing_files(session: Session, job_id: UUID) -> Sequence[str]:
     """Return the names of files that were to come with an upload and did not, or not whole."""
     not_sent = (UploadFile.job_id == job_id, UploadFile.status == FileStatus.NOT_SENT, UploadFile.parent_id.is_(None))
     return session.scalars(sa.select(UploadFile.name).where(*not_sent).order_by(UploadFile.id)).all()
-
-
-def _awaited_files(session: Session, job: Job) -> Sequence[str]:
-    """Return the names of files that other open uploads to the collection announced, or have not processed yet."""
-    others = (
-        sa.select(Job.id)
-        .join(Upload, Upload.id == Job.id)
-        .where(Job.collection_id == job.collection_id, Job.id != job.id, Job.finished_at.is_(None))
-    )
-    is_open = Upload.closed_at.is_(None)
-    announced = sa.select(sa.func.unnest(ExpectedFiles.names)).where(ExpectedFiles.job_id.in_(others.where(is_open)))
-    archive = sa.orm.aliased(UploadFile)
-    waits = (
-        sa.select(UploadFile.name, UploadFile.parent_id, sa.func.coalesce(archive.name, ""))
-        .outerjoin(archive, archive.id == UploadFile.parent_id)
-        .where(UploadFile.job_id.in_(others), UploadFile.status == FileStatus.WAITING)
-    )
-    located = [Located(*row) for row in session.execute(waits).all()]
-    # an archive counts as unpacked beside itself, or in a folder of its name
-    return sorted({*session.scalars(announced), *(name for one in located for name in (one.name, one.unpacked_name))})
 
 
 def columns_of(outcome: FileOutcome) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, BinaryIO, cast
 from uuid import UUID
@@ -22,7 +22,7 @@ from retllm.db.uploads import FilePart, LargeFile, Upload, UploadFile
 from retllm.errors import Conflict, Incomplete, MediaRejected, NotFound, NotSent, TooLarge
 from retllm.media import streams
 from retllm.media.clutter import ClutterCount
-from retllm.media.names import clean_name
+from retllm.media.names import clean_name, raw_end
 from retllm.media.outcomes import IncomingFile, not_sent
 from retllm.media.storage import Storage
 from retllm.settings import Settings
@@ -54,6 +54,7 @@ class Arrived:
     sha256: str | None
     file_id: UUID | None
     parts: Sequence[Part]
+    raw_end: str | None = None
 
     @property
     def offset(self) -> int:
@@ -74,12 +75,12 @@ def begin(session: Session, job: Job, name: str, size: int, sha256: str | None, 
     limit = settings.max_request_bytes
     if size > limit:
         raise TooLarge(f"The file is larger than {streams.mebibytes(limit)}, the limit of this server.", limit=limit)
-    name = clean_name(name)
-    large = _earlier(session, job, name, size, sha256) if sha256 else None
+    clean = clean_name(name)
+    large = _earlier(session, job, clean, size, sha256) if sha256 else None
     if large is None:
         large = LargeFile(id=new_id(), collection_id=job.collection_id, size_bytes=size, sha256=sha256)
         session.add(large)
-    large.job_id, large.name, large.active_at = job.id, name, sa.func.now()
+    large.job_id, large.name, large.raw_end, large.active_at = job.id, clean, raw_end(name), sa.func.now()
     session.flush()
     return _arrived(session, large)
 
@@ -124,7 +125,7 @@ def _large(session: Session, job_id: UUID, large_file_id: UUID, *, lock: bool) -
 def _arrived(session: Session, large: LargeFile) -> Arrived:
     rows = session.scalars(sa.select(FilePart).filter_by(large_file_id=large.id).order_by(FilePart.start))
     parts = [Part(row.start, row.size_bytes, row.file_key) for row in rows]
-    return Arrived(large.id, large.name, large.size_bytes, large.sha256, large.file_id, parts)
+    return Arrived(large.id, large.name, large.size_bytes, large.sha256, large.file_id, parts, large.raw_end)
 
 
 def check_next(arrived: Arrived, offset: int) -> None:
@@ -198,6 +199,7 @@ def put_together(
         return ReceivedFile.left_out(clutter.outcomes()[0])
     with closing(_Whole(storage, parts)) as whole:
         received = receive(storage, job_id, IncomingFile(arrived.name, cast("BinaryIO", whole)), settings)
+    received = replace(received, raw_end=arrived.raw_end)
     if received.key is None or arrived.sha256 in (None, received.sha256):
         return received
     storage.delete(received.key)

@@ -11,7 +11,7 @@ from retllm.db.enums import FileStatus
 from retllm.db.tables import new_id
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import streams
-from retllm.media.names import clean_name, one_line
+from retllm.media.names import clean_name, one_line, raw_end
 from retllm.media.outcomes import FileOutcome, IncomingFile
 from retllm.media.sniffing import FileKind, limit_of, sniff
 from retllm.media.storage import Storage
@@ -31,6 +31,7 @@ class ReceivedFile:
     error: RetllmError | None = None
     ignored: str | None = None
     count: int = 1
+    raw_end: str | None = None
 
     @classmethod
     def left_out(cls, outcome: FileOutcome) -> ReceivedFile:
@@ -42,6 +43,7 @@ class ReceivedFile:
         columns: dict[str, Any] = {
             "id": self.id,
             "name": self.name,
+            "raw_end": self.raw_end,
             "content": self.content,
             "size_bytes": self.size,
             "sha256": self.sha256,
@@ -84,7 +86,7 @@ def receive(storage: Storage, job_id: UUID, file: IncomingFile, settings: Settin
     key = f"uploads/{job_id}/{file_id}"
     hashed = _Hashed(file.stream)
     storage.put(key, hashed)  # type: ignore[arg-type]  # `put` only reads
-    return ReceivedFile(file_id, name, size, content, hashed.sha256.hexdigest(), key)
+    return ReceivedFile(file_id, name, size, content, hashed.sha256.hexdigest(), key, raw_end=raw_end(file.name))
 
 
 class _Hashed:

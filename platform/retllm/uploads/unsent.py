@@ -19,6 +19,7 @@ from retllm.media.file_table import clutter_of
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome
 from retllm.uploads.captions import columns_of
+from retllm.uploads.expected import still_expected
 from retllm.uploads.receive import missing
 
 LEFT = "Not sent: the upload ended before this file came. Upload the same files again to send the rest."
@@ -43,7 +44,7 @@ def note_missing(session: Session, upload: Upload, reason: str) -> None:
 
     Clutter is not missed.
     """
-    missing_names = session.scalars(_missing(upload.id)).all()
+    missing_names = session.scalars(still_expected([upload.id])).all()
     unnamed = _unnamed(session, upload, len(missing_names))
     rows = [{"name": name, "count": 1} for name in missing_names if clutter_of(name) is None]
     if unnamed > 0:
@@ -60,33 +61,6 @@ def _unnamed(session: Session, upload: Upload, missing: int) -> int:
     never_named: int = upload.expected - session.scalars(named.where(ExpectedFiles.job_id == upload.id)).one()
     came = session.scalars(come(upload.id)).one()
     return min(never_named, upload.expected - came - missing)
-
-
-def _missing(job_id: UUID) -> sa.Select[str]:
-    """Return the query of expected names in their order, each as often as it is missing."""
-    names = sa.func.unnest(ExpectedFiles.names).table_valued("name", with_ordinality="place")
-    one = names.render_derived(name="one")
-    place = (ExpectedFiles.first, one.c.place)
-    nth = sa.func.row_number().over(partition_by=one.c.name, order_by=place).label("nth")
-    expected = (
-        sa.select(one.c.name, ExpectedFiles.first, one.c.place, nth)
-        .select_from(ExpectedFiles)
-        .join(one, sa.true())
-        .where(ExpectedFiles.job_id == job_id)
-        .subquery()
-    )
-    come = (
-        sa.select(UploadFile.name, sa.func.count().label("count"))
-        .where(UploadFile.job_id == job_id, UploadFile.parent_id.is_(None))
-        .group_by(UploadFile.name)
-        .subquery()
-    )
-    return (
-        sa.select(expected.c.name)
-        .outerjoin(come, come.c.name == expected.c.name)
-        .where(expected.c.nth > sa.func.coalesce(come.c.count, 0))
-        .order_by(expected.c.first, expected.c.place)
-    )
 
 
 def note(session: Session, job_id: UUID, outcomes: Sequence[FileOutcome]) -> None:

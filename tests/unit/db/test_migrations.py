@@ -249,6 +249,32 @@ def test_there_is_exactly_one_head_revision() -> None:
     assert len(ScriptDirectory.from_config(config("postgresql://x/y")).get_heads()) == 1
 
 
+def test_files_keep_their_rows_when_raw_names_come_and_go(own_database: str) -> None:
+    command.downgrade(config(own_database), "0018")
+    engine = make_engine(own_database)
+    user, collection, *_ = filter(str.strip, _ROWS_WITHOUT_TOKENS.split(";"))
+    large = """INSERT INTO large_files (id, job_id, collection_id, name, size_bytes)
+        VALUES (:id, :id, :id, 'large.zip', 9)"""
+    with engine.begin() as connection:
+        for statement in (user, collection, *filter(str.strip, _CANCELLED.split(";")), large):
+            connection.execute(sa.text(statement), {"id": "00000000-0000-7000-8000-000000000001"})
+    names = sa.text("SELECT name FROM upload_files UNION ALL SELECT name FROM large_files ORDER BY name")
+    raw = sa.text("SELECT raw_end FROM upload_files UNION ALL SELECT raw_end FROM large_files")
+    kept = ["broken.png", "large.zip", "waited.png"]
+    upgrade(own_database)
+    with engine.begin() as connection:
+        assert (connection.scalars(names).all(), connection.scalars(raw).all()) == (kept, [None] * 3)
+        connection.execute(sa.text("UPDATE upload_files SET raw_end = 'x'"))
+        # as the previous release does, which knows no raw names
+        connection.execute(sa.text("UPDATE upload_files SET name = name, status = 'waiting', error = NULL"))
+    command.downgrade(config(own_database), "0018")
+    with engine.connect() as connection:
+        assert connection.scalars(names).all() == kept
+    upgrade(own_database)
+    command.check(config(own_database))
+    engine.dispose()
+
+
 def test_an_unknown_schema_is_rejected_with_advice(own_database: str) -> None:
     engine = make_engine(own_database)
     with engine.begin() as connection:

@@ -79,7 +79,7 @@ def test_the_sidecar_of_a_picture_that_was_rejected_earlier_says_why(
         if "x/d.png" in outcomes:
             why = reason(outcomes["x/d.png"])
     told = reason(outcomes[f"x/d{suffix}"])
-    assert told.startswith(f"Its picture 'd.png' was rejected in an earlier upload: {why} Upload both again")
+    assert told.startswith(f"Its picture 'd.png' was rejected in another upload: {why} Upload both again")
     assert ("--texts" in told) == suffix.endswith(".txt")
     assert [item.name for item in items()] == ([f"y/d{suffix}"] if suffix.endswith(".txt") else [])
 
@@ -100,8 +100,7 @@ def test_a_row_of_a_picture_that_was_rejected_earlier_says_why(
     sheet = f"file,caption\nx/{name},words\ny/{name},others\n".encode()
     first, second = add_all(ingest, {"c.csv": sheet})
     assert reason(first) == (
-        f"Row 2 names the picture 'x/{name}', which was rejected in an earlier upload: "
-        f"{reason(picture_outcome)} {again}"
+        f"Row 2 names the picture 'x/{name}', which was rejected in another upload: {reason(picture_outcome)} {again}"
     )
     assert "which is not in this collection" in reason(second)
 

@@ -8,7 +8,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from retllm.media.names import MAX_NAME, base_name, clean_name, clean_names, coded, joined_folders, one_line, suffix_of
+from retllm.media.names import (
+    MAX_NAME,
+    base_name,
+    clean_name,
+    clean_names,
+    coded,
+    codes,
+    joined_folders,
+    one_line,
+    raw_end,
+    sent_name,
+    suffix_of,
+)
 
 ANY = st.text(st.characters(), max_size=600)
 
@@ -121,3 +133,21 @@ def test_base_name_and_suffix_of_a_name() -> None:
 
 def test_joining_lines_keeps_slashes() -> None:
     assert one_line(" red\n and/or \\ blue ") == "red and/or \\ blue"
+
+
+@pytest.mark.parametrize("raw", [f"x/{NFD}", "x/a\0b", "x/a\udc80\n", "x\\a  b", "a\\x  "])
+@pytest.mark.parametrize("end", [".txt", ".png.txt"])
+def test_a_raw_name_gives_the_code_of_its_picture(raw: str, end: str) -> None:
+    clean = clean_name(raw + end)
+    picture = coded(f"{raw}.png").removesuffix(".png")
+    assert codes(clean, raw_end(raw + end) or "")[picture] == f"{picture}{end}"
+    assert raw_end(clean) is None
+
+
+@given(st.lists(st.text(), min_size=1, max_size=3))
+def test_a_server_makes_the_same_name_of_what_it_is_told(names: list[str]) -> None:
+    for name, clean in zip(names, clean_names(names), strict=True):
+        told = sent_name(name, clean)
+        assert clean_name(told) == clean
+        if clean == clean_name(name):
+            assert raw_end(told) == raw_end(name)

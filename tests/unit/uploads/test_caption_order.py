@@ -50,7 +50,7 @@ def test_a_caption_that_came_later_stays_when_an_older_upload_ends(uploads: Uplo
     after = uploads.items()["a.png"]
     assert (after.text, after.version) == ("new", before.version)
     told = uploads.rows(left_open)[row]
-    assert told.status is FileStatus.DUPLICATE
+    assert told.status is FileStatus.IGNORED
     assert told.item_id == after.id
     giver = repr(next(iter(later)))
     advice = "To use this one, change it or its name."
@@ -112,7 +112,7 @@ def test_a_retry_of_an_old_upload_keeps_what_later_ones_said(uploads: Uploads) -
         retry_rejected(session, session.get_one(Job, old))
     uploads.run(old)
     assert {name: item.text for name, item in uploads.items().items()} == {"a.png": "new", "b.png": "only here"}
-    assert uploads.statuses(old)["rows.csv, row 2"] is FileStatus.DUPLICATE
+    assert uploads.statuses(old)["rows.csv, row 2"] is FileStatus.IGNORED
     assert uploads.statuses(old)["rows.csv, row 3"] is FileStatus.UPDATED
 
 
@@ -190,7 +190,8 @@ def test_a_folder_that_comes_again_contradicts_no_correction_in_it(uploads: Uplo
     again = uploads.upload(folder | sheet(text, "fixed.csv"), index=False)
     assert uploads.items()["a.png"].text == text
     assert FileStatus.REJECTED not in uploads.statuses(again).values()
-    assert uploads.rows(again)["captions.csv, row 2"].status is FileStatus.DUPLICATE
+    told = uploads.rows(again)["captions.csv, row 2"]
+    assert (told.status, str(told.remark)[:10]) == (FileStatus.IGNORED, "Not used: ")
 
 
 def test_a_new_text_goes_before_a_sheet_that_came_before(uploads: Uploads) -> None:

@@ -35,6 +35,56 @@ def test_a_later_sidecar_is_that_of_the_picture_with_its_very_name(
 
 
 @pytest.mark.parametrize("other", PAIRS)
+@pytest.mark.parametrize("form", [".txt", ".png.txt", ".caption.txt", ".png.json"])
+@pytest.mark.parametrize("later", [False, True])
+def test_a_loose_sidecar_is_that_of_the_picture_with_its_very_name(
+    uploads: Uploads, other: tuple[str, str], form: str, later: bool
+) -> None:
+    said = TAKEOUT if form.endswith(".json") else b"by a file"
+    one, two = picture(1), picture(2)
+    archive = {"a.zip": packed({f"{other[0]}.png": one, f"{other[1]}.png": two})}
+    sidecar = {f"{other[0]}{form}": said}
+    for some in [archive, sidecar] if later else [sidecar | archive]:
+        uploads.upload(some)
+    assert captions(uploads, one, two) == ["by a file", None]
+
+
+@pytest.mark.parametrize("other", PAIRS)
+@pytest.mark.parametrize("form", [".txt", ".png.json"])
+@pytest.mark.parametrize("loose", [False, True])
+def test_the_sidecar_of_a_rejected_picture_captions_none_whose_name_looks_the_same(
+    uploads: Uploads, other: tuple[str, str], form: str, loose: bool
+) -> None:
+    said = TAKEOUT if form.endswith(".json") else b"by a file"
+    uploads.upload({"a.zip": packed({f"{other[0]}.png": b"broken", f"{other[1]}.png": picture(2)})})
+    sidecar = {f"{other[0]}{form}": said}
+    late = uploads.upload(sidecar if loose else {"a.zip": packed(sidecar)})
+    assert captions(uploads, picture(2)) == [None]
+    (told,) = [str(row.error) for name, row in uploads.rows(late).items() if name.endswith(form)]
+    assert "was rejected" in told
+
+
+def test_sidecars_in_another_archive_of_the_upload_are_those_of_the_pictures_with_their_very_names(
+    uploads: Uploads,
+) -> None:
+    """Of three names that look the same, in another order than the pictures."""
+    names = ["a  b", "a   b", "a\u200f b"]
+    pictures = [picture(number) for number in range(3)]
+    shown = packed({f"{name}.png": one for name, one in zip(names, pictures, strict=True)})
+    for name in names[1:]:
+        uploads.upload({"p.zip": shown, "t.zip": packed({f"{name}.txt": f"of {name!r}".encode()})})
+    assert captions(uploads, *pictures) == [None, *(f"of {name!r}" for name in names[1:])]
+
+
+@pytest.mark.parametrize("other", PAIRS)
+def test_a_sidecar_captions_the_picture_whose_name_looks_the_same_if_there_is_no_other(
+    uploads: Uploads, other: tuple[str, str]
+) -> None:
+    uploads.upload({f"{other[1]}.png": picture(1), f"{other[0]}.txt": b"by a file"})
+    assert captions(uploads, picture(1)) == ["by a file"]
+
+
+@pytest.mark.parametrize("other", PAIRS)
 @pytest.mark.parametrize("before", ["", "https://host/", "file:///home/", "/home/me/"])
 @pytest.mark.parametrize("later", [False, True])
 def test_a_row_may_write_the_very_name_of_a_picture_with_percent_signs(
@@ -47,3 +97,68 @@ def test_a_row_may_write_the_very_name_of_a_picture_with_percent_signs(
     for some in [{"a.zip": packed(files)}, sheet] if later else [{"a.zip": packed({**files, **sheet})}]:
         uploads.upload(some)
     assert captions(uploads, one, two) == ["first", "second"]
+
+
+@pytest.mark.parametrize("other", PAIRS)
+@pytest.mark.parametrize("said", ["by a row", "by a file"])
+def test_the_very_name_of_an_earlier_picture_means_none_of_this_upload_that_looks_the_same(
+    uploads: Uploads, other: tuple[str, str], said: str
+) -> None:
+    one, two = picture(1), picture(2)
+    uploads.upload({"a.zip": packed({f"{name}.png": each for name, each in zip(other, (one, two), strict=True)})})
+    sheet = f"file,caption\n{quote(other[0])}.png,by a row\n".encode()
+    says = {"c.csv": sheet} if said == "by a row" else {f"{other[0]}.txt": b"by a file"}
+    uploads.upload({f"{other[1]}.png": two, **says})
+    assert captions(uploads, one, two) == [said, None]
+
+
+@pytest.mark.parametrize("other", PAIRS)
+def test_a_row_with_the_very_name_of_a_rejected_picture_captions_none_that_looks_the_same(
+    uploads: Uploads, other: tuple[str, str]
+) -> None:
+    uploads.upload({"a.zip": packed({f"{other[0]}.png": b"broken", f"{other[1]}.png": picture(2)})})
+    late = uploads.upload({"c.csv": f"file,caption\n{quote(other[0])}.png,x\n".encode()})
+    assert "was rejected" in str(uploads.rows(late)["c.csv, row 2"].error)
+    assert captions(uploads, picture(2)) == [None]
+
+
+SPACED = ["my photo.png", "my  photo.png", "my\u00a0photo.png", "my photo\u200f.png"]
+
+
+@pytest.mark.parametrize("before", ["", "https://host/", "file:///"])
+@pytest.mark.parametrize("name", SPACED)
+@pytest.mark.parametrize("row", ["my photo.png", *SPACED[1:]])
+def test_an_address_finds_the_only_picture_whose_name_looks_like_its_decoded_form(
+    uploads: Uploads, before: str, name: str, row: str
+) -> None:
+    sheet = f"file,caption\n{before}{quote(row)},found\n".encode()
+    uploads.upload({"a.zip": packed({name: picture(1), "other.png": picture(2), "c.csv": sheet})})
+    assert captions(uploads, picture(1), picture(2)) == ["found", None]
+
+
+@pytest.mark.parametrize("name", SPACED[1:])
+@pytest.mark.parametrize("before", ["", "https://host/"])
+def test_an_address_means_the_picture_of_its_decoded_name_beside_one_that_looks_the_same(
+    uploads: Uploads, before: str, name: str
+) -> None:
+    sheet = f"file,caption\n{before}my%20photo.png,found\n".encode()
+    uploads.upload({"a.zip": packed({name: picture(1), "my photo.png": picture(2), "c.csv": sheet})})
+    assert captions(uploads, picture(1), picture(2)) == [None, "found"]
+
+
+@pytest.mark.parametrize(
+    ("row", "meant"),
+    [
+        ("my%20photo.png", "my%20photo.png"),
+        ("https://host/my%20photo.png", "my photo.png"),
+        ("https://host/my%2520photo.png", "my%20photo.png"),
+        ("d/my%20photo.png", "d/my photo.png"),
+        ("./my%20photo%E2%80%8F.png", "my photo.png"),
+    ],
+)
+def test_a_name_that_has_a_percent_sign_itself_is_told_from_an_encoded_one(
+    uploads: Uploads, row: str, meant: str
+) -> None:
+    files = {name: picture(n) for n, name in enumerate(["my photo.png", "my%20photo.png", "d/my photo.png"])}
+    uploads.upload({**files, "c.csv": f"file,caption\n{row},found\n".encode()})
+    assert {name for name, item in uploads.items().items() if item.text} == {meant}

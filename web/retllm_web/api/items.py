@@ -71,7 +71,7 @@ class UploadView(BaseModel):
     added: int
     updated: int
     duplicate: int
-    ignored: int = Field(description="files that nobody means to upload; they have one outcome for each folder")
+    ignored: int = Field(description="clutter, one outcome for each folder, and captions beside which another counts")
     rejected: int
     read: int = Field(description="sheets, archives and files of several pictures, whose content has outcomes")
     job_id: UUID | None = Field(

@@ -13,7 +13,7 @@ from retllm.db.enums import FileStatus
 from retllm.db.session import transaction
 from retllm.db.state_words import again_words
 from retllm.errors import InvalidInput, RetllmError
-from retllm.media.names import clean_names
+from retllm.media.names import clean_names, sent_name
 from retllm.uploads.offers import MAX_NAME, Offer
 from retllm_web.actions import contents, page_uploads, upload_parts, uploads
 from retllm_web.http import conditional, downloads
@@ -105,7 +105,7 @@ def tell_names_apart() -> ResponseReturnValue:
         names = _Names.model_validate(request.get_json(silent=True)).names
     except ValidationError as error:
         raise invalid(error) from error
-    return jsonify(names=clean_names(names))
+    return jsonify(names=list(map(sent_name, names, clean_names(names))))
 
 
 @pages.post("/uploads/<uuid:upload_id>/files")

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from retllm.media.sheets import sidecars
+from retllm.media.file_table import FileRole, role_of
+from retllm.media.sheets import refused_files, sidecars
 from retllm.media.sheets.matching import Located, path_stem
 from retllm.media.sheets.references import names_a_picture
 
 
-class AbsentPictures:
-    """The pictures among the files of these names.
+def archive_for(located: Located, archives: Iterable[str]) -> str | None:
+    """Return the first archive that may have the pictures of a file: none of another part of its data set."""
+    return next((name for name in archives if not located.contradicts(Located(name, outer=name))), None)
+
+
+class Absent:
+    """The files that did not come with an upload, and those that other uploads are still bringing.
 
     Args:
-        in_archives: whether files in archives may describe them too, as unpacked beside the archive.
+        missing: names of files that were to come with the upload and did not.
+        awaited: names of files that other uploads are still sending or processing.
+        archives: those of archives that they are still sending, or have not unpacked.
     """
 
-    def __init__(self, names: Iterable[str], *, in_archives: bool = False) -> None:
-        self._names = {path_stem(name).lower(): name for name in names if names_a_picture(name)}
-        self._in_archives = in_archives
+    def __init__(self, missing: Sequence[str] = (), awaited: Sequence[str] = (), archives: Sequence[str] = ()) -> None:
+        self._missing = _by_path(missing)
+        self._awaited = _by_path(awaited)
+        self._missing_archives = [name for name in missing if role_of(name) is FileRole.ARCHIVE]
+        self._archives = archives
 
-    def beside(self, located: Located) -> str | None:
-        """Return the one that a text or sidecar here would describe."""
-        if not self._names or (located.archive is not None and not self._in_archives):
-            return None
-        for name in {located.name: None, located.unpacked_name: None}:
-            for place in sidecars.places(name):
-                picture = self._names.get(place.path.lower())
-                if picture is not None and place.fits(picture):
-                    return picture
+    def picture(self, located: Located, *, is_text: bool = False) -> str | None:
+        """Return why a text or sidecar is refused whose picture is absent; None if that is not so."""
+        name = located.name
+        # what did not come lies beside loose files only
+        if located.archive is None and (picture := _beside([name], self._missing)) is not None:
+            return refused_files.not_sent(name, picture, is_text=is_text)
+        if (picture := _beside([name, located.unpacked_name], self._awaited)) is not None:
+            return refused_files.awaited(name, picture)
         return None
+
+    def archive(self, located: Located, *, is_text: bool = False) -> str | None:
+        """Return why a file with the name of a sidecar is refused: its picture may be in an absent archive."""
+        if not sidecars.places(located.name):
+            return None
+        if (archive := archive_for(located, self._missing_archives)) is not None:
+            return refused_files.in_unsent_archive(located.name, archive, is_text=is_text)
+        if (archive := archive_for(located, self._archives)) is not None:
+            return refused_files.in_awaited_archive(located.name, archive, is_text=is_text)
+        return None
+
+
+def _by_path(names: Iterable[str]) -> dict[str, str]:
+    return {path_stem(name).lower(): name for name in names if names_a_picture(name)}
+
+
+def _beside(names: Iterable[str], pictures: dict[str, str]) -> str | None:
+    """Return the picture that a text or sidecar of these names would describe."""
+    for place in (place for name in names for place in sidecars.places(name)):
+        picture = pictures.get(place.path.lower())
+        if picture is not None and place.fits(picture):
+            return picture
+    return None

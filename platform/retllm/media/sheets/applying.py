@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import streams
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.records import NEW, Came, Caption, Change
-from retllm.media.sheets import columns
+from retllm.media.sheets import columns, results
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.jsons import MAX_ROWS
@@ -357,18 +356,7 @@ class SheetToWrite:
         if not changes:
             message = f"Row {number} names a picture that was deleted during the upload."
             return number, refusals.take(number, problem(Reason.DELETED, message))
-        return self._named(number, captioned_outcome("", changes, captions.remark))
-
-
-def captioned_outcome(name: str, changes: Mapping[UUID, Change], remark: str | None) -> FileOutcome:
-    """Return the outcome of what gave these items one caption; that of a later upload stays, and the remark says so."""
-    item_id, first = next(iter(changes.items()))
-    if all(change.remark for change in changes.values()):
-        # of no kind, so that it does not count as what gave the caption when the upload is tried again
-        return FileOutcome(name=name, status="duplicate", item_id=item_id, remark=first.remark)
-    is_changed = any(change.changed for change in changes.values())
-    status: Literal["updated", "duplicate"] = "updated" if is_changed else "duplicate"
-    return FileOutcome(name=name, status=status, item_id=item_id, kind=ItemKind.BOTH, remark=remark)
+        return self._named(number, results.captioned("", changes, captions.remark))
 
 
 def _not_it(number: int, name: str) -> Problem:

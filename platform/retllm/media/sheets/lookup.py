@@ -14,6 +14,7 @@ from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
 from retllm.media.names import base_name
 from retllm.media.sheets import refused_files, sidecars, targets
+from retllm.media.sheets.absent import archive_for
 from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
 from retllm.media.sheets.references import Reference, keys, names_a_picture, reference, stem
 from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
@@ -51,15 +52,21 @@ class Lookup:
         return {name: self._target(name, one, found[one, sheet], sheet) for name, one in references.items()}
 
     def _target(self, name: str, one: Reference, found: Found, sheet: Located) -> Target | Problem:
-        if found.pictures:
+        awaited = _found(one, keys(one), sheet, self._seen.awaited).pictures
+        # a rejected picture may be on its way again
+        if found.pictures and not (awaited and all(picture.rejection for picture in found.pictures)):
             return targets.target(name, found, sheet)
         shown = targets.shown_name(name)
         if self._is_part_of_unsent(one, sheet):
             return not_sent(f"names {shown!r}, whose file {AGAIN}")
         if (archive := self._seen.unsent_archive) is not None and not found.elsewhere:
             return not_sent(f"names the picture {shown!r}, which did not come, and {base_name(archive)!r} {AGAIN}")
-        if not found.elsewhere and _found(one, keys(one), sheet, self._seen.awaited).pictures:
-            return problem(Reason.NOT_FOUND, f"names the picture {shown!r}, which {refused_files.STILL_COMES}.")
+        if awaited:
+            return problem(Reason.AWAITED, f"names the picture {shown!r}, which {refused_files.STILL_COMES}.")
+        if not found.elsewhere and (archive := archive_for(sheet, self._seen.awaited_archives)) is not None:
+            may_come = f"it may be in {base_name(archive)!r}, which {refused_files.STILL_COMES}"
+            message = f"names the picture {shown!r}, which is not in this collection; {may_come}."
+            return problem(Reason.AWAITED, message)
         return targets.nothing(shown, sheet, found.elsewhere)
 
     def _is_part_of_unsent(self, one: Reference, sheet: Located) -> bool:
@@ -80,7 +87,16 @@ class Lookup:
         }
 
     def _find(self, wanted: Mapping[tuple[Reference, Located], set[str]]) -> dict[tuple[Reference, Located], Found]:
-        """Return the pictures that references in files mean, by these and with their keys."""
+        """Return the pictures that references in files mean, by these and with their keys.
+
+        If there are some of the very name, it is these, wherever they came.
+        """
+        very = {(one, sheet): of for of in wanted for one in of[0].very for sheet in of[1:]}
+        exact = {very[one]: found for one, found in self._search({one: keys(one[0]) for one in very}).items()}
+        exact = {one: found for one, found in exact.items() if found.pictures}
+        return exact | self._search({one: stems for one, stems in wanted.items() if one not in exact})
+
+    def _search(self, wanted: Mapping[tuple[Reference, Located], set[str]]) -> dict[tuple[Reference, Located], Found]:
         unsent = self._seen.unsent
         found = {one: _found(one[0], stems, one[1], self._seen.pictures, unsent) for one, stems in wanted.items()}
         missing = [one for one, result in found.items() if not _have_come(result) or result.changed]
@@ -131,7 +147,17 @@ class Lookup:
         ]
 
     def beside(self, documents: Sequence[Located]) -> dict[Located, Neighbours]:
-        """Return the pictures that each file may be a sidecar of."""
+        """Return the pictures that each file may be a sidecar of: if there are some of its very name, these."""
+        coded = self._all_beside([one for document in documents for one in document.very])
+        found = {
+            document: neighbours
+            for document in documents
+            for one in document.very
+            if (neighbours := coded[one]).meant or neighbours.alike
+        }
+        return found | self._all_beside([document for document in documents if document not in found])
+
+    def _all_beside(self, documents: Sequence[Located]) -> dict[Located, Neighbours]:
         places = {document: sidecars.places(document.name) for document in documents}
         found = {
             document: _of_export(self._beside(document, places[document]), document, places[document], self._everywhere)
@@ -210,19 +236,11 @@ class _Earlier:
 
 
 def _found(one: Reference, stems: Iterable[str], sheet: Located, *named: Named) -> Found:
-    """Return the pictures that a reference means: if there is one of its raw name, that one."""
+    """Return the pictures that a reference means."""
     having = [pictures for pictures in named if pictures.has(stems)]
     if not having:
         return Found()
-    if one.coded is not None:
-        raw = replace(one, parts=one.coded, decoded=None, coded=None)
-        if (found := _best_of(raw, sheet, having)).pictures:
-            return found
-    return _best_of(one, sheet, having)
-
-
-def _best_of(one: Reference, sheet: Located, named: Iterable[Named]) -> Found:
-    found = find(one, sheet, [picture for each in named for picture in each.fitting(one, sheet)])
+    found = find(one, sheet, [picture for each in having for picture in each.fitting(one, sheet)])
     come = {picture.located.path for picture in found.pictures if not picture.unsent}
     # one that came with another upload stands for the one that did not
     here = tuple(picture for picture in found.pictures if not (picture.unsent and picture.located.path in come))

@@ -36,11 +36,18 @@ class Located:
 
     Attributes:
         outer: the path of that archive within the upload.
+        coded: the names of a sidecar whose picture has its very name, and a code at the end of it.
     """
 
     name: str
     archive: UUID | None = None
     outer: str = ""
+    coded: tuple[str, ...] = ()
+
+    @property
+    def very(self) -> tuple[Located, ...]:
+        """The same file under the names with a code."""
+        return tuple(Located(name, self.archive, self.outer) for name in self.coded)
 
     @property
     def folder(self) -> tuple[str, ...]:
@@ -101,7 +108,7 @@ class Picture:
         earlier: whether it was uploaded before the sheet; of its archive, the name alone is known then.
         parts: the items of a file of several pictures, in their order; empty for a picture.
         unsent: whether it was to come with the upload and did not.
-        rejection: why it was rejected, of one in an earlier upload.
+        rejection: why it was rejected, of one in another upload.
     """
 
     located: Located
@@ -161,7 +168,8 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
         if rank is None:
             elsewhere.append(picture)
             continue
-        fit = (form, int(bool(picture.parts)), *rank)
+        # how an exact name is written, with percent signs or without, says less than the folders
+        fit = (max(form, _EXACT), int(bool(picture.parts)), *rank, form)
         if best is None or fit < best:
             best, found = fit, []
         if fit == best:
@@ -194,6 +202,8 @@ def _form(reference: Reference, name: str) -> int | None:
 
 # the last one of the forms above: pictures are often converted after their sheet was written
 _CHANGED = 8
+# the forms of a name without a difference, read in one way or the other
+_EXACT = 1
 # the page that a row names has the name of its file; like that of the decoded name
 _ONLY_PAGE = 1
 _IN_FOLDER, _AT_ROOT, _BY_END = range(3)

@@ -39,16 +39,22 @@ class Reference:
     """A name of a picture in a sheet.
 
     Attributes:
-        parts: the parts of its path; the first ones may be ``..``.
-        decoded: the parts without percent encoding, if that differs.
-        coded: the parts that the picture has if another file took its clean name (:func:`retllm.media.names.coded`).
+        parts: the parts of its path, of an address without percent encoding; the first ones may be ``..``.
+        decoded: the parts read the other way, without percent encoding or of an address with it, if that differs.
+        coded: the parts that the picture may have if another file took its clean name
+            (:func:`retllm.media.names.coded`).
         absolute: whether the path began at a root, so that it is not relative to the sheet.
     """
 
     parts: tuple[str, ...]
     decoded: tuple[str, ...] | None
     absolute: bool
-    coded: tuple[str, ...] | None = None
+    coded: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def very(self) -> tuple[Reference, ...]:
+        """References to the picture with a code that has this very name."""
+        return tuple(Reference(parts, None, self.absolute) for parts in self.coded)
 
     @property
     def bases(self) -> tuple[str, ...]:
@@ -90,7 +96,7 @@ def _suffix(name: str) -> str:
 def keys(reference: Reference) -> set[str]:
     """Return the stems that the picture may have, in lower case and as they are."""
     paged = [reference.paged] if reference.paged else []
-    found = {stem(base) for base in (*reference.bases, *(reference.coded or ())[-1:], *paged)}
+    found = {stem(base) for base in (*reference.bases, *paged)}
     # converters write a.heic.jpg for a.heic
     found |= {base for base in reference.bases if format_of(base)}
     found |= {prefix + key.zfill(_ID_DIGITS) for key in found if key.isdecimal() for prefix in _ID_PREFIXES}
@@ -111,7 +117,7 @@ def format_of(name: str) -> str:
 def reference(name: str) -> Reference | None:
     """Return the reference in a field of a sheet; None if it names nothing."""
     name = name[:_MAX_CHARS].strip()
-    absolute = bool(_URL.match(name))
+    absolute = is_address = bool(_URL.match(name))
     if absolute and not name.lower().startswith("file:"):
         # the folders of an address are not those of a disk
         name = _name_in_url(name)
@@ -123,13 +129,15 @@ def reference(name: str) -> Reference | None:
     parts = _parts(without_drive)
     if not parts or parts[-1] == "..":
         return None
+    readings = {parts: without_drive}
     whole = unquote(without_drive)
-    decoded = _parts(whole) if "%" in without_drive else parts
-    if decoded == () or decoded[-1] == "..":
-        decoded = parts
-    last = base_name(whole if decoded is not parts else without_drive)
-    special = (*decoded[:-1], coded(last)) if last != decoded[-1] else None
-    return Reference(parts, decoded if decoded != parts else None, absolute, special)
+    if (decoded := _parts(whole)) and decoded[-1] != "..":
+        # in an address a percent sign begins an encoded character
+        readings = {decoded: whole} | readings if is_address else {parts: without_drive, decoded: whole} | readings
+    first, other, *_ = (*readings, None)
+    lasts = {path: base_name(read) for path, read in readings.items()}
+    special = tuple((*path[:-1], coded(last)) for path, last in lasts.items() if last != path[-1])
+    return Reference(first, other, absolute, special)
 
 
 def _name_in_url(url: str) -> str:

@@ -14,13 +14,33 @@ def no_picture(name: str) -> str:
     return f"The file has the caption of a picture, but none with the name of {base_name(name)!r} is beside it: add it."
 
 
-def not_sent(name: str, picture: str) -> str:
-    """Return why a file is refused whose picture was announced and did not come; the sentence is open."""
-    return f"{base_name(name)!r} has the caption of {base_name(picture)!r}, which was not sent: upload both again"
+_ALONE = ", or the text alone if it is to be an item"
+_AS_TEXT = ", or upload it with --texts (texts=true in the API) if it is no caption"
+
+
+def not_sent(name: str, picture: str, *, is_text: bool = False) -> str:
+    """Return why a file is refused whose picture was announced and did not come."""
+    again = f"upload both again{_ALONE if is_text else ''}"
+    return f"{base_name(name)!r} has the caption of {base_name(picture)!r}, which was not sent: {again}."
+
+
+def in_unsent_archive(name: str, archive: str, *, is_text: bool) -> str:
+    """Return why a file is refused whose picture may be in an archive that did not come."""
+    alone = _ALONE if is_text else ""
+    return f"{_picture_in(name, archive)}, which was not sent: upload both again{alone}."
+
+
+def in_awaited_archive(name: str, archive: str, *, is_text: bool) -> str:
+    """Return why a file is refused whose picture may be in an archive that another upload is still bringing."""
+    return f"{_picture_in(name, archive)}, which {STILL_COMES}{_AS_TEXT if is_text else ''}."
+
+
+def _picture_in(name: str, archive: str) -> str:
+    return f"The picture of {base_name(name)!r} may be in {base_name(archive)!r}"
 
 
 STILL_COMES = "another upload is still bringing: retry this job when that one has ended"
-"""What is said of a picture that may come."""
+"""What is said of a picture or archive that may come."""
 
 
 def awaited(name: str, picture: str) -> str:
@@ -58,7 +78,7 @@ def rejected(name: str, picture: Picture) -> str:
         return f"The picture {shown} beside it was rejected: {step}."
     is_text = suffix_of(name) in (".txt", ".text")
     other = ", or this one with --texts (texts=true in the API) if it is no caption" if is_text else ""
-    return f"Its picture {shown} was rejected in an earlier upload: {picture.rejection} {sentence(step)}{other}."
+    return f"Its picture {shown} was rejected in another upload: {picture.rejection} {sentence(step)}{other}."
 
 
 def sentence(words: str) -> str:

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     NO_PICTURE = "they name no picture"
     NOT_FOUND = "their pictures are not in this collection"
     NOT_SENT = "their pictures were not sent"
+    AWAITED = "another upload may still bring their pictures"
     OTHER_FOLDER = "their pictures lie in other folders"
     AMBIGUOUS = "each matches several pictures"
     REFUSED_PICTURE = "their pictures were rejected"

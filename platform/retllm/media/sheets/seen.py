@@ -105,6 +105,8 @@ class NamesSeen:
     """The pictures, documents and films that were to come with the upload and did not."""
     awaited: Named = field(default_factory=Named)
     """The pictures, documents and films that other uploads are still sending or processing."""
+    awaited_archives: list[str] = field(default_factory=list)
+    """The names of archives that other uploads are still sending or have not unpacked."""
     unsent_archive: str | None = None
     """The name of an archive that did not come: nobody knows which pictures it has."""
 

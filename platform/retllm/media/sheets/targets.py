@@ -44,7 +44,7 @@ def target(name: str, found: Found, sheet: Located) -> Target | Problem:
     near = any(picture.is_near(sheet) for picture in by_id.values())
     if (refused := by_id.get(None)) is not None:
         step = refused_files.next_step(refused, "upload it again")
-        earlier = f" in an earlier upload: {refused.rejection} {refused_files.sentence(step)}"
+        earlier = f" in another upload: {refused.rejection} {refused_files.sentence(step)}"
         why = earlier if refused.rejection else f": {step}"
         return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected{why}.")
     ids = [item_id for item_id in by_id if item_id is not None]

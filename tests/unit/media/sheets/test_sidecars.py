@@ -181,12 +181,15 @@ def test_a_sheet_goes_before_a_sidecar_and_a_text_before_other_sidecars(ingest: 
     outcomes = {outcome.name: outcome for outcome in add_all(ingest, files)}
     assert captions(items) == {"a.png": "of the text", "b.png": "of the sheet"}
     assert (outcomes["a.txt"].status, outcomes["a.txt"].remark) == ("updated", None)
-    assert (outcomes["a.json"].status, outcomes["a.json"].remark) == ("duplicate", "Not used: 'a.txt' has the caption.")
+    assert (outcomes["a.json"].status, outcomes["a.json"].remark) == ("ignored", "Not used: 'a.txt' has the caption.")
+    unused = {name for name, outcome in outcomes.items() if outcome.status == "ignored"}
+    assert unused == {"a.json", "b.txt"}
     assert outcomes["b.txt"].remark == "Not used: 'captions.csv, row 2' has the caption."
     versions = {item.version for item in items()}
     # the same upload again changes nothing
     again = add_all(ingest, files)
-    assert {outcome.status for outcome in again} == {"duplicate"}
+    assert {outcome.name for outcome in again if outcome.status == "ignored"} == unused
+    assert {outcome.status for outcome in again if outcome.name not in unused} == {"duplicate"}
     assert {item.version for item in items()} == versions == {2}
 
 

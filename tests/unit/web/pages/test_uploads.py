@@ -13,6 +13,7 @@ from tests.unit.web.pictures import picture
 
 from retllm.db.session import transaction
 from retllm.db.tables import Item
+from retllm.media.names import coded
 from retllm_web.http.services import Services
 
 
@@ -160,3 +161,10 @@ def test_a_form_leads_to_the_job_if_its_files_take_long(
     assert "All files arrived; they are being processed." in page.text
     # cancel says what it does
     assert "Files that were added stay; the others are not processed." in page.text
+
+
+def test_names_that_look_the_same_are_told_apart_and_the_others_stay_as_they_are(script: Script) -> None:
+    names = ["x/caf\u00e9.png", "x/cafe\u0301.png", "x/a  b.txt"]
+    headers = {**SCRIPT, "X-CSRFToken": script.token}
+    told = script.reader.client.post("/uploads/names", json={"names": names}, headers=headers).json["names"]
+    assert told == [names[0], "x/" + coded("cafe\u0301.png"), names[2]]
