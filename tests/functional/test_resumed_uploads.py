@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -298,6 +301,35 @@ def test_what_a_killed_command_did_not_send_is_listed_when_its_upload_is_closed(
         close(server, job["id"])
         missing = client.get(f"/uploads/{job['id']}/files", params={"status": "not_sent"}).json()["files"]
     assert {file["name"] for file in missing} == {name for name in EXPECTED if ", row" not in name}
+
+
+def test_the_next_run_goes_on_with_a_large_file_after_the_command_was_killed(
+    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, tmp_path: Path
+) -> None:
+    key = server.collection("Killed with SIGKILL")
+    large = tmp_path / "large.png"
+    Image.effect_noise((5000, 4000), 90).save(large, compress_level=0)
+    size = large.stat().st_size
+    environment = os.environ | {
+        "RETLLM_HOME": str(tmp_path / "home"),
+        "RETLLM_URL": f"http://127.0.0.1:{proxy.port}",
+        "RETLLM_TOKEN": server.token,
+    }
+    command_line = [sys.executable, "-m", "retllm.cli.main", "upload", key, "--no-index", "--json", str(large)]
+    with server.client() as client, subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE) as killed:
+        # the first part, and something of the next
+        while proxy.sent < 9 << 20:
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.kill()
+        (first,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
+        assert client.get(f"/uploads/{first['id']}").json()["closed_at"] is None
+    proxy.sent = 0
+    again = subprocess.run(command_line, env=environment, capture_output=True, text=True, check=True)
+    assert f"Closed upload {first['id']}, which an earlier command left open." in again.stderr
+    (file,) = json.loads(again.stdout)["files"]
+    assert (file["name"], file["status"]) == ("large.png", "added")
+    assert proxy.sent < size - (3 << 20)
 
 
 def test_names_arrive_as_they_are(
