@@ -127,7 +127,7 @@ def upload(
         show.as_json(answer | {"notice": target.get("notice")})
     else:
         show.notice(target)
-        _print_outcomes(done.outcomes, target["name"])
+        _print_outcomes(done, target["name"])
     ctx.exit(1 if refused or any(job["state"] != "succeeded" for job in done.jobs) else 0)
 
 
@@ -323,13 +323,16 @@ def _follow(api: PatientApi, upload_id: str, bar: Progress) -> Json:
     return show.watch(api, upload_id, bar, bar.add_task("reading files", total=None))
 
 
-def _print_outcomes(outcomes: Sequence[Json], name: str) -> None:
+def _print_outcomes(done: Uploaded, name: str) -> None:
+    outcomes = done.outcomes
+    # what several uploads have together is not counted apart
+    parts = done.jobs[0]["files"]["parts"] if len(done.jobs) == 1 else {}
     counts: Counter[FileStatus] = Counter()
     for outcome in outcomes:
         counts[outcome["status"]] += outcome["count"]
-    summary = outcome_counts(counts, (*TAKEN, FileStatus.IGNORED)) or "nothing new"
-    missing = outcome_counts(counts, [FileStatus.UNPROCESSED, FileStatus.NOT_SENT])
-    told = filter(None, [summary, f"{counts[FileStatus.REJECTED]:,} rejected", missing])
+    summary = outcome_counts(counts, parts, (*TAKEN, FileStatus.IGNORED)) or "nothing new"
+    problems = outcome_counts(counts, parts, PROBLEMS)
+    told = filter(None, [summary, None if counts[FileStatus.REJECTED] else "0 rejected", problems])
     click.echo(f"{name}: {', '.join(told)}.")
     remarked = [outcome for outcome in outcomes if outcome["remark"] and outcome["status"] != "ignored"]
     for status in PROBLEMS:

@@ -29,6 +29,7 @@ from retllm.history.same_errors import same_errors
 from retllm.media.file_table import accepted
 from retllm.media.sniffing import ACCEPTED_SENTENCE
 from retllm.scorer_address import is_remote_name
+from retllm.uploads.views import UploadState
 from retllm_web.http.auth import current_actor
 from retllm_web.pages.blueprint import picture_url
 
@@ -179,9 +180,9 @@ def cell(value: Any) -> Any:
     return NOTHING if value in (None, "", _DASH) else value
 
 
-def file_counts(counts: Mapping[FileStatus, int]) -> str:
+def file_counts(files: FileCounts | UploadState) -> str:
     """Return how often an upload has which outcome, as a sentence; nothing if it has none."""
-    told = outcome_counts(counts)
+    told = outcome_counts(files.counts, files.parts)
     return f"{told}." if told else ""
 
 
@@ -191,7 +192,7 @@ def state_words(state: JobState, files: FileCounts | None = None) -> str:
         return JOB_STATES[state]
     if files.open and state not in OVER_JOBS:
         return "open: waiting for files"
-    problems = outcome_counts(files.counts, PROBLEMS) if state in OVER_JOBS else ""
+    problems = outcome_counts(files.counts, files.parts, PROBLEMS) if state in OVER_JOBS else ""
     return f"{JOB_STATES[state]}, {problems}" if problems else JOB_STATES[state]
 
 

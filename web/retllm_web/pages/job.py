@@ -23,6 +23,7 @@ from retllm.queue import pauses
 from retllm.queue.pauses import Pause
 from retllm.search.results import SearchView
 from retllm.search.views import search_view
+from retllm.uploads.rest import Rest, rest_of
 from retllm.uploads.views import (
     FileView,
     UploadState,
@@ -75,6 +76,7 @@ class UploadPage:
     """The state of an upload, and a page of its files: of one status, or those with problems first."""
 
     state: UploadState
+    rest: Rest
     status: FileStatus | None
     files: list[FileView]
     after: UUID | None
@@ -101,7 +103,7 @@ def _upload(session: Session, job: Job) -> UploadPage | None:
     collection = session.get_one(Collection, job.collection_id)
     right = right_in(session, current_actor(), collection)
     may_retry = right is not None and right >= Right.CHANGE and has_kept_rejected(session, job.id)
-    return UploadPage(state, status, files, after, following, may_retry)
+    return UploadPage(state, rest_of(session, job), status, files, after, following, may_retry)
 
 
 def _pauses(session: Session, job: JobView, search: SearchView | None) -> list[Pause]:

@@ -1,0 +1,38 @@
+"""What of an upload is still to send: files that were not sent with it, nor came with a later one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.enums import FileStatus, JobKind
+from retllm.db.tables import Job
+from retllm.db.uploads import UploadFile
+from retllm.uploads import unsent
+
+
+@dataclass(frozen=True)
+class Rest:
+    """How many files are ``left`` to send, and how many ``came`` with later uploads to the collection."""
+
+    left: int
+    came: int
+
+
+def rest_of(session: Session, job: Job) -> Rest:
+    """Return what became of the files that were not sent with an upload; a later one has them under their name."""
+    later = sa.select(Job.id).where(Job.collection_id == job.collection_id, Job.kind == JobKind.UPLOAD, Job.id > job.id)
+    came = sa.select(UploadFile.name).where(
+        UploadFile.job_id.in_(later), unsent.has_come(), UploadFile.status != FileStatus.UNPROCESSED
+    )
+    missing = sa.alias(UploadFile.__table__, "missing")
+    has_come = missing.c.name.in_(came).label("has_come")
+    query = (
+        sa.select(has_come, sa.func.sum(missing.c.count))
+        .where(missing.c.job_id == job.id, missing.c.status == FileStatus.NOT_SENT, missing.c.parent_id.is_(None))
+        .group_by(has_come)
+    )
+    counts: dict[bool, int] = {row[0]: row[1] for row in session.execute(query)}
+    return Rest(left=counts.get(False, 0), came=counts.get(True, 0))
