@@ -32,7 +32,7 @@ from retllm.uploads.views import (
     upload_files,
     upload_state,
 )
-from retllm_web.actions import submissions
+from retllm_web.actions import same_names, submissions
 from retllm_web.http import conditional
 from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import cut, key_or_none
@@ -61,6 +61,9 @@ def _shown(job_id: UUID) -> dict[str, Any]:
         return {
             "job": job,
             "search": search,
+            "archives": same_names.archives(session, [(row.item_id, row.name) for row in search.candidates])
+            if search
+            else {},
             "upload": upload,
             "steps": timeline(job, search, receiving=upload is not None and upload.state.closed_at is None),
             "attempts": attempts(session, current_actor(), job_id, limit=_ATTEMPTS + 1),
