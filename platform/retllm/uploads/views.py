@@ -42,7 +42,7 @@ class FileView(BaseModel):
     error: FileError | None = Field(description="why it was rejected or not sent")
     remark: str | None = Field(description="what else there is to know about it")
     count: int = Field(
-        description="how many files or rows it stands for: clutter of one folder, or further refused rows of a sheet"
+        description="how many files or rows it stands for: clutter of one folder, or further rejected rows of a sheet"
     )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -175,6 +176,12 @@ def figure(value: float | None, decimals: int = 4) -> str:
     return _DASH if value is None else f"{value:.{decimals}f}"
 
 
+def probability(log_odds: float) -> str:
+    """Return the score that log-odds mean, with two digits that tell it from 0 and 1."""
+    score = 1 / (1 + math.exp(-max(log_odds, -700)))
+    return f"{score:.2g}" if score < 0.99 else f"{score:.5f}"
+
+
 def cell(value: Any) -> Any:
     """Return what a cell of a table shows: a value, or ``NOTHING`` without one."""
     return NOTHING if value in (None, "", _DASH) else value
@@ -250,6 +257,7 @@ def install(app: Flask) -> None:
         item_count=items,
         percent=percent,
         figure=figure,
+        probability=probability,
         cell=cell,
         is_over=over,
         on_server=is_remote_name,
