@@ -20,6 +20,8 @@ def retries(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, tuple[int, 
 
     The units of a retry are those of its pass, all that were made after these, and earlier ones that are open again.
     """
+    if not job_ids:
+        return {}
     label = Unit.payload["pass"].astext
     first = (
         sa.select(Unit.job_id, sa.func.min(Unit.id.cast(sa.Text)).label("first"))

@@ -23,16 +23,16 @@ class Rest:
 
 def rest_of(session: Session, job: Job) -> Rest:
     """Return what became of the files that were not sent with an upload; a later one has them under their name."""
+    missing = sa.alias(UploadFile.__table__, "missing")
+    not_sent = (missing.c.job_id == job.id, missing.c.status == FileStatus.NOT_SENT, missing.c.parent_id.is_(None))
+    if session.scalar(sa.select(missing.c.id).where(*not_sent).limit(1)) is None:
+        # most uploads: the files of the others are not read
+        return Rest(left=0, came=0)
     later = sa.select(Job.id).where(Job.collection_id == job.collection_id, Job.kind == JobKind.UPLOAD, Job.id > job.id)
     came = sa.select(UploadFile.name).where(
         UploadFile.job_id.in_(later), unsent.has_come(), UploadFile.status != FileStatus.UNPROCESSED
     )
-    missing = sa.alias(UploadFile.__table__, "missing")
     has_come = missing.c.name.in_(came).label("has_come")
-    query = (
-        sa.select(has_come, sa.func.sum(missing.c.count))
-        .where(missing.c.job_id == job.id, missing.c.status == FileStatus.NOT_SENT, missing.c.parent_id.is_(None))
-        .group_by(has_come)
-    )
+    query = sa.select(has_come, sa.func.sum(missing.c.count)).where(*not_sent).group_by(has_come)
     counts: dict[bool, int] = {row[0]: row[1] for row in session.execute(query)}
     return Rest(left=counts.get(False, 0), came=counts.get(True, 0))
