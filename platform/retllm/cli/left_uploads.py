@@ -28,7 +28,8 @@ def noted(api: Api, upload_id: str) -> Iterator[None]:
     handle = None
     # without a note, the server closes an upload that is left after a while
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (api.home, path.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)
         os.write(handle, _server(api).encode())

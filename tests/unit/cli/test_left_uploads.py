@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
 import httpx
@@ -75,6 +76,13 @@ def test_uploads_to_another_server_wait_for_a_command_to_that_one(tmp_path: Path
     _kill(one.api, "a")
     assert left_uploads.close_left(other.api) == []
     assert left_uploads.close_left(one.api) == ["a"]
+
+
+def test_the_folder_of_notes_is_for_its_account_only(tmp_path: Path) -> None:
+    server = _Server(tmp_path / "home")
+    with left_uploads.noted(server.api, "a"):
+        found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert found == {"home": 0o700, "uploads": 0o700, "a": 0o600}
 
 
 def test_a_folder_that_can_not_be_written_costs_only_the_note(tmp_path: Path) -> None:
