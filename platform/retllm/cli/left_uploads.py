@@ -11,6 +11,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from retllm.cli.client import Api, RequestRejected
 
@@ -24,7 +25,8 @@ def noted(api: Api, upload_id: str) -> Iterator[None]:
     if api.home is None:
         yield
         return
-    path = api.home / _FOLDER / upload_id
+    # whatever a server calls it, it is a file of this folder
+    path = api.home / _FOLDER / Path(upload_id).name
     handle = None
     # without a note, the server closes an upload that is left after a while
     with suppress(OSError):
@@ -35,8 +37,8 @@ def noted(api: Api, upload_id: str) -> Iterator[None]:
         os.write(handle, _server(api).encode())
     try:
         yield
-        with suppress(OSError):
-            path.unlink()
+        if handle is not None:
+            path.unlink(missing_ok=True)
     finally:
         if handle is not None:
             os.close(handle)

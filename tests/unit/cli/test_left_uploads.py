@@ -85,6 +85,14 @@ def test_the_folder_of_notes_is_for_its_account_only(tmp_path: Path) -> None:
     assert found == {"home": 0o700, "uploads": 0o700, "a": 0o600}
 
 
+@pytest.mark.parametrize("upload", ["../client.json", "..", "", "new/../../client.json"])
+def test_a_strange_key_reaches_no_other_file(tmp_path: Path, upload: str) -> None:
+    (tmp_path / "client.json").write_text("{}")
+    with left_uploads.noted(_Server(tmp_path).api, upload):
+        pass
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["client.json"]
+
+
 def test_a_folder_that_can_not_be_written_costs_only_the_note(tmp_path: Path) -> None:
     (tmp_path / "uploads").write_text("a file in the place of the folder")
     server = _Server(tmp_path)
