@@ -36,6 +36,8 @@ class CuttingProxy(Proxy):
     sent_before_following = 0
     """What had passed when the command began to ask for the outcomes, which takes as many requests as it lasts."""
     cut_after: int | None = None
+    away_after: int | None = None
+    """After so many bytes no connection gets through."""
     away = False
 
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -44,6 +46,8 @@ class CuttingProxy(Proxy):
             return
         while chunk := await source.read(1 << 14):
             self.sent += len(chunk)
+            if self.away_after is not None and self.sent >= self.away_after:
+                self.away, self.away_after = True, None
             if self.away or (self.cut_after is not None and self.sent >= self.cut_after):
                 self.cut_after = None
                 await self._reset()
@@ -316,12 +320,14 @@ def test_the_next_run_goes_on_with_a_large_file_after_the_command_was_killed(
         "RETLLM_TOKEN": server.token,
     }
     command_line = [sys.executable, "-m", "retllm.cli.main", "upload", key, "--no-index", "--json", str(large)]
+    # the first part is whole then
+    proxy.away_after = 9 << 20
     with server.client() as client, subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE) as killed:
-        # the first part, and something of the next
-        while proxy.sent < 9 << 20:
+        while not proxy.away:
             assert killed.poll() is None
             time.sleep(0.01)
         killed.kill()
+        proxy.away = False
         (first,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
         assert client.get(f"/uploads/{first['id']}").json()["closed_at"] is None
     proxy.sent = 0
