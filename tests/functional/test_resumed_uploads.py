@@ -308,11 +308,11 @@ def test_what_a_killed_command_did_not_send_is_listed_when_its_upload_is_closed(
 
 
 def test_the_next_run_goes_on_with_a_large_file_after_the_command_was_killed(
-    monkeypatch: pytest.MonkeyPatch, server: Server, proxy: CuttingProxy, tmp_path: Path
+    server: Server, proxy: CuttingProxy, tmp_path: Path
 ) -> None:
     key = server.collection("Killed with SIGKILL")
     large = tmp_path / "large.png"
-    Image.effect_noise((5000, 4000), 90).save(large, compress_level=0)
+    Image.effect_noise((4000, 3000), 90).save(large, compress_level=0)
     size = large.stat().st_size
     environment = os.environ | {
         "RETLLM_HOME": str(tmp_path / "home"),
@@ -321,7 +321,7 @@ def test_the_next_run_goes_on_with_a_large_file_after_the_command_was_killed(
     }
     command_line = [sys.executable, "-m", "retllm.cli.main", "upload", key, "--no-index", "--json", str(large)]
     # the first part is whole then
-    proxy.away_after = 9 << 20
+    proxy.away_after = 6 << 20
     with server.client() as client, subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE) as killed:
         while not proxy.away:
             assert killed.poll() is None
