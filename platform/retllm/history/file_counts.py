@@ -40,7 +40,7 @@ NO_FILES = FileCounts(counts={})
 
 
 def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCounts]:
-    """Return the counts of those jobs that have files or are open, with three queries."""
+    """Return the counts of those jobs that have files or are open, with at most three queries."""
     query = (
         sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count))
         .where(UploadFile.job_id.in_(job_ids))
@@ -49,7 +49,7 @@ def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCou
     counts: dict[UUID, dict[FileStatus, int]] = {}
     for job_id, status, count in session.execute(query):
         counts.setdefault(job_id, {})[status] = count
-    parts = _parts(session, job_ids)
+    parts = _parts(session, [job_id for job_id, found in counts.items() if not found.keys().isdisjoint(PROBLEMS)])
     still_open = _open(session, job_ids)
     return {
         job_id: FileCounts(counts=counts.get(job_id, {}), parts=parts.get(job_id, {}), **still_open.get(job_id, {}))
@@ -59,6 +59,8 @@ def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCou
 
 def _parts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, dict[str, int]]]:
     """Return how many of the problems of each upload are rows of sheets, or pages of documents."""
+    if not job_ids:
+        return {}
     whole = sa.orm.aliased(UploadFile)
     word = sa.case((whole.content.in_(PICTURED), "page"), else_="row").label("word")
     query = (

@@ -58,4 +58,4 @@ def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUplo
     files = files_with_problems_first(session, job.id, statuses=OUTCOMES, limit=SHOWN_FILES)
     is_open = state.closed_at is None and job.state not in OVER_JOBS
     waits_for = file_counts(session, [job.id]).get(job.id) if is_open else None
-    return LastUpload(job.id, job.state, state, rest_of(session, job), files, waits_for)
+    return LastUpload(job.id, job.state, state, rest_of(session, job, state.counts), files, waits_for)

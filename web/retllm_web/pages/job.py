@@ -106,7 +106,7 @@ def _upload(session: Session, job: Job) -> UploadPage | None:
     collection = session.get_one(Collection, job.collection_id)
     right = right_in(session, current_actor(), collection)
     may_retry = right is not None and right >= Right.CHANGE and has_kept_rejected(session, job.id)
-    return UploadPage(state, rest_of(session, job), status, files, after, following, may_retry)
+    return UploadPage(state, rest_of(session, job, state.counts), status, files, after, following, may_retry)
 
 
 def _pauses(session: Session, job: JobView, search: SearchView | None) -> list[Pause]:
