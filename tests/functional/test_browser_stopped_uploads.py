@@ -11,7 +11,7 @@ import httpx
 from PIL import Image
 from playwright.sync_api import Page, Route, expect
 from tests.functional.browsing import BROWSER_MARKS
-from tests.functional.upload_page import PART, drop, jobs, names, numbered, pictures, send_in_parts
+from tests.functional.upload_page import PART, drop, drop_paths, jobs, names, numbered, pictures, send_in_parts
 
 pytestmark = BROWSER_MARKS
 
@@ -125,6 +125,30 @@ def test_the_rest_gets_the_captions_that_arrived_before_it(
     expect(page.locator("#index-state")).to_contain_text("All 22 items are indexed")
     items = api.get(f"/collections/{empty}/items?limit=200").raise_for_status().json()["items"]
     assert {item["name"]: item["text"] for item in items} == {f"{n}.png": f"picture {n}" for n in range(22)}
+
+
+def test_stop_leaves_out_the_corrected_sheet_that_was_to_follow(
+    page: Page, api: httpx.Client, empty: str, tmp_path: Path
+) -> None:
+    files = pictures(tmp_path / "all", [f"{n}.png" for n in range(22)])
+    sheet = tmp_path / "all" / "captions.csv"
+    sheet.write_text("file,caption\n0.png,a wrogn word\n21.png,the last one\n")
+    let_through(page, 2)
+    page.get_by_label("Files").set_input_files([*files, sheet])
+    page.get_by_role("button", name="Upload", exact=True).click()
+    expect(page.locator("[data-sent]")).to_contain_text("21 of 23 files")
+    sheet.write_text("file,caption\n0.png,a right word\n21.png,the very last one\n")
+    drop_paths(page, sheet)
+    expect(page.locator("[data-said]")).to_contain_text("1 file that may correct captions follows")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("[data-said]")).to_have_text("Stopped. 21 of 24 files arrived. 3 files were not sent.")
+    page.unroute("**/uploads/*/files")
+    page.get_by_role("button", name="Send the rest").click()
+    expect(page.locator("[data-said]")).to_have_text("3 files arrived.")
+    expect(page.locator("#outcomes [data-summary]")).to_have_text("2 added, 2 updated.")
+    items = api.get(f"/collections/{empty}/items?limit=200").raise_for_status().json()["items"]
+    texts = {item["name"].rpartition("/")[2]: item["text"] for item in items if item["text"]}
+    assert texts == {"0.png": "a right word", "21.png": "the very last one"}
 
 
 def test_a_reload_lists_what_was_not_sent(page: Page, api: httpx.Client, empty: str) -> None:

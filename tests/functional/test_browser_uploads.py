@@ -125,6 +125,42 @@ def test_try_now_goes_on_at_once(page: Page, api: httpx.Client, empty: str) -> N
     assert names(api, empty) == numbered(0, 1)
 
 
+def test_a_corrected_sheet_that_is_dropped_meanwhile_is_sent_in_an_upload_of_its_own(
+    page: Page, api: httpx.Client, empty: str, tmp_path: Path, stack: LocalStack
+) -> None:
+    files = pictures(tmp_path / "all", [f"{n}.png" for n in range(22)])
+    sheet = tmp_path / "all" / "captions.csv"
+    sheet.write_text("file,caption\n0.png,a wrogn word\n1.png,another picture\n")
+    held: list[Route] = []
+
+    def answer(route: Route) -> None:
+        # the third request has the last pictures
+        held.append(route)
+        if len(held) != 3:
+            route.continue_()
+
+    page.route("**/uploads/*/files", answer)
+    with paused(stack, "media"):
+        page.get_by_label("Files").set_input_files([*files, sheet])
+        page.get_by_role("button", name="Upload", exact=True).click()
+        expect(page.locator("[data-sent]")).to_contain_text("21 of 23 files")
+        sheet.write_text("file,caption\n0.png,a right word\n")
+        drop_paths(page, sheet)
+        said = page.locator("[data-said]")
+        expect(said).to_have_text("Sending 23 files… 1 file that may correct captions follows in an upload of its own.")
+        held[2].continue_()
+        # all pictures are there, and none is processed
+        expect(said).to_have_text("1 file arrived. Captions are applied when your upload before this one is processed.")
+    expect(said).to_have_text("1 file arrived.")
+    expect(page.locator("#outcomes [data-summary]")).to_have_text("1 updated.")
+    second, first = jobs(api, empty)
+    counts = [api.get(f"/uploads/{job['id']}").raise_for_status().json()["counts"] for job in (first, second)]
+    assert counts == [{"added": 22, "read": 1, "updated": 2}, {"read": 1, "updated": 1}]
+    items = api.get(f"/collections/{empty}/items?limit=200").raise_for_status().json()["items"]
+    texts = {item["name"].rpartition("/")[2]: item["text"] for item in items if item["text"]}
+    assert texts == {"0.png": "a right word", "1.png": "another picture"}
+
+
 def test_names_are_the_same_whether_sent_or_known(page: Page, api: httpx.Client, empty: str, tmp_path: Path) -> None:
     given = ['5" disk.png', "5%22 disk.png", "50%.png", "a #1.png", "a%0Ab.png", "back\\slash.png"]
     files = pictures(tmp_path, given)

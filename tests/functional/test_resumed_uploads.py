@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +36,8 @@ class CuttingProxy(Proxy):
     sent_before_following = 0
     """What had passed when the command began to ask for the outcomes, which takes as many requests as it lasts."""
     cut_after: int | None = None
+    away_after: int | None = None
+    """After so many bytes no connection gets through."""
     away = False
 
     async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -41,6 +46,8 @@ class CuttingProxy(Proxy):
             return
         while chunk := await source.read(1 << 14):
             self.sent += len(chunk)
+            if self.away_after is not None and self.sent >= self.away_after:
+                self.away, self.away_after = True, None
             if self.away or (self.cut_after is not None and self.sent >= self.cut_after):
                 self.cut_after = None
                 await self._reset()
@@ -298,6 +305,37 @@ def test_what_a_killed_command_did_not_send_is_listed_when_its_upload_is_closed(
         close(server, job["id"])
         missing = client.get(f"/uploads/{job['id']}/files", params={"status": "not_sent"}).json()["files"]
     assert {file["name"] for file in missing} == {name for name in EXPECTED if ", row" not in name}
+
+
+def test_the_next_run_goes_on_with_a_large_file_after_the_command_was_killed(
+    server: Server, proxy: CuttingProxy, tmp_path: Path
+) -> None:
+    key = server.collection("Killed with SIGKILL")
+    large = tmp_path / "large.png"
+    Image.effect_noise((4000, 3000), 90).save(large, compress_level=0)
+    size = large.stat().st_size
+    environment = os.environ | {
+        "RETLLM_HOME": str(tmp_path / "home"),
+        "RETLLM_URL": f"http://127.0.0.1:{proxy.port}",
+        "RETLLM_TOKEN": server.token,
+    }
+    command_line = [sys.executable, "-m", "retllm.cli.main", "upload", key, "--no-index", "--json", str(large)]
+    # the first part is whole then
+    proxy.away_after = 6 << 20
+    with server.client() as client, subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE) as killed:
+        while not proxy.away:
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.kill()
+        proxy.away = False
+        (first,) = client.get("/jobs", params={"collection": key}).json()["jobs"]
+        assert client.get(f"/uploads/{first['id']}").json()["closed_at"] is None
+    proxy.sent = 0
+    again = subprocess.run(command_line, env=environment, capture_output=True, text=True, check=True)
+    assert f"Closed upload {first['id']}, which an earlier command left open." in again.stderr
+    (file,) = json.loads(again.stdout)["files"]
+    assert (file["name"], file["status"]) == ("large.png", "added")
+    assert proxy.sent < size - (3 << 20)
 
 
 def test_names_arrive_as_they_are(

@@ -139,6 +139,14 @@ def test_every_documented_setting_exists() -> None:
     assert _names(r"\bRETLLM_[A-Z_]+\b") - known == set()
 
 
+def test_the_variables_of_the_command_line_are_where_newcomers_look() -> None:
+    for page in (ROOT / "README.md", DOCS / "how-to" / "upload.md"):
+        named = set(re.findall(r"\bRETLLM_[A-Z_]+\b", page.read_text("utf-8")))
+        assert named >= _OF_CLIENTS, page
+    source = " ".join(path.read_text("utf-8") for path in sorted((ROOT / "platform" / "retllm" / "cli").glob("*.py")))
+    assert set(re.findall(r'os\.environ\.get\("(RETLLM_[A-Z_]+)"', source)) >= _OF_CLIENTS
+
+
 def test_every_documented_make_target_exists() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     offered = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))

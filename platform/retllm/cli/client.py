@@ -7,7 +7,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import click
@@ -60,9 +61,14 @@ class Unreachable(StackError):
 
 @dataclass(frozen=True)
 class Api:
-    """A connection to ``/api/v1`` of one server."""
+    """A connection to ``/api/v1`` of one server.
+
+    Attributes:
+        home: the folder of what commands on this machine remember; None if they remember nothing.
+    """
 
     http: httpx.Client
+    home: Path | None = field(default=None, kw_only=True)
 
     def call(self, method: str, path: str, **options: Any) -> Json:
         """Send a request and return its JSON answer; ``{}`` if it is empty.
@@ -216,13 +222,14 @@ def connect() -> Api:
         )
     if not token:
         raise Unauthorized("There is no token: set RETLLM_TOKEN (`retllm token create` creates one).")
-    return open_api(url, token)
+    return open_api(url, token, home)
 
 
-def open_api(url: str, token: str) -> Api:
+def open_api(url: str, token: str, home: Path | None = None) -> Api:
     """Connect to the server at ``url``."""
     headers = {"Authorization": f"Bearer {token}"}
-    return Api(httpx.Client(base_url=url.rstrip("/") + "/api/v1", headers=headers, timeout=_TIMEOUT, trust_env=False))
+    http = httpx.Client(base_url=url.rstrip("/") + "/api/v1", headers=headers, timeout=_TIMEOUT, trust_env=False)
+    return Api(http, home=home)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")

@@ -100,12 +100,13 @@ def show_job(job_id: UUID, as_json: bool) -> None:
         show.candidates(result)
     files: Json = {}
     if job["kind"] == JobKind.UPLOAD:
-        counts = api.get(f"/uploads/{job_id}")["counts"]
+        state = api.get(f"/uploads/{job_id}")
         some = {
             str(status): api.get(f"/uploads/{job_id}/files", status=status, limit=SHOWN_FILES)["files"]
             for status in PROBLEMS
         }
-        files = {"counts": counts, "to_come": job["files"]["to_come"] if job["files"] else 0, **some}
+        counted = {"counts": state["counts"], "parts": state["parts"]}
+        files = {**counted, "to_come": job["files"]["to_come"] if job["files"] else 0, **some}
     _print_job(job | files, as_json)
     if not as_json:
         show.errors(job)
@@ -117,7 +118,8 @@ def _print_files(files: Json, page: str) -> None:
     """Print how often an upload has which outcome, what is still to come, and the first problems with the reasons."""
     counts = files["counts"]
     to_come = files["to_come"]
-    click.echo(outcome_counts(counts) or ("No files have arrived yet." if to_come else "No files arrived."))
+    nothing = "No files have arrived yet." if to_come else "No files arrived."
+    click.echo(outcome_counts(counts, files["parts"]) or nothing)
     if to_come:
         click.echo(f"{to_come:,} {'file is' if to_come == 1 else 'files are'} still to come.")
     for status in PROBLEMS:

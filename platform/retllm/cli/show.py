@@ -73,7 +73,7 @@ def job_state(job: Json) -> str:
 def job_result(job: Json) -> str:
     """Return the word for the state of ``job`` with how often an upload has "rejected" and "not sent" as outcome."""
     files = job.get("files") or {"counts": {}}
-    return ", ".join(filter(None, [job_state(job), outcome_counts(files["counts"], PROBLEMS)]))
+    return ", ".join(filter(None, [job_state(job), outcome_counts(files["counts"], files.get("parts", {}), PROBLEMS)]))
 
 
 def _progress(job: Json) -> tuple[str, int, int | None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from rich.progress import Progress
 
-from retllm.cli import show
+from retllm.cli import left_uploads, show
 from retllm.cli.client import Api, Json, RequestRejected, connect, is_id, json_option
 from retllm.cli.entry import INTERRUPTED
 from retllm.cli.folders import Found, walk
@@ -127,7 +127,7 @@ def upload(
         show.as_json(answer | {"notice": target.get("notice")})
     else:
         show.notice(target)
-        _print_outcomes(done.outcomes, target["name"])
+        _print_outcomes(done, target["name"])
     ctx.exit(1 if refused or any(job["state"] != "succeeded" for job in done.jobs) else 0)
 
 
@@ -167,12 +167,15 @@ def upload_files(
         Interrupted: the user stopped it; what arrived stays.
         Unfinished: the job was cancelled before all files were sent, or the server took no more.
     """
-    patient = PatientApi(api.http, Patience(patience, show.say))
+    patient = PatientApi(api.http, Patience(patience, show.say), home=api.home)
     refused = sum(outcome.count for outcome in files.unsent if outcome.status == "rejected")
     asked = {"index": index, "texts": texts, "files": len(files.found) + refused}
     rows: dict[tuple[str | None, str], list[Json]] = {}
     jobs: list[Json] = []
     with show.progress(quiet=quiet) as bar:
+        with _stoppable("Stopped: nothing was sent."):
+            for left in left_uploads.close_left(patient):
+                show.say(f"Closed upload {left}, which an earlier command left open. What arrived is not sent again.")
         whole = False
         while not whole:
             key = {"Idempotency-Key": str(uuid.uuid4())}
@@ -181,7 +184,8 @@ def upload_files(
                 opened = patient.call("POST", f"/collections/{collection_id}/uploads", json=asked, headers=key)["id"]
             if not quiet:
                 show.say(f"Upload {opened}: {api.page(f'/jobs/{opened}')}")
-            whole = _send(patient, opened, files, bar)
+            with left_uploads.noted(patient, opened):
+                whole = _send(patient, opened, files, bar)
             sent = "All files arrived" if whole else f"Stopped: job {opened} was closed before all files arrived"
             with _stoppable(f"{sent}; it goes on. Watch it with `retllm jobs watch {opened}`."):
                 jobs.append(_follow(patient, opened, bar))
@@ -319,13 +323,16 @@ def _follow(api: PatientApi, upload_id: str, bar: Progress) -> Json:
     return show.watch(api, upload_id, bar, bar.add_task("reading files", total=None))
 
 
-def _print_outcomes(outcomes: Sequence[Json], name: str) -> None:
+def _print_outcomes(done: Uploaded, name: str) -> None:
+    outcomes = done.outcomes
+    # what several uploads have together is not counted apart
+    parts = done.jobs[0]["files"]["parts"] if len(done.jobs) == 1 else {}
     counts: Counter[FileStatus] = Counter()
     for outcome in outcomes:
         counts[outcome["status"]] += outcome["count"]
-    summary = outcome_counts(counts, (*TAKEN, FileStatus.IGNORED)) or "nothing new"
-    missing = outcome_counts(counts, [FileStatus.UNPROCESSED, FileStatus.NOT_SENT])
-    told = filter(None, [summary, f"{counts[FileStatus.REJECTED]:,} rejected", missing])
+    summary = outcome_counts(counts, parts, (*TAKEN, FileStatus.IGNORED)) or "nothing new"
+    problems = outcome_counts(counts, parts, PROBLEMS)
+    told = filter(None, [summary, None if counts[FileStatus.REJECTED] else "0 rejected", problems])
     click.echo(f"{name}: {', '.join(told)}.")
     remarked = [outcome for outcome in outcomes if outcome["remark"] and outcome["status"] != "ignored"]
     for status in PROBLEMS:

@@ -47,12 +47,32 @@ PROBLEMS = (FileStatus.REJECTED, FileStatus.UNPROCESSED, FileStatus.NOT_SENT)
 _COUNTED = tuple(status for status in FILE_STATUSES if status is not FileStatus.READ)
 
 
-def outcome_counts(counts: Mapping[FileStatus, int], statuses: Iterable[FileStatus] = _COUNTED) -> str:
+def outcome_counts(
+    counts: Mapping[FileStatus, int],
+    parts: Mapping[FileStatus, Mapping[str, int]],
+    statuses: Iterable[FileStatus] = _COUNTED,
+) -> str:
     """Return how often an upload has which outcome, such as "3 added, 1 not sent"; nothing if it has none.
 
     A sheet or an archive that was read is not counted beside its rows or entries.
+
+    Args:
+        parts: how many of these are no files, by what they are: "12 not sent (2 files, 10 rows)", "10 rows not sent".
     """
-    return ", ".join(f"{counts[status]:,} {FILE_STATUSES[status]}" for status in statuses if counts.get(status))
+    return ", ".join(
+        _counted(counts[status], parts.get(status, {}), FILE_STATUSES[status])
+        for status in statuses
+        if counts.get(status)
+    )
+
+
+def _counted(count: int, parts: Mapping[str, int], outcome: str) -> str:
+    """Return how often there is an outcome, and of what, if not only of files."""
+    numbers = {"file": count - sum(parts.values()), **parts}
+    told = [f"{number:,} {_plural(word, number)}" for word, number in numbers.items() if number]
+    if not parts:
+        return f"{count:,} {outcome}"
+    return f"{told[0]} {outcome}" if len(told) == 1 else f"{count:,} {outcome} ({', '.join(told)})"
 
 
 def again_words(units: int, files: int, read_again: int) -> str:

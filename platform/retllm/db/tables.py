@@ -136,8 +136,8 @@ class Item(Keyed, Base):
     a file follows from the file's and the part.
     ``source_id`` is the file that it is a part of, and ``part`` which one (``media.sources``); null for others.
     ``version`` counts changes of the caption, so that embeddings of an older one count as stale.
-    ``caption_file_id`` is the received file that gave the caption (a row of ``upload_files`` while its upload is kept)
-    and tells when it came; null for a caption of the picture's own file.
+    ``caption_file_id`` is the received file that gave the caption, or that a text is from (a row of ``upload_files``
+    while its upload is kept), and tells when it came; null for a caption of the picture's own file, and a typed text.
     ``copy_key`` names the working copy of a picture; null while there is none, or if the picture needs none.
     ``error`` is the error of the last failed embedding; null after a success.
     """

@@ -11,12 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus
+from retllm.db.state_words import PROBLEMS
 from retllm.db.uploads import Upload, UploadFile
+from retllm.media.sniffing import PICTURED
 
 OUTCOMES_COUNTED = (
     "number of outcomes by status: of files, entries of archives, pages and rows, "
     "also of those that are listed together"
 )
+
+PARTS_COUNTED = "how many of the problems in `counts` are no files: `row` of a sheet, `page` of a document or film"
 
 
 class FileCounts(BaseModel):
@@ -25,6 +29,7 @@ class FileCounts(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     counts: Mapping[FileStatus, int] = Field(description=OUTCOMES_COUNTED)
+    parts: Mapping[FileStatus, Mapping[str, int]] = Field(default={}, description=PARTS_COUNTED)
     open: bool = Field(default=False, description="whether it takes more files")
     expected: int = Field(default=0, description="how many files an open upload was to get, if its client said so")
     to_come: int = Field(default=0, description="how many files an open upload still expects, if its client said so")
@@ -35,7 +40,7 @@ NO_FILES = FileCounts(counts={})
 
 
 def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCounts]:
-    """Return the counts of those jobs that have files or are open, with two queries."""
+    """Return the counts of those jobs that have files or are open, with at most three queries."""
     query = (
         sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count))
         .where(UploadFile.job_id.in_(job_ids))
@@ -44,11 +49,31 @@ def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCou
     counts: dict[UUID, dict[FileStatus, int]] = {}
     for job_id, status, count in session.execute(query):
         counts.setdefault(job_id, {})[status] = count
+    parts = _parts(session, [job_id for job_id, found in counts.items() if not found.keys().isdisjoint(PROBLEMS)])
     still_open = _open(session, job_ids)
     return {
-        job_id: FileCounts(counts=counts.get(job_id, {}), **still_open.get(job_id, {}))
+        job_id: FileCounts(counts=counts.get(job_id, {}), parts=parts.get(job_id, {}), **still_open.get(job_id, {}))
         for job_id in {**counts, **still_open}
     }
+
+
+def _parts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, dict[str, int]]]:
+    """Return how many of the problems of each upload are rows of sheets, or pages of documents."""
+    if not job_ids:
+        return {}
+    whole = sa.orm.aliased(UploadFile)
+    word = sa.case((whole.content.in_(PICTURED), "page"), else_="row").label("word")
+    query = (
+        sa.select(UploadFile.job_id, UploadFile.status, word, sa.func.sum(UploadFile.count))
+        .join(whole, whole.id == UploadFile.parent_id)
+        .where(UploadFile.job_id.in_(job_ids), UploadFile.status.in_(PROBLEMS), UploadFile.entry.is_(None))
+        .group_by(UploadFile.job_id, UploadFile.status, word)
+        .order_by(word)
+    )
+    found: dict[UUID, dict[FileStatus, dict[str, int]]] = {}
+    for job_id, status, name, count in session.execute(query):
+        found.setdefault(job_id, {}).setdefault(status, {})[name] = count
+    return found
 
 
 def come(job_id: Any) -> sa.Select[int]:

@@ -17,6 +17,7 @@ from retllm.db.searches import Candidate
 from retllm.db.tables import Attempt, Collection, Job, Unit, User
 from retllm.errors import NotFound
 from retllm.history.file_counts import NO_FILES, FileCounts, file_counts
+from retllm.history.retries import retries
 from retllm.history.same_errors import MAX_ERRORS
 from retllm.queue import attempts
 
@@ -141,6 +142,7 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     errors = _errors(session, ids)
     uploads = [job.id for job in jobs if job.kind is JobKind.UPLOAD]
     files = dict.fromkeys(uploads, NO_FILES) | (file_counts(session, uploads) if uploads else {})
+    retried = retries(session, [job.id for job in jobs if job.kind is JobKind.UPLOAD and job.finished_at is None])
     names: dict[UUID, tuple[str, str]] = {
         job_id: (collection, user)
         for job_id, collection, user in session.execute(
@@ -164,7 +166,11 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
             seconds=job.seconds,
             cancel_requested=job.cancel_requested,
             error=job.error,
-            progress=_progress(job, stages[job.id], pools.get(job.id, 0), files.get(job.id, NO_FILES)),
+            progress=(
+                _unfinished(*retried[job.id])
+                if job.id in retried
+                else _progress(job, stages[job.id], pools.get(job.id, 0), files.get(job.id, NO_FILES))
+            ),
             stages=stages[job.id],
             errors=errors[job.id],
             files=files.get(job.id),
@@ -196,8 +202,7 @@ def _progress(job: Job, stages: Sequence[StageProgress], pool: int, files: FileC
         if job.state is JobState.CANCELLED:
             missing += files.counts.get(FileStatus.NOT_SENT, 0)
         total = sum(stage.items_total for stage in stages) + missing * len(stages)
-        share = round(done / total, 4) if total else 0.0
-        return share if job.finished_at is not None else min(_MAX_UNFINISHED, share)
+        return _unfinished(done, total) if job.finished_at is None else round(done / max(1, total), 4)
     last = Stage.EMBED if job.kind is JobKind.INDEX else Stage.FINE
     for stage in stages:
         if stage.stage is not last or not stage.items_total:
@@ -205,8 +210,13 @@ def _progress(job: Job, stages: Sequence[StageProgress], pool: int, files: FileC
         if job.finished_at is not None:
             return round(stage.items_done / stage.items_total, 4)
         # all candidates can have a score while the entropy of ties is still missing
-        return min(_MAX_UNFINISHED, round(stage.items_done / max(stage.items_total, pool), 4))
+        return _unfinished(stage.items_done, max(stage.items_total, pool))
     return 0.0
+
+
+def _unfinished(done: int, total: int) -> float:
+    """Return the share of the work that is done while it goes on."""
+    return min(_MAX_UNFINISHED, round(done / max(1, total), 4))
 
 
 def _stages(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[StageProgress]]:

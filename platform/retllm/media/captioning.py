@@ -338,7 +338,7 @@ class Captioner:
             except (MediaRejected, TooLarge) as error:
                 refused.append(_refused(document, error))
             else:
-                (checked,) = self._ingest.check_texts([(text, document.located.name)])
+                (checked,) = self._ingest.check_texts([(text, document.located.name)], document.came)
                 read.append((document, checked, remark))
 
         def write(session: Session) -> list[Applied]:

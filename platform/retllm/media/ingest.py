@@ -83,9 +83,16 @@ class Ingest:
                 raise NotFound("The collection was deleted.", collection_id=str(self.collection_id)) from error
         return outcomes
 
-    def check_texts(self, texts: Iterable[tuple[str, str | None]]) -> list[CheckedText]:
-        """Return for each text, with its name or None, the values of its item, or why it is rejected."""
-        return [self._check_text(text, name) for text, name in texts]
+    def check_texts(
+        self, texts: Iterable[tuple[str, str | None]], came: records.Came | None = None
+    ) -> list[CheckedText]:
+        """Return for each text, with its name or None, the values of its item, or why it is rejected.
+
+        Args:
+            came: when the file came that they are from; None if they are from none.
+        """
+        file_id = came.file_id if came else None
+        return [self._check_text(text, name, file_id) for text, name in texts]
 
     def insert_texts(self, session: Session, checked: Sequence[CheckedText]) -> list[FileOutcome]:
         """Insert checked texts in the caller's transaction; return one outcome for each, in the same order."""
@@ -96,7 +103,7 @@ class Ingest:
             outcomes |= self._insert_texts(session, values[start : start + _TEXT_BATCH])
         return [entry if isinstance(entry, FileOutcome) else outcomes[entry["id"]] for entry in checked]
 
-    def _check_text(self, text: str, name: str | None) -> CheckedText:
+    def _check_text(self, text: str, name: str | None, file_id: uuid.UUID | None) -> CheckedText:
         shown = clean_name(name) if name else one_line(text[:_TEXT_NAME_CHARS]) or "text"
         try:
             clean = clean_text(text, self.settings)
@@ -110,6 +117,7 @@ class Ingest:
             "media_type": "text/plain",
             "content_sha256": text_sha256(clean),
             "size_bytes": len(clean.encode("utf-8")),
+            "caption_file_id": file_id,
         }
 
     def _insert_texts(self, session: Session, values: Sequence[dict[str, Any]]) -> dict[uuid.UUID, FileOutcome]:

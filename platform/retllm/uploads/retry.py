@@ -11,7 +11,8 @@ from retllm.db.enums import FileStatus, JobState, Stage, UnitState
 from retllm.db.tables import Job, Unit
 from retllm.db.uploads import UploadFile
 from retllm.errors import Conflict
-from retllm.media.sniffing import PICTURED, FileKind
+from retllm.history.retries import RETRY
+from retllm.media.sniffing import FileKind
 from retllm.queue import lifecycle
 from retllm.queue.routing import Notification
 from retllm.uploads.handler import FAILED
@@ -46,11 +47,10 @@ def retry_rejected(session: Session, job: Job) -> list[Notification]:
     for file in files:
         file.status, file.error_code, file.error = FileStatus.WAITING, None, None
     session.flush()
-    # an unknown kind is that of an entry that was never opened
-    read_now = [file for file in files if file.content in (*PICTURED, FileKind.ARCHIVE, None)]
-    label = f"retry-{_retries(session, job.id) + 1}"
-    alone = [[file] for file in read_now if file.content == FileKind.ARCHIVE and file.parent_id is None]
-    others = [file for file in read_now if [file] not in alone]
+    label = f"{RETRY}-{_retries(session, job.id) + 1}"
+    alone = [[file] for file in files if file.content == FileKind.ARCHIVE and file.parent_id is None]
+    # sheets and texts too, which a pass of captions reads afterwards: the retry's progress is that of these units
+    others = [file for file in files if [file] not in alone]
     batches = alone + [others[start : start + UNIT_FILES] for start in range(0, len(others), UNIT_FILES)]
     payloads = [{"items": [str(file.id) for file in batch], "pass": label} for batch in batches]
     return lifecycle.append_units(session, job, Stage.MEDIA, payloads) + lifecycle.reopen(session, job)
@@ -64,6 +64,6 @@ def is_refused() -> sa.ColumnElement[bool]:
 
 def _retries(session: Session, job_id: UUID) -> int:
     labels = sa.select(sa.func.count(sa.distinct(Unit.payload["pass"].astext))).where(
-        Unit.job_id == job_id, Unit.stage == Stage.MEDIA, Unit.payload["pass"].astext.startswith("retry-")
+        Unit.job_id == job_id, Unit.stage == Stage.MEDIA, Unit.payload["pass"].astext.startswith(f"{RETRY}-")
     )
     return session.scalar(labels) or 0

@@ -14,7 +14,7 @@ from retllm.db.enums import OPEN_UNITS, FileStatus, ItemKind, Stage
 from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Item, Unit
 from retllm.db.uploads import Upload, UploadFile
-from retllm.history.file_counts import OUTCOMES_COUNTED, file_counts
+from retllm.history.file_counts import NO_FILES, OUTCOMES_COUNTED, PARTS_COUNTED, file_counts
 from retllm.media.outcomes import FileError, FileOutcome, place
 from retllm.uploads.kept import to_try_again
 from retllm.uploads.retry import is_refused
@@ -42,7 +42,7 @@ class FileView(BaseModel):
     error: FileError | None = Field(description="why it was rejected or not sent")
     remark: str | None = Field(description="what else there is to know about it")
     count: int = Field(
-        description="how many files or rows it stands for: clutter of one folder, or further refused rows of a sheet"
+        description="how many files or rows it stands for: clutter of one folder, or further rejected rows of a sheet"
     )
 
     @property
@@ -59,6 +59,7 @@ class UploadState(BaseModel):
     closed_at: datetime | None = Field(description="when it stopped to take files; null while it is open")
     processed: bool = Field(description="whether every file has its outcome")
     counts: Mapping[FileStatus, int] = Field(description=OUTCOMES_COUNTED)
+    parts: Mapping[FileStatus, Mapping[str, int]] = Field(description=PARTS_COUNTED)
 
 
 def upload_state(session: Session, job_id: UUID) -> UploadState | None:
@@ -68,8 +69,8 @@ def upload_state(session: Session, job_id: UUID) -> UploadState | None:
         return None
     # before the counts, which are then final: the page stops asking once everything is processed
     processed = bool(is_processed(session, job_id))
-    files = file_counts(session, [job_id]).get(job_id)
-    return UploadState(closed_at=upload.closed_at, processed=processed, counts=files.counts if files else {})
+    files = file_counts(session, [job_id]).get(job_id, NO_FILES)
+    return UploadState(closed_at=upload.closed_at, processed=processed, counts=files.counts, parts=files.parts)
 
 
 def is_processed(session: Session, job_id: UUID) -> bool | None:

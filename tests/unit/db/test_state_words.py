@@ -26,6 +26,18 @@ def test_a_retry_is_told_in_words(again: tuple[int, int, int], words: str) -> No
 
 def test_outcomes_are_counted_without_what_was_read_for_its_rows() -> None:
     counts = {FileStatus.NOT_SENT: 1, FileStatus.READ: 2, FileStatus.ADDED: 3000, FileStatus.REJECTED: 0}
-    assert outcome_counts(counts) == "3,000 added, 1 not sent"
-    assert outcome_counts(counts, PROBLEMS) == "1 not sent"
-    assert outcome_counts({}) == ""
+    assert outcome_counts(counts, {}) == "3,000 added, 1 not sent"
+    assert outcome_counts(counts, {}, PROBLEMS) == "1 not sent"
+    assert outcome_counts({}, {}) == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "parts", "told"),
+    [
+        (12, {"row": 10}, "12 not sent (2 files, 10 rows)"),
+        (1, {"row": 1}, "1 row not sent"),
+        (1003, {"page": 1, "row": 1001}, "1,003 not sent (1 file, 1 page, 1,001 rows)"),
+    ],
+)
+def test_what_is_no_file_is_counted_apart(count: int, parts: dict[str, int], told: str) -> None:
+    assert outcome_counts({FileStatus.NOT_SENT: count}, {FileStatus.NOT_SENT: parts}) == told

@@ -13,11 +13,13 @@ from tests.unit.media.films import film
 from tests.unit.media.test_parts import pages, plain
 from tests.unit.uploads.conftest import Uploads, packed, picture
 
-from retllm.db.enums import FileStatus, ItemState, JobState
+from retllm.db.enums import FileStatus, ItemState, JobState, Stage
 from retllm.db.session import transaction
-from retllm.db.tables import Item
+from retllm.db.tables import Item, Job
 from retllm.errors import Conflict
 from retllm.history import control
+from retllm.history.file_counts import file_counts
+from retllm.history.job_views import job_view
 from retllm.media.ingest import delete_item
 from retllm.media.parts import BrokenPart, RenderedPart, read_parts
 from retllm.queue import lifecycle
@@ -93,6 +95,8 @@ def test_a_part_that_was_refused_is_read_again_and_the_others_are_left_alone(
     files = {"all.zip": packed({name: data})} if packing == "in an archive" else {name: data}
     job_id = uploads.upload(files, index=False)
     assert became(job_id) == [FileStatus.ADDED, FileStatus.REJECTED, FileStatus.REJECTED]
+    with uploads.world.sessions() as session:
+        assert file_counts(session, [job_id])[job_id].parts == {FileStatus.REJECTED: {"page": 2}}
     (first,) = uploads.items().values()
     set_text(uploads, first.name, "by hand")
     broken.discard(2)
@@ -110,6 +114,38 @@ def test_a_part_that_was_refused_is_read_again_and_the_others_are_left_alone(
     assert states == [ItemState.DELETED, ItemState.READY, ItemState.READY]
     uploads.check()
     assert uploads.stored("uploads/") == []
+
+
+def progress(uploads: Uploads, job_id: UUID) -> float:
+    with uploads.world.sessions() as session:
+        return job_view(session, session.get_one(Job, job_id)).progress
+
+
+def test_the_progress_of_a_retry_begins_anew(uploads: Uploads) -> None:
+    uploads.context.settings.max_pixels = 1000
+    large = {"c.png": picture(3, (50, 40)), "d.png": picture(4, (50, 40))}
+    job_id = uploads.upload({"a.png": picture(1), "b.png": picture(2), **large})
+    assert progress(uploads, job_id) == 1.0
+    uploads.context.settings.max_pixels = 3000
+    with transaction(uploads.world.sessions) as session:
+        retry_rejected(session, lifecycle.lock_job(session, job_id))
+    assert progress(uploads, job_id) == 0.0
+    uploads.run(job_id, Stage.MEDIA)
+    # both are read, and their vectors are missing
+    assert progress(uploads, job_id) == 0.5
+    uploads.run(job_id)
+    assert progress(uploads, job_id) == 1.0
+
+
+def test_the_progress_of_a_retry_of_rows_begins_anew(uploads: Uploads) -> None:
+    job_id = uploads.upload({"a.png": picture(1), "a.csv": SHEET}, index=False)
+    uploads.upload({"b.png": picture(2)}, index=False)
+    for _ in range(2):
+        with transaction(uploads.world.sessions) as session:
+            retry_rejected(session, lifecycle.lock_job(session, job_id))
+        assert progress(uploads, job_id) == 0.0
+        uploads.run(job_id)
+        assert progress(uploads, job_id) == 1.0
 
 
 def test_a_sheet_without_refused_rows_is_not_kept(uploads: Uploads) -> None:

@@ -12,6 +12,7 @@ from tests.unit.uploads.test_retry import retry
 
 from retllm.db.enums import FileStatus
 from retllm.db.session import transaction
+from retllm.history.file_counts import file_counts
 from retllm.media.sheets import refusals
 from retllm.uploads import unsent
 from retllm.uploads.views import has_kept_rejected
@@ -52,6 +53,10 @@ def test_a_row_of_a_picture_that_was_not_sent_says_so_and_counts_with_the_next_u
         f"Row 3 names the picture '2.png', which {AGAIN}",
     )
     assert "which is not in this collection: upload it or correct the name" in str(rows["c.csv, row 4"].error)
+    with uploads.world.sessions() as session:
+        counted = file_counts(session, [job_id])[job_id]
+    assert counted.counts[FileStatus.NOT_SENT] == 2
+    assert counted.parts == {FileStatus.NOT_SENT: {"row": 1}, FileStatus.REJECTED: {"row": 1}}
     uploads.check()
     uploads.upload(files, index=False)
     assert texts(uploads) == {"1.png": "one", "2.png": "two"}

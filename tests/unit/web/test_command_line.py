@@ -235,7 +235,7 @@ def test_counts_are_those_of_files_and_rows_also_where_they_are_listed_together(
     for number in range(30):
         (empty / "@eaDir" / f"{number}.jpg").touch()
     done = run(upload.upload, collection, "--no-index", empty)
-    assert lines(done.stdout) == ["Command line: 30 ignored, 1,000 rejected."]
+    assert lines(done.stdout) == ["Command line: 30 ignored, 1,000 rows rejected."]
     job = the_job(ada, collection)
     counts = {"ignored": 30, "read": 1, "rejected": 1000}
     assert ada.get(f"/uploads/{job}").json["counts"] == counts
@@ -245,7 +245,7 @@ def test_counts_are_those_of_files_and_rows_also_where_they_are_listed_together(
         "folder/captions.csv": 980,
     }
     shown = lines(run(jobs.jobs, "show", job).stdout)
-    assert shown[1] == "30 ignored, 1,000 rejected"
+    assert shown[1] == "30 ignored, 1,000 rows rejected"
     assert shown[-1] == f"  and 980 more rejected; http://retllm.test/jobs/{job} lists all."
     # a form and an archive count alike
     clutter = {f"@eaDir/{number}.jpg": b"x" for number in range(30)}

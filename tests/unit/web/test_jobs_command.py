@@ -47,13 +47,19 @@ def test_a_list_of_jobs_says_how_many_files_were_rejected_and_not_sent(run: Run,
     assert shown[-1] == f"  lost.png: {NOT_SENT}"
     (job,) = json.loads(lines(run(jobs.jobs, "--json").stdout)[0])["jobs"]
     counts = {"added": 1, "duplicate": 1, "rejected": 1, "not_sent": 1}
-    assert job["files"] == {"counts": counts, "open": False, "expected": 0, "to_come": 0}
+    assert job["files"] == {"counts": counts, "parts": {}, "open": False, "expected": 0, "to_come": 0}
 
 
 def test_an_upload_without_rejected_files_has_only_its_state(run: Run, ada: Caller, collection: str) -> None:
     job = begin(ada, collection)
     ada.post(f"/uploads/{job}/close")
-    assert ada.get(f"/jobs/{job}").json["files"] == {"counts": {}, "open": False, "expected": 0, "to_come": 0}
+    assert ada.get(f"/jobs/{job}").json["files"] == {
+        "counts": {},
+        "parts": {},
+        "open": False,
+        "expected": 0,
+        "to_come": 0,
+    }
     assert lines(run(jobs.jobs, "watch", job).stdout) == [f"upload {job}: succeeded, 100%"]
 
 

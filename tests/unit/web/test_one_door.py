@@ -283,7 +283,7 @@ def test_the_script_says_what_it_leaves_out_of_a_drop(scripts: Page) -> None:
 def test_files_that_may_describe_pictures_are_sent_before_them(scripts: Page) -> None:
     batches = scripts.evaluate(
         """async () => {
-            const { nextBatch } = await import("/upload.js");
+            const { nextBatch } = await import("/upload_batches.js");
             const pictures = Array.from({ length: 30 }, (_, n) => `${n}.png`);
             const names = ["captions.TSV", "a.txt", "a.json", ...pictures, "a.xmp", "b.zip"];
             const waiting = names.map((name) => ({ name, file: { size: 1 } }));
@@ -294,6 +294,33 @@ def test_files_that_may_describe_pictures_are_sent_before_them(scripts: Page) ->
     )
     assert [len(batch) for batch in batches] == [4, 20, 11]
     assert batches[0] == ["captions.TSV", "a.txt", "a.json", "a.xmp"]
+
+
+@browser
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("later", "own"),
+    [
+        (["captions.csv"], True),
+        (["corrected.CSV", "9.png"], True),
+        (["1.txt"], True),
+        (["2.txt", "2.png"], False),
+        (["1.png"], False),
+        (["a.zip"], False),
+    ],
+)
+def test_what_may_contradict_the_files_of_an_upload_needs_one_of_its_own(
+    scripts: Page, later: list[str], own: bool
+) -> None:
+    found = scripts.evaluate(
+        """async ([later, earlier]) => {
+            const { mayContradict } = await import("/upload_batches.js");
+            const entries = (names) => names.map((name) => ({ name }));
+            return mayContradict(entries(later), entries(earlier));
+        }""",
+        [later, ["captions.csv", "1.txt"]],
+    )
+    assert found is own
 
 
 def test_the_generated_script_has_the_table_of_the_server() -> None:

@@ -58,8 +58,8 @@ class Received:
 class ItemFacts:
     """The data of an item's page; ``previous_part`` and ``next_part`` are other parts of its file.
 
-    ``came`` is the file that the item was, and ``captioned_by`` the one that its caption is from, or the archive that
-    has it; None if that is not known, for example because the upload was deleted.
+    ``came`` is the file that the item was, for a text also the sheet or archive that has it; ``captioned_by`` is the
+    one that a caption is from, or the archive that has it. None if that is not known, as when the upload was deleted.
     """
 
     came: Received | None
@@ -78,8 +78,8 @@ def facts_of(session: Session, item: Item, collection: Collection, settings: Set
     previous_part, next_part = _parts_around(session, item)
     in_order = sa.select(Item.id).where(Item.collection_id == item.collection_id, is_ready()).limit(1)
     return ItemFacts(
-        came=_received(session, item.id),
-        captioned_by=_received(session, item.caption_file_id),
+        came=_received(session, item.id) if item.picture_key else _received(session, item.caption_file_id),
+        captioned_by=_received(session, item.caption_file_id) if item.picture_key else None,
         vectors=_vectors(session, item, embedder_of(collection, settings), settings.item_image_weight),
         searches=_searches(session, item.id),
         previous=session.scalar(in_order.where(Item.id < item.id).order_by(Item.id.desc())),

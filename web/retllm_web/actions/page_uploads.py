@@ -14,6 +14,7 @@ from retllm.db.tables import Job
 from retllm.history.file_counts import FileCounts, file_counts
 from retllm.identity.access import collection_for
 from retllm.identity.actor import Actor
+from retllm.uploads.rest import Rest, rest_of
 from retllm.uploads.views import OUTCOMES, FileView, UploadState, files_with_problems_first, upload_state
 
 SHOWN_FILES = 20
@@ -30,6 +31,7 @@ class LastUpload:
     job_id: UUID
     job_state: JobState
     state: UploadState
+    rest: Rest
     files: Sequence[FileView]
     waits_for: FileCounts | None
 
@@ -56,4 +58,4 @@ def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUplo
     files = files_with_problems_first(session, job.id, statuses=OUTCOMES, limit=SHOWN_FILES)
     is_open = state.closed_at is None and job.state not in OVER_JOBS
     waits_for = file_counts(session, [job.id]).get(job.id) if is_open else None
-    return LastUpload(job.id, job.state, state, files, waits_for)
+    return LastUpload(job.id, job.state, state, rest_of(session, job, state.counts), files, waits_for)

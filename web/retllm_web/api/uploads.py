@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import FileStatus
 from retllm.errors import InvalidInput, NotSent, Unsendable
-from retllm.history.file_counts import OUTCOMES_COUNTED
+from retllm.history.file_counts import OUTCOMES_COUNTED, PARTS_COUNTED
 from retllm.history.job_views import RetriedJobView
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome, IncomingFile, ignored, not_sent, rejected
@@ -71,6 +71,7 @@ class OpenUploadView(BaseModel):
     processed: bool = Field(description="whether every file has its outcome")
     arrived: int = Field(description="number of files that came, without clutter; not of their entries, pages and rows")
     counts: Mapping[FileStatus, int] = Field(description=OUTCOMES_COUNTED)
+    parts: Mapping[FileStatus, Mapping[str, int]] = Field(description=PARTS_COUNTED)
 
 
 class SendQuery(BaseModel):
@@ -259,6 +260,7 @@ def _view(upload_id: UUID) -> OpenUploadView:
         processed=state.processed,
         arrived=arrived,
         counts=state.counts,
+        parts=state.parts,
     )
 
 

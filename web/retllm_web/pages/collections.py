@@ -22,7 +22,7 @@ from retllm.queue import pauses
 from retllm.queue.pauses import Pause
 from retllm.queue.routing import QUEUE_OF
 from retllm.search.languages import languages
-from retllm_web.actions import catalog, contents, page_uploads, submissions
+from retllm_web.actions import catalog, contents, page_uploads, same_names, submissions
 from retllm_web.actions.collection_views import CollectionChange, CollectionRequest, CollectionView, collection_views
 from retllm_web.actions.contents import IndexState
 from retllm_web.actions.item_views import ItemView, item_views
@@ -134,6 +134,7 @@ def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -
         job, shown = _job_and_counts(session, found)
         right = right_in(session, current_actor(), found)
         items, following = _items(session, found, filters)
+        archives = same_names.archives(session, ((item.id, item.name) for item in items))
         pause = _pause(session, job)
         upload = page_uploads.last_upload(session, current_actor(), collection_id)
         known = languages(session)
@@ -142,6 +143,7 @@ def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -
         collection=shown,
         **rights(right),
         items=items,
+        archives=archives,
         next=following,
         filters=filters,
         job=job,
@@ -172,7 +174,10 @@ def collection(collection_id: UUID) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         found = collection_for(session, current_actor(), collection_id)
         items, following = _items(session, found, filters)
-    return render_template("_items.html", collection=found, items=items, next=following, filters=filters)
+        archives = same_names.archives(session, ((item.id, item.name) for item in items))
+    return render_template(
+        "_items.html", collection=found, items=items, archives=archives, next=following, filters=filters
+    )
 
 
 def _items(session: Session, found: Collection, filters: ItemListFilters) -> tuple[list[ItemView], UUID | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,7 @@ from retllm.history.same_errors import same_errors
 from retllm.media.file_table import accepted
 from retllm.media.sniffing import ACCEPTED_SENTENCE
 from retllm.scorer_address import is_remote_name
+from retllm.uploads.views import UploadState
 from retllm_web.http.auth import current_actor
 from retllm_web.pages.blueprint import picture_url
 
@@ -174,14 +176,20 @@ def figure(value: float | None, decimals: int = 4) -> str:
     return _DASH if value is None else f"{value:.{decimals}f}"
 
 
+def probability(log_odds: float) -> str:
+    """Return the score that log-odds mean, with two digits that tell it from 0 and 1."""
+    score = 1 / (1 + math.exp(-max(log_odds, -700)))
+    return f"{score:.2g}" if score < 0.99 else f"{score:.5f}"
+
+
 def cell(value: Any) -> Any:
     """Return what a cell of a table shows: a value, or ``NOTHING`` without one."""
     return NOTHING if value in (None, "", _DASH) else value
 
 
-def file_counts(counts: Mapping[FileStatus, int]) -> str:
+def file_counts(files: FileCounts | UploadState) -> str:
     """Return how often an upload has which outcome, as a sentence; nothing if it has none."""
-    told = outcome_counts(counts)
+    told = outcome_counts(files.counts, files.parts)
     return f"{told}." if told else ""
 
 
@@ -191,7 +199,7 @@ def state_words(state: JobState, files: FileCounts | None = None) -> str:
         return JOB_STATES[state]
     if files.open and state not in OVER_JOBS:
         return "open: waiting for files"
-    problems = outcome_counts(files.counts, PROBLEMS) if state in OVER_JOBS else ""
+    problems = outcome_counts(files.counts, files.parts, PROBLEMS) if state in OVER_JOBS else ""
     return f"{JOB_STATES[state]}, {problems}" if problems else JOB_STATES[state]
 
 
@@ -249,6 +257,7 @@ def install(app: Flask) -> None:
         item_count=items,
         percent=percent,
         figure=figure,
+        probability=probability,
         cell=cell,
         is_over=over,
         on_server=is_remote_name,

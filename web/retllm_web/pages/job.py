@@ -23,6 +23,7 @@ from retllm.queue import pauses
 from retllm.queue.pauses import Pause
 from retllm.search.results import SearchView
 from retllm.search.views import search_view
+from retllm.uploads.rest import Rest, rest_of
 from retllm.uploads.views import (
     FileView,
     UploadState,
@@ -31,7 +32,7 @@ from retllm.uploads.views import (
     upload_files,
     upload_state,
 )
-from retllm_web.actions import submissions
+from retllm_web.actions import same_names, submissions
 from retllm_web.http import conditional
 from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import cut, key_or_none
@@ -60,6 +61,9 @@ def _shown(job_id: UUID) -> dict[str, Any]:
         return {
             "job": job,
             "search": search,
+            "archives": same_names.archives(session, [(row.item_id, row.name) for row in search.candidates])
+            if search
+            else {},
             "upload": upload,
             "steps": timeline(job, search, receiving=upload is not None and upload.state.closed_at is None),
             "attempts": attempts(session, current_actor(), job_id, limit=_ATTEMPTS + 1),
@@ -75,6 +79,7 @@ class UploadPage:
     """The state of an upload, and a page of its files: of one status, or those with problems first."""
 
     state: UploadState
+    rest: Rest
     status: FileStatus | None
     files: list[FileView]
     after: UUID | None
@@ -101,7 +106,7 @@ def _upload(session: Session, job: Job) -> UploadPage | None:
     collection = session.get_one(Collection, job.collection_id)
     right = right_in(session, current_actor(), collection)
     may_retry = right is not None and right >= Right.CHANGE and has_kept_rejected(session, job.id)
-    return UploadPage(state, status, files, after, following, may_retry)
+    return UploadPage(state, rest_of(session, job, state.counts), status, files, after, following, may_retry)
 
 
 def _pauses(session: Session, job: JobView, search: SearchView | None) -> list[Pause]:

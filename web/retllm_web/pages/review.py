@@ -16,6 +16,7 @@ from retllm.review import marks
 from retllm.review.measures import Verdict
 from retllm.review.search import Review
 from retllm.review.search import review_of as read_review
+from retllm_web.actions import same_names
 from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused, wants_fragment
@@ -85,5 +86,8 @@ def missing(job_id: UUID) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         asked = marks.asked_by(session, current_actor(), job_id)
         found = marks.find_items(session, asked, text) if text else []
+        archives = same_names.archives(session, [(item.id, item.name) for item in found])
     template = "_found.html" if wants_fragment() else "missing.html"
-    return render_template(template, search_id=job_id, found=found, find=text, review=review_of(job_id))
+    return render_template(
+        template, search_id=job_id, found=found, archives=archives, find=text, review=review_of(job_id)
+    )

@@ -36,6 +36,7 @@ _ROUTES = {
     "large": "api.create_large_file",
     "files": "pages.send_files",
     "close": "pages.close_upload",
+    "state": "api.get_upload",
 }
 """The routes that the script sends an upload to."""
 _CLOSED = "Not sent: the upload was closed on the page of its job. Upload the same files again to send the rest."

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from retllm.media.clutter import MAX_PLACES
-from retllm.media.file_table import DESCRIBING, GLOBS, PATTERN, SUFFIXES
+from retllm.media.file_table import DESCRIBING, GLOBS, PATTERN, SUFFIXES, FileRole
 
 PATH = Path(__file__).parents[1] / "static" / "file_table.js"
 
@@ -22,6 +22,8 @@ def script() -> str:
         f"export const MAX_PLACES = {MAX_PLACES};",
         "// Suffixes of files that may say something of pictures and so are sent before them.",
         f"export const DESCRIBING = {_literal(describing)};",
+        "// Those of captions of many pictures.",
+        f"export const SHEETS = {_literal(SUFFIXES[FileRole.SHEET])};",
     ]
     return "\n".join(lines) + "\n"
 

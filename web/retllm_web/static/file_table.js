@@ -273,3 +273,12 @@ export const DESCRIBING = [
   ".xmp",
   ".caption"
 ];
+// Those of captions of many pictures.
+export const SHEETS = [
+  ".csv",
+  ".tsv",
+  ".token",
+  ".jsonl",
+  ".ndjson",
+  ".json"
+];

@@ -1,16 +1,13 @@
 // Upload files as one job, in requests of some files each, and large files in parts. Files that are chosen or dropped
-// meanwhile join it.
+// meanwhile join it, unless they may correct what it says of pictures: those are sent afterwards, as a job of their own.
 // Without JavaScript the form is sent in one request.
 // After an interruption the server says which files it has, so that none is sent twice.
 import { chosen, describes, dropped, unreadable } from "./folders.js";
 import { tellApart } from "./names.js";
-import { Progress, bytesOf, filesText } from "./upload_progress.js";
-import { Lost, Refused, begin, closeByBeacon, isReadable, offsetOf, post, send, sendPart, wellFormed } from "./upload_requests.js";
+import { mayContradict, nextBatch } from "./upload_batches.js";
+import { Progress, arrivedText, bytesOf, filesText, linesOf, sendingText } from "./upload_progress.js";
+import { Lost, Refused, begin, closeByBeacon, isProcessed, isReadable, offsetOf, post, send, sendPart, wellFormed } from "./upload_requests.js";
 
-const BATCH_FILES = 20;
-// on a slow line too, what arrived is soon known, and what a cancellation ended
-const BATCH_BYTES = 8 * 1024 * 1024;
-const MAX_LISTED = 5;
 const MAX_NOTED = 500;
 const MAX_NAMED = 1000;
 const MAX_REASON = 1000;
@@ -19,6 +16,7 @@ const STOPPED = "the upload was stopped; choose the same files again to send the
 const LEFT = "the page was left; choose the same files again to send the rest.";
 const FIRST_PAUSE_S = 1;
 const LONGEST_PAUSE_S = 30;
+const PROCESSED_MS = 1000;
 // logged out, forbidden, deleted, closed or a full storage: other files would fail too
 const FINAL = [401, 403, 404, 409, 507];
 
@@ -54,23 +52,6 @@ export function uploads(form) {
   });
 }
 
-// Remove and return the next files to send; those that say something of pictures come before all pictures, and files of
-// more than ``large`` bytes come alone.
-export function nextBatch(waiting, large = Infinity) {
-  const describing = waiting.filter((entry) => describes(entry.name));
-  const batch = [];
-  let bytes = 0;
-  for (const entry of describing.length ? describing : waiting) {
-    const full = batch.length >= BATCH_FILES || bytes + entry.file.size > BATCH_BYTES;
-    if (batch.length && (full || entry.file.size > large || batch[0].file.size > large)) break;
-    batch.push(entry);
-    bytes += entry.file.size;
-  }
-  const taken = new Set(batch);
-  waiting.splice(0, waiting.length, ...waiting.filter((entry) => !taken.has(entry)));
-  return batch;
-}
-
 class Stopped extends Error {}
 
 class Upload {
@@ -79,8 +60,12 @@ class Upload {
     this.waiting = [];
     // files that did not arrive, with a reason if it is theirs alone; they can be sent again
     this.unsent = [];
+    // drops that are sent after this upload, each with one of its own
+    this.following = [];
     // what may describe pictures is sent again with the rest, since some of these had not come
     this.describing = [];
+    // the upload before this one, whose pictures this one may caption
+    this.former = null;
     // closes an upload that was stopped without a connection
     this.closing = null;
     this.running = false;
@@ -115,7 +100,21 @@ class Upload {
   showMessage(text) { this.message.textContent = text; }
 
   add({ files, unsent = [] }) {
+    if (this.running && mayContradict(files, this.describing)) {
+      this.following.push({ files, unsent });
+      this.showSending();
+      return;
+    }
     if (!this.running) this.reset();
+    this.take({ files, unsent });
+    // what fails is sent again before the next files
+    if (this.running && this.addresses) this.nameAll().catch(() => {});
+    this.showSending();
+    this.show(this.sentBytes);
+    if (!this.running) this.run();
+  }
+
+  take({ files, unsent }) {
     this.waiting.push(...files);
     this.notes.push(...unsent);
     this.describing.push(...files.filter((entry) => describes(entry.name)));
@@ -125,17 +124,14 @@ class Upload {
       this.unnamed.push({ first: this.files + n, entries: files.slice(n, n + MAX_NAMED) });
     }
     this.files += files.length;
-    // what fails is sent again before the next files
-    if (this.running && this.addresses) this.nameAll().catch(() => {});
-    this.showSending();
-    this.show(this.sentBytes);
-    if (!this.running) this.run();
   }
 
   sendRest() {
     const rest = this.unsent.map(({ entry }) => entry);
     const described = rest.some((entry) => !describes(entry.name));
-    const again = described ? this.describing.filter((entry) => !rest.includes(entry)) : [];
+    // a corrected one goes before the one of its name
+    const names = new Set(rest.map((entry) => entry.name));
+    const again = described ? this.describing.filter((entry) => !names.has(entry.name)) : [];
     this.describing = [];
     this.add({ files: [...again, ...rest] });
   }
@@ -145,11 +141,14 @@ class Upload {
     this.closing = null;
   }
 
-  showSending() { this.showMessage(`Sending ${filesText(this.files)}…`); }
+  showSending() {
+    this.showMessage(sendingText(this.files, this.following.reduce((sum, { files }) => sum + files.length, 0)));
+  }
 
   reset() {
     // files whose names may look the same; names, to be known by the server before the bytes; outcomes of what is never
     // sent, to be noted by it
+    this.former = this.addresses?.state ?? this.former;
     Object.assign(this, { addresses: null, pending: [], together: [], unnamed: [], notes: [] });
     // where large files go, and the offset of their next part
     Object.assign(this, { arrivals: new Map(), largeFiles: new Map() });
@@ -173,7 +172,7 @@ class Upload {
       do {
         await this.persist(() => this.nameAll());
         await this.sendBatch(nextBatch(this.waiting, this.large));
-      } while (this.waiting.length || this.notes.length);
+      } while (this.waiting.length || this.notes.length || !await this.mayClose());
     } catch (error) {
       problem = error;
     }
@@ -181,8 +180,21 @@ class Upload {
     removeEventListener("beforeunload", this.onBeforeUnload);
     this.running = false;
     this.end(text);
-    // dropped while the upload was being closed
+    // dropped while the upload was being closed, or to be sent after it
     if (this.waiting.length) this.add({ files: this.waiting.splice(0) });
+    else if (this.following.length) {
+      const before = this.unsent;
+      this.add(this.following.shift());
+      this.unsent.push(...before);
+    }
+  }
+
+  // Captions are applied when an upload is closed: wait until the pictures of the one before are there.
+  async mayClose() {
+    if (!this.former || !this.describing.length || await this.persist(() => isProcessed(this.former))) return true;
+    this.showMessage(`${filesText(this.files)} arrived. Captions are applied when your upload before this one is processed.`);
+    await Promise.race([new Promise((resolve) => { setTimeout(resolve, PROCESSED_MS); }), this.whenStopped]);
+    return false;
   }
 
   // Do something again until the connection holds.
@@ -343,6 +355,7 @@ class Upload {
 
   // Close the upload, find out what arrived of the last request, and return what to tell.
   async close(problem) {
+    if (problem) for (const drop of this.following.splice(0)) this.take(drop);
     const [interrupted, left] = [this.pending, problem ? this.waiting.splice(0) : []];
     let known = [];
     let unsure = "";
@@ -362,25 +375,15 @@ class Upload {
       unsure = interrupted.length && error instanceof Lost ? " The connection is lost, so these may include files that arrived: sending them again does no harm." : "";
     }
     this.arrive(interrupted.filter((_, n) => known[n]));
-    const stopped = problem instanceof Stopped;
     this.giveUp([...this.pending, ...left]);
-    const of = this.arrived === this.files && !this.unsent.length ? filesText(this.files) : `${this.arrived.toLocaleString("en")} of ${filesText(this.files)}`;
-    const rest = this.unsent.length ? ` ${filesText(this.unsent.length)} ${this.unsent.length === 1 ? "was" : "were"} not sent.` : "";
-    const unread = this.unread ? ` ${filesText(this.unread)} could not be read.` : "";
-    const reason = problem && !stopped ? `${problem.message} ` : "";
-    return `${stopped ? "Stopped. " : reason}${of} arrived.${unread}${rest}${unsure}`;
+    const reason = problem ? `${problem instanceof Stopped ? "Stopped." : problem.message} ` : "";
+    return `${reason}${arrivedText(this)}${unsure}`;
   }
 
   end(text) {
     this.progress.element.hidden = true;
     this.showMessage(text);
-    const names = this.unsent.slice(0, MAX_LISTED).map(({ entry, reason }) => (reason ? `${entry.name}: ${reason}` : entry.name));
-    const more = this.unsent.length - names.length;
-    this.list.replaceChildren(...[...names, ...(more ? [`and ${more.toLocaleString("en")} more`] : [])].map((text) => {
-      const line = document.createElement("li");
-      line.textContent = text;
-      return line;
-    }));
+    this.list.replaceChildren(...linesOf(this.unsent));
     this.list.hidden = this.againButton.hidden = !this.unsent.length;
     if (!this.unsent.length) this.describing = [];
     for (const live of [this.outcomes, document.querySelector("#index-state")]) live.dispatchEvent(new Event("live:wake"));

@@ -4,9 +4,34 @@
 const WINDOW_MS = 20000;
 // before that the speed is not known well
 const MEASURED_MS = 3000;
+const MAX_LISTED = 5;
 
 export const bytesOf = (files) => files.reduce((sum, entry) => sum + entry.file.size, 0);
 export const filesText = (count) => (count === 1 ? "1 file" : `${count.toLocaleString("en")} files`);
+
+// Return what is said while files are sent, with how many follow in other uploads.
+export function sendingText(files, following) {
+  const whose = following === 1 ? "follows in an upload of its" : "follow in an upload of their";
+  return `Sending ${filesText(files)}…${following ? ` ${filesText(following)} that may correct captions ${whose} own.` : ""}`;
+}
+
+// Return what is said when an upload has ended.
+export function arrivedText({ arrived, files, unsent, unread }) {
+  const of = arrived === files && !unsent.length ? filesText(files) : `${arrived.toLocaleString("en")} of ${filesText(files)}`;
+  const rest = unsent.length ? ` ${filesText(unsent.length)} ${unsent.length === 1 ? "was" : "were"} not sent.` : "";
+  return `${of} arrived.${unread ? ` ${filesText(unread)} could not be read.` : ""}${rest}`;
+}
+
+// Return the lines of a list of files that were not sent: the first ones, with the reason if it is theirs alone.
+export function linesOf(unsent) {
+  const names = unsent.slice(0, MAX_LISTED).map(({ entry, reason }) => (reason ? `${entry.name}: ${reason}` : entry.name));
+  const more = unsent.length - names.length;
+  return [...names, ...(more ? [`and ${more.toLocaleString("en")} more`] : [])].map((text) => {
+    const line = document.createElement("li");
+    line.textContent = text;
+    return line;
+  });
+}
 
 export class Progress {
   constructor(form) {

@@ -36,6 +36,16 @@ export async function post(address, body, headers = {}) {
   return text ? JSON.parse(text) : null;
 }
 
+// Return whether every file of an upload has its outcome; that of one that was deleted, or is hidden now, does not matter.
+export async function isProcessed(address) {
+  try {
+    return JSON.parse((await ask("GET", address, {})).text).processed;
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    return true;
+  }
+}
+
 async function ask(method, address, headers, body) {
   let answer;
   let text;

@@ -236,7 +236,7 @@ class SheetToWrite:
                 self._refuse(row.number, replace(target, message=f"Row {row.number} {target.message}"))
             else:
                 self._keep(row, captions, target, references[row.file])
-        checked = self._ingest.check_texts((text, row.name) for row, text in texts)
+        checked = self._ingest.check_texts(((text, row.name) for row, text in texts), self._came)
         self._new_texts += zip((row.number for row, _ in texts), checked, strict=True)
 
     def _cleaned(self, row: Row) -> list[str] | Problem:

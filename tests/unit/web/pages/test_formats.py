@@ -36,6 +36,14 @@ def test_durations_are_rounded(value: float | None, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("log_odds", "expected"),
+    [(0, "0.5"), (-2.25, "0.095"), (1.5, "0.82"), (-9, "0.00012"), (9, "0.99988"), (-1000, "9.9e-305")],
+)
+def test_log_odds_are_shown_as_the_score_that_they_mean(log_odds: float, expected: str) -> None:
+    assert formats.probability(log_odds) == expected
+
+
+@pytest.mark.parametrize(
     ("count", "expected"),
     [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2_000_000, "2.0 MB"), (5 * 10**12, "5000.0 GB")],
 )

@@ -9,7 +9,10 @@ import pytest
 from tests.unit.media.samples import zipped
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Visitor
+from tests.unit.web.pages.past_searches import items_of, store_search
 from tests.unit.web.pictures import picture
+
+from retllm_web.http.services import Services
 
 
 def _upload(ada: Caller, collection: str, **files: bytes) -> str:
@@ -58,6 +61,58 @@ def test_an_item_names_its_archive_and_the_file_of_its_caption(
     ]
     assert reader.page is not None
     assert {a.attributes["href"] for a in reader.page.all("a") if a.text == "this upload"} == {f"/jobs/{job}"}
+
+
+def test_a_text_names_the_archive_or_the_sheet_that_it_came_in(reader: Visitor, ada: Caller, texts: str) -> None:
+    before = {item["id"] for item in ada.get(f"/collections/{texts}/items?limit=50").json["items"]}
+    sheet = b"text,title\nA tower in the fog,tower\n"
+    files = {
+        "old__zip": zipped({"a/house.txt": b"A house by the sea", "rows.csv": b"text,title\nA mill,mill\n"}),
+        "new__zip": zipped({"a/house.txt": b"A house by the lake"}),
+        "barn__txt": b"A barn in the snow",
+        "rows__csv": sheet,
+    }
+    job = _upload(ada, texts, **files)
+    places = {}
+    for item in ada.get(f"/collections/{texts}/items?limit=50").json["items"]:
+        facts = reader.get(f"/items/{item['id']}").one("dl", class_="item-facts").text
+        if item["id"] not in before:
+            places[item["text"]] = re.sub(r"^.*?(just now|ago)\s*", "", facts.partition("SHA-256")[0].strip())
+        else:
+            assert "upload" not in facts
+    assert places == {
+        "A house by the sea": ", in old.zip, by this upload",
+        "A mill": ", in old.zip, by this upload",
+        "A house by the lake": ", in new.zip, by this upload",
+        "A barn in the snow": ", by this upload",
+        "A tower in the fog": ", in rows.csv, by this upload",
+    }
+    assert reader.page is not None
+    assert {a.attributes["href"] for a in reader.page.all("a") if a.text == "this upload"} <= {f"/jobs/{job}"}
+
+
+def test_items_of_one_name_are_listed_with_their_archives(
+    reader: Visitor, ada: Caller, texts: str, served: Services
+) -> None:
+    def archive(name: str, colour: str) -> bytes:
+        own = picture(f"dark{colour}")
+        return zipped({"a/1.png": picture(colour), f"a/{name}.png": own, "t.txt": f"a {colour} wall".encode()})
+
+    _upload(ada, texts, one__zip=archive("one", "red"), two__zip=archive("two", "blue"))
+    tiles = [" ".join(tile.text.split()) for tile in reader.get(f"/collections/{texts}").all("li", class_="tile")]
+    told = sorted(tile[tile.index(".") - 1 :] for tile in tiles if ".zip" in tile)
+    assert [line.split(" in ")[0] for line in told] == ["1.png", "1.png", "t.txt", "t.txt"]
+    assert [line.split(" in ")[1].split()[0] for line in told] == ["one.zip", "two.zip"] * 2
+    assert len([tile for tile in tiles if "one.png" in tile or "two.png" in tile]) == 2
+    job = store_search(served, ada.user.id, texts, "a wall", items_of(served, texts))
+    results = [" ".join(row.text.split()) for row in reader.get(f"/jobs/{job}").all("li", class_="result")]
+    found = [re.findall(r"(\S+) in (one|two)\.zip", row) for row in results]
+    assert sorted(place for places in found for place in places) == [
+        ("1.png", "one"),
+        ("1.png", "two"),
+        ("t.txt", "one"),
+        ("t.txt", "two"),
+    ]
 
 
 def test_without_its_upload_an_item_says_nothing_of_it(reader: Visitor, ada: Caller, texts: str, job: str) -> None:

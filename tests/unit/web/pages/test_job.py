@@ -172,8 +172,8 @@ def test_a_search_without_a_good_match_shows_the_deciding_numbers(reader: Visito
         session.execute(sa.update(Search).values(no_match=True, match_threshold=1.5))
     told = reader.get(f"/jobs/{searched.id}").one("div", class_="alert-warning").text
     assert "No good match." in told
-    assert "-2.25" in told
-    assert "1.50 or more" in told
+    assert "the best score is 0.095" in told
+    assert "a match needs 0.82 or more" in told
 
 
 # attempts

@@ -200,6 +200,42 @@ def test_the_error_of_a_dead_unit_names_its_file(
     assert _names(page) == ["red.png"]
 
 
+@pytest.fixture
+def parted(script: Script) -> str:
+    """An upload of a picture, of which another was not sent."""
+    upload = script.open(files=2)
+    script.ask(upload, "unsent", {"name": "blue.png", "status": "not_sent", "reason": "Not sent: stopped."})
+    script.send(upload, red=RED)
+    script.ask(upload, "close")
+    return upload
+
+
+def _rest(page: Page) -> str:
+    return " ".join(part.text for part in page.all("p") if "data-rest" in part.attributes)
+
+
+def test_the_rest_is_offered_while_something_is_left_to_send(reader: Visitor, script: Script, parted: str) -> None:
+    told = "1 file is still to be sent: choose the same files or folder again"
+    assert told in _rest(reader.get(f"/jobs/{parted}"))
+    for picture in ({"green": RED}, {"blue": BLUE}):
+        assert told in _rest(reader.get(f"/jobs/{parted}"))
+        upload = script.open()
+        script.send(upload, **picture)
+        script.ask(upload, "close")
+    assert _rest(reader.get(f"/jobs/{parted}")).strip() == "The file that was not sent came with a later upload."
+    assert "choose the same files" not in reader.get(f"/collections/{script.collection}").text
+
+
+def test_an_upload_that_is_later_still_does_not_bring_what_an_earlier_one_had(reader: Visitor, script: Script) -> None:
+    first = script.open()
+    script.send(first, blue=BLUE)
+    script.ask(first, "close")
+    upload = script.open(files=1)
+    script.ask(upload, "unsent", {"name": "blue.png", "status": "not_sent", "reason": "Not sent: stopped."})
+    script.ask(upload, "close")
+    assert "1 file is still to be sent" in _rest(reader.get(f"/jobs/{upload}"))
+
+
 def test_pages_say_how_the_rest_is_sent_where_something_is_missing(
     reader: Visitor, script: Script, stopped: str
 ) -> None:
