@@ -16,6 +16,8 @@ from pathlib import Path
 from retllm.cli.client import Api, RequestRejected
 
 _FOLDER = "uploads"
+# names of this machine, which mean the same server
+_HERE = ("127.0.0.1", "::1", "localhost")
 _REASON = "Not sent: the command that sent the upload ended before; run it again to send the rest."
 
 
@@ -34,7 +36,7 @@ def noted(api: Api, upload_id: str) -> Iterator[None]:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(handle, fcntl.LOCK_EX)
-        os.write(handle, _server(api).encode())
+        os.write(handle, _server(api))
     try:
         yield
         if handle is not None:
@@ -49,11 +51,13 @@ def close_left(api: Api) -> list[str]:
     closed = []
     for path in sorted((api.home / _FOLDER).glob("*")) if api.home is not None else ():
         # another command runs, or has closed it
-        with suppress(OSError), path.open() as note:
+        with suppress(OSError), path.open("rb") as note:
             fcntl.flock(note, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if note.read() != _server(api):
+            server = note.read()
+            if server and server != _server(api):
                 continue
-            if _close(api, path.name):
+            # one without a server was made by a command that was killed in between
+            if server and _close(api, path.name):
                 closed.append(path.name)
             path.unlink()
     return closed
@@ -69,5 +73,6 @@ def _close(api: Api, upload_id: str) -> bool:
     return False
 
 
-def _server(api: Api) -> str:
-    return str(api.http.base_url)
+def _server(api: Api) -> bytes:
+    address = api.http.base_url
+    return str(address.copy_with(host="localhost") if address.host in _HERE else address).encode()

@@ -78,6 +78,23 @@ def test_uploads_to_another_server_wait_for_a_command_to_that_one(tmp_path: Path
     assert left_uploads.close_left(one.api) == ["a"]
 
 
+def test_names_of_this_machine_mean_one_server(tmp_path: Path) -> None:
+    _kill(_Server(tmp_path, "http://localhost:8080/api/v1").api, "a")
+    assert left_uploads.close_left(_Server(tmp_path, "http://localhost:8081/api/v1").api) == []
+    assert left_uploads.close_left(_Server(tmp_path, "http://127.0.0.1:8080/api/v1").api) == ["a"]
+
+
+def test_a_note_that_was_not_written_whole_stops_nobody(tmp_path: Path) -> None:
+    server = _Server(tmp_path)
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    (folder / "b").write_bytes(b"")
+    (folder / "c").write_bytes(b"\xff\xfe")
+    _kill(server.api, "a")
+    assert left_uploads.close_left(server.api) == ["a"]
+    assert [path.name for path in folder.iterdir()] == ["c"]
+
+
 def test_the_folder_of_notes_is_for_its_account_only(tmp_path: Path) -> None:
     server = _Server(tmp_path / "home")
     with left_uploads.noted(server.api, "a"):
