@@ -161,30 +161,27 @@ def test_a_cancelled_job_stops_building_and_leaves_no_index(
     context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id, unit = prepared(context, world)
+    stopped = threading.Event()
 
     def do(context: WorkerContext, held):
-        monkeypatch.setattr(held.lease, "check", cancelled)
-        return embed_unit(context, held, embedders)
+        def check() -> None:
+            # the server has begun, and waits for the other transaction
+            if on_server(world) == {index_name(unit.id): False}:
+                stopped.set()
+                raise JobCancelled
 
-    def cancelled() -> None:
-        # an index that is not valid yet
-        assert on_server(world) == {index_name(unit.id): False}
-        ended.set()
-        raise JobCancelled
-
-    ended = threading.Event()
-    with a_transaction_to_wait_for(world):
+        monkeypatch.setattr(held.lease, "check", check)
         with transaction(world.sessions) as session:
             control.cancel_job(session, world.user, job_id)
-        # a cancellation that comes before the claim would end the job at once
-        with transaction(world.sessions) as session:
-            session.execute(sa.text("SELECT 1"))
+        return embed_unit(context, held, embedders)
+
+    with a_transaction_to_wait_for(world):
         thread = threading.Thread(target=run_unit, args=(context, unit.id, do))
         thread.start()
-        ended.wait(60)
+        assert stopped.wait(60)
     thread.join(60)
     assert world.job(job_id).state is JobState.CANCELLED
-    assert on_server(world) == {}
+    assert (listed(world), on_server(world)) == ([], {})
 
 
 def test_the_worker_goes_on_while_an_index_is_built(context: WorkerContext, world) -> None:
