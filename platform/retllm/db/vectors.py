@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -86,6 +87,22 @@ def usable_index(session: Session, model_id: uuid.UUID, collection_id: uuid.UUID
     valid = sa.exists().where(there.c.indexrelid == sa.func.to_regclass(name), there.c.indisvalid)
     query = sa.select(VectorIndex).filter_by(model_id=model_id, collection_id=collection_id)
     return session.scalar(query.where(valid))
+
+
+def build_progress(session: Session, index_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, float]:
+    """Return the share that the server has done of each of these indexes; those that it builds at the moment."""
+    if not index_ids:
+        return {}
+    building = sa.table(
+        "pg_stat_progress_create_index", *map(sa.column, ("index_relid", "blocks_done", "blocks_total"))
+    )
+    classes = sa.table("pg_class", sa.column("oid"), sa.column("relname"))
+    names = {index_name(index_id): index_id for index_id in index_ids}
+    query = sa.select(classes.c.relname, building.c.blocks_done, building.c.blocks_total).join_from(
+        building, classes, classes.c.oid == building.c.index_relid
+    )
+    rows = session.execute(query.where(classes.c.relname.in_(names)))
+    return {names[name]: done / total if total else 0.0 for name, done, total in rows}
 
 
 def count_vectors(

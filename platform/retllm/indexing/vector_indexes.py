@@ -37,6 +37,8 @@ _LATER_SHARE = 0.125
 """An index is built again when more vectors than that share of it came later, and more than ``EXACT_LIMIT``."""
 _SMALL = 0.5
 """An index is dropped when fewer vectors than that share of ``EXACT_LIMIT`` are left."""
+# the default, 64, misses more of the 400 nearest where clusters lie apart, and takes half of the time to build
+_EF_CONSTRUCTION = 200
 
 _LOCK = 0x7265746E
 # between two looks at the lease
@@ -173,7 +175,9 @@ def _create(connection: sa.Connection, index: VectorIndex, dimension: int, check
     log.info("vector_index.building", index=name)
     statement = (
         f"CREATE INDEX CONCURRENTLY {name} ON embeddings "
-        f"USING hnsw ((vector::halfvec({int(dimension)})) halfvec_cosine_ops) WHERE model_id = '{index.model_id}' "
+        f"USING hnsw ((vector::halfvec({int(dimension)})) halfvec_cosine_ops) "
+        f"WITH (ef_construction = {_EF_CONSTRUCTION}) "
+        f"WHERE model_id = '{index.model_id}' "
         f"AND collection_id = '{index.collection_id}' AND item_id <= '{index.through}'"
     )
     with ThreadPoolExecutor(1, thread_name_prefix="index") as thread:

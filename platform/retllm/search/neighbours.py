@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from pgvector import Vector
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind, ItemState
+from retllm.db.enums import ItemKind
 from retllm.db.tables import Embedding, EmbeddingModel, Item
 from retllm.db.vectors import VectorIndex, covered, distance, usable_index
 from retllm.indexing import vector_indexes
+from retllm.indexing.indexed import is_ready
 
 # an index has vectors of half precision; so many more are ranked in full precision
 _SPARE = 10
@@ -79,11 +80,18 @@ def nearest(
         query: L2-normalised vector of shape (dimension,), float32.
         kinds: kinds of items to consider.
     """
-    matching: _Conditions = (Item.state == ItemState.READY, Item.kind.in_(list(kinds)))
-    own: _Conditions = (Embedding.model_id == model.id, Embedding.collection_id == collection_id)
+    matching: _Conditions = (is_ready(), Item.kind.in_(list(kinds)))
+    own: _Conditions = (
+        Embedding.model_id == model.id,
+        Embedding.collection_id == collection_id,
+        # redundant, but lets an index of the items serve the whole condition
+        Item.collection_id == collection_id,
+    )
     index = usable_index(session, model.id, collection_id)
     if index is not None and (estimate := _estimate(index, kinds)) > vector_indexes.EXACT_LIMIT:
-        found = _by_index(session, model, index, matching, query, k)
+        # a scan meets so many vectors of other kinds between two that count
+        ef = ef_search((k + _SPARE) * index.vectors / estimate)
+        found = _by_index(session, model, index, matching, query, k, ef)
         if len(found) == k:
             later, count = _exactly(session, (*own, Embedding.item_id > index.through, *matching), query, k)
             return Nearest(_ranked([*found, *later], k), estimate + count, exact=False)
@@ -100,9 +108,13 @@ def _ranked(rows: _Rows, k: int) -> list[Neighbour]:
     return [Neighbour(item_id, 1.0 - gap, rank) for rank, (gap, item_id) in enumerate(order, start=1)]
 
 
-def ef_search(k: int) -> int:
-    """Return how many candidates a scan of an index keeps, so that its recall of the ``k`` nearest is 0.99."""
-    return min(_MAX_EF_SEARCH, max(100, 2 * k))
+def ef_search(k: float) -> int:
+    """Return how many candidates the scan of an index keeps, so that it finds 99 % of the ``k`` nearest.
+
+    Measured on clusters of 250 vectors that lie apart, the hardest of what was tried: 200 find all of up to 200, and
+    1,000 find 99 % of 400.
+    """
+    return int(min(_MAX_EF_SEARCH, max(200, 2.5 * k)))
 
 
 def _by_index(
@@ -112,6 +124,7 @@ def _by_index(
     matching: _Conditions,
     query: NDArray[np.float32],
     k: int,
+    ef: int,
 ) -> _Rows:
     """Return up to ``k`` items that an index finds, by their distances in full precision."""
     found = (
@@ -124,7 +137,7 @@ def _by_index(
         .prefix_with("MATERIALIZED", dialect="postgresql")
     )
     gap = _gap(found.c.vector, query).label("gap")
-    with _set(session, {**_SETTINGS, "hnsw.ef_search": ef_search(k + _SPARE)}) as connection:
+    with _set(session, {**_SETTINGS, "hnsw.ef_search": ef}) as connection:
         return connection.execute(sa.select(found.c.item_id, gap).order_by(gap, found.c.item_id).limit(k)).all()
 
 
@@ -147,14 +160,16 @@ def _exactly(session: Session, belongs: _Conditions, query: NDArray[np.float32],
 
     No index can give the order, since those of vectors have half precision.
     """
-    gap = _gap(Embedding.vector, query).label("gap")
-    ranked = (
-        sa.select(Embedding.item_id, gap, sa.func.count().over().label("searched"))
+    # without the vectors, so that counting and ordering them needs little memory
+    compared = (
+        sa.select(Embedding.item_id, _gap(Embedding.vector, query).label("gap"))
         .join(Item, Item.id == Embedding.item_id)
         .where(*belongs)
-        .order_by(gap, Embedding.item_id)
-        .limit(k)
+        .cte("compared")
+        .prefix_with("MATERIALIZED", dialect="postgresql")
     )
+    count = sa.select(sa.func.count()).select_from(compared).scalar_subquery().label("searched")
+    ranked = sa.select(compared.c.item_id, compared.c.gap, count).order_by(compared.c.gap, compared.c.item_id).limit(k)
     rows = session.execute(ranked).all()
     return rows, rows[0].searched if rows else 0
 

@@ -13,10 +13,11 @@ from tests.unit.stand_ins import FakeEmbedder, index, run
 
 from retllm.db.enums import AttemptOutcome, JobState, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Collection, Embedding, Item, Unit
+from retllm.db.tables import Attempt, Collection, Embedding, Item, Job, Unit
 from retllm.db.vectors import INDEX_PREFIX, VectorIndex, index_name
 from retllm.errors import JobCancelled
 from retllm.history import control
+from retllm.history.job_views import job_view
 from retllm.indexing import vector_indexes
 from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import embed_unit
@@ -184,8 +185,10 @@ def test_a_cancelled_job_stops_building_and_leaves_no_index(
     assert (listed(world), on_server(world)) == ([], {})
 
 
-def test_the_worker_goes_on_while_an_index_is_built(context: WorkerContext, world) -> None:
-    _, unit = prepared(context, world)
+def test_the_worker_goes_on_while_an_index_is_built_and_the_job_tells_its_progress(
+    context: WorkerContext, world
+) -> None:
+    job_id, unit = prepared(context, world)
     texts(world, 1, "more")
     with transaction(world.sessions) as session:
         job = submit_index(session, world.user, world.collection_id, world.settings, idempotency_key="more")
@@ -201,8 +204,19 @@ def test_the_worker_goes_on_while_an_index_is_built(context: WorkerContext, worl
         finisher.wait()
         assert world.units(job.job.id)[0].state is UnitState.DONE
         assert [claim.unit_id for claim in current_claims()] == [unit.id], "the server waits for the transaction"
+        progress = build_of(world, job_id)
+        while progress is None:
+            progress = build_of(world, job_id)
+        assert progress == 0.0
+        assert build_of(world, job.job.id) is None
     finisher.wait_aside()
+    assert build_of(world, job_id) is None
     assert on_server(world) == {index_name(unit.id): True}
+
+
+def build_of(world, job_id: UUID) -> float | None:
+    with world.sessions() as session:
+        return job_view(session, session.get_one(Job, job_id)).index_build
 
 
 def test_indexes_that_nothing_uses_are_dropped(context: WorkerContext, world) -> None:
