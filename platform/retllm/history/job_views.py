@@ -74,8 +74,9 @@ class JobView(BaseModel):
     error: str | None
     progress: float = Field(description="share of the work that is done, 0 to 1")
     index_build: float | None = Field(
+        default=None,
         description="share of the vector index of a large collection that the database has built, 0 to 1; null while "
-        "it builds none for this job"
+        "it builds none for this job",
     )
     stages: list[StageProgress]
     errors: list[UnitError]

@@ -8,6 +8,7 @@ advisory lock of the session that does it ends with that session, also if its wo
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemState, Stage
+from retllm.db.enums import ItemState, Stage, UnitState
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Unit, new_id
 from retllm.db.vectors import INDEX_PREFIX, VectorIndex, count_vectors, index_name, usable_index
@@ -51,7 +52,9 @@ def missing_indexes(session: Session, job: Job) -> list[dict[str, Any]]:
     """Return the payloads of units that build the indexes that a job leaves to build; one for each model."""
     names = [job.params["embedder"], *job.params.get("extra_embedders", [])]
     models = [model for name in names if (model := current_model(session, name)) is not None]
-    planned = set(session.scalars(sa.select(Unit.payload["index"].astext).where(Unit.job_id == job.id)))
+    # one that is dead waits for a retry
+    undone = sa.select(Unit.payload["index"].astext).where(Unit.job_id == job.id, Unit.state != UnitState.DONE)
+    planned = set(session.scalars(undone))
     return [
         {"items": [], "index": str(model.id)}
         for model in models
@@ -68,9 +71,40 @@ def next_index_units(session: Session, job: Job) -> tuple[Stage, Sequence[dict[s
 def needs_index(session: Session, model_id: UUID, collection_id: UUID) -> bool:
     """Return whether so many vectors of a model in a collection have no index that searches would be slow."""
     index = usable_index(session, model_id, collection_id)
-    limit = EXACT_LIMIT if index is None else max(EXACT_LIMIT, int(_LATER_SHARE * index.vectors))
+    limit = EXACT_LIMIT if index is None else _many(index)
     after = None if index is None else index.through
     return count_vectors(session, model_id, collection_id, limit + 1, after) > limit
+
+
+def _many(index: VectorIndex) -> int:
+    return max(EXACT_LIMIT, int(_LATER_SHARE * index.vectors))
+
+
+def give_up_index(session: Session, model_id: UUID, item_ids: Sequence[UUID]) -> list[dict[str, Any]]:
+    """Stop using the index that the vectors of these items would be inserted into, if they are many.
+
+    Inserting them takes longer than building the index again, which the job does at its end. The items are of one
+    collection, in the order of their keys. Returns the payload of the unit that drops the index, if it is given up.
+    """
+    collection = sa.select(Item.collection_id).where(Item.id == item_ids[0]).scalar_subquery() if item_ids else None
+    index = session.scalar(sa.select(VectorIndex).filter_by(model_id=model_id, collection_id=collection))
+    if index is None or bisect_right(item_ids, index.through) <= _many(index):
+        return []
+    session.delete(index)
+    return [{"items": [], "drop": str(index.id)}]
+
+
+def drop(context: WorkerContext, held: LeasedUnit) -> AsideStep:
+    """Return the step that drops the index that a job has given up."""
+    return AsideStep(partial(_drop_given_up, context, held))
+
+
+def _drop_given_up(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
+    with _alone(context.sessions) as connection:
+        if connection is None:
+            raise UnitPostponed(context.settings.republish_seconds)
+        _drop(connection, index_name(UUID(held.claim.payload["drop"])))
+        return complete(context.sessions, held.claim, lambda _session, _job: [])
 
 
 def build(context: WorkerContext, held: LeasedUnit) -> AsideStep:

@@ -70,6 +70,8 @@ def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -
     """
     if "index" in held.claim.payload:
         return vector_indexes.build(context, held)
+    if "drop" in held.claim.payload:
+        return vector_indexes.drop(context, held)
     name, weight = _embedder_and_weight(context, held)
     embedder = embedders(configured_name(context, name))
     ids = [UUID(item) for item in held.claim.payload["items"]]

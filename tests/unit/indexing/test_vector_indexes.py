@@ -96,6 +96,26 @@ def test_an_index_that_another_job_has_built_meanwhile_is_not_built_again(contex
     assert first.id != second.id
 
 
+def test_an_index_whose_vectors_are_mostly_made_anew_is_dropped_first_and_built_again(
+    context: WorkerContext, world
+) -> None:
+    keys = texts(world, LIMIT + 4)
+    index(context, world)
+    (before,) = listed(world)
+    for changed, given_up in ((LIMIT, False), (LIMIT + 1, True)):
+        with transaction(world.sessions) as session:
+            some = keys[:changed]
+            session.execute(sa.update(Item).where(Item.id.in_(some)).values(version=Item.version + 1))
+        texts(world, 1, f"new {changed}")
+        job_id = index(context, world)
+        assert world.job(job_id).state is JobState.SUCCEEDED
+        kinds = [{"drop", "index"} & unit.payload.keys() for unit in world.units(job_id)]
+        assert (kinds[0], kinds[-1]) == (({"drop"}, {"index"}) if given_up else (set(), set()))
+        (now,) = listed(world)
+        assert (now.id != before.id) == given_up
+        assert on_server(world) == {index_name(now.id): True}
+
+
 def embed_all(context: WorkerContext, world, *jobs: UUID) -> None:
     """Do the units of items, and leave those that build an index."""
     for job_id in jobs:
