@@ -196,6 +196,9 @@ def _alone(sessions: Sessions) -> Iterator[sa.Connection | None]:
         if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_LOCK))):
             yield None
             return
+        # a build takes as long as it takes, whatever a server or account is set to
+        connection.exec_driver_sql("SET statement_timeout = 0")
+        connection.exec_driver_sql("SET lock_timeout = 0")
         with contextlib.suppress(sa.exc.DBAPIError):
             # not on every system
             connection.exec_driver_sql(f"SET client_connection_check_interval = {_CHECK_MS}")
@@ -211,8 +214,8 @@ def _create(connection: sa.Connection, index: VectorIndex, dimension: int, check
         f"CREATE INDEX CONCURRENTLY {name} ON embeddings "
         f"USING hnsw ((vector::halfvec({int(dimension)})) halfvec_cosine_ops) "
         f"WITH (ef_construction = {_EF_CONSTRUCTION}) "
-        f"WHERE model_id = '{index.model_id}' "
-        f"AND collection_id = '{index.collection_id}' AND item_id <= '{index.through}'"
+        f"WHERE model_id = '{index.model_id}' AND collection_id = '{index.collection_id}' "
+        f"AND item_id <= '{index.through}'"
     )
     with ThreadPoolExecutor(1, thread_name_prefix="index") as thread:
         running = thread.submit(connection.exec_driver_sql, statement)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,6 +144,38 @@ def prepared(context: WorkerContext, world) -> tuple[UUID, Unit]:
 def test_what_a_killed_worker_left_is_dropped_and_built_again(context: WorkerContext, world) -> None:
     job_id, unit = prepared(context, world)
     leave_invalid(world, index_name(unit.id))
+    run(context, world, job_id)
+    assert world.job(job_id).state is JobState.SUCCEEDED
+    assert on_server(world) == {index_name(unit.id): True}
+
+
+_BUILD = """
+import sys
+from uuid import UUID
+from retllm.db.session import make_sessions
+from retllm.indexing import vector_indexes
+vector_indexes._CHECK_MS = 50
+vector_indexes.build_now(make_sessions(sys.argv[1]), UUID(sys.argv[2]), UUID(sys.argv[3]))
+"""
+
+
+def test_the_server_stops_when_the_worker_is_killed_and_then_it_can_be_built_again(
+    context: WorkerContext, world
+) -> None:
+    job_id, unit = prepared(context, world)
+    address, model = world.settings.database_url, unit.payload["index"]
+    with a_transaction_to_wait_for(world):
+        argv = [sys.executable, "-c", _BUILD, address, model, str(world.collection_id)]
+        worker = subprocess.Popen(argv)
+        while on_server(world) == {}:
+            assert worker.poll() is None
+        worker.kill()
+        worker.wait()
+        # the other transaction is open: a server that builds for nobody would wait for it, with the lock
+        free = False
+        while not free:
+            with vector_indexes._alone(world.sessions) as connection:
+                free = connection is not None
     run(context, world, job_id)
     assert world.job(job_id).state is JobState.SUCCEEDED
     assert on_server(world) == {index_name(unit.id): True}
