@@ -40,6 +40,10 @@ _SMALL = 0.5
 """An index is dropped when fewer vectors than that share of ``EXACT_LIMIT`` are left."""
 # the default, 64, misses more of the 400 nearest where clusters lie apart, and takes half of the time to build
 _EF_CONSTRUCTION = 200
+# of an index in memory while it is built, for each vector besides its half floats
+_NODE_BYTES = 800
+_MEMORY_MARGIN = 1.5
+_LEAST_MEMORY_KB = 64 << 10
 
 _LOCK = 0x7265746E
 # between two looks at the lease
@@ -169,7 +173,9 @@ def _built(
     with sessions() as session:
         through = session.scalars(vectors.order_by(Embedding.item_id.desc()).limit(1)).one()
         dimension = session.get_one(EmbeddingModel, model_id).dimension
+        count = session.scalar(sa.select(sa.func.count()).select_from(vectors.subquery())) or 0
     index = VectorIndex(id=index_id, model_id=model_id, collection_id=collection_id, through=through)
+    _limit_memory(connection, count * (_NODE_BYTES + 2 * dimension))
     try:
         _create(connection, index, dimension, check)
         index.counts = _counts(connection, index)
@@ -202,7 +208,21 @@ def _alone(sessions: Sessions) -> Iterator[sa.Connection | None]:
         with contextlib.suppress(sa.exc.DBAPIError):
             # not on every system
             connection.exec_driver_sql(f"SET client_connection_check_interval = {_CHECK_MS}")
-        yield connection
+        try:
+            yield connection
+        finally:
+            # the server may take a while to end a session whose connection was closed
+            with contextlib.suppress(sa.exc.DBAPIError):
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK)))
+
+
+def _limit_memory(connection: sa.Connection, size: float) -> None:
+    """Let a build take no more memory than it needs: several processes take all that they may at once."""
+    name = "maintenance_work_mem"
+    kilobytes = max(_LEAST_MEMORY_KB, int(_MEMORY_MARGIN * size) >> 10)
+    setting = sa.select(sa.cast(sa.column("setting"), sa.BigInteger)).select_from(sa.table("pg_settings"))
+    if kilobytes < (connection.scalar(setting.where(sa.column("name") == name)) or 0):
+        connection.exec_driver_sql(f"SET {name} = {kilobytes}")
 
 
 def _create(connection: sa.Connection, index: VectorIndex, dimension: int, check: Callable[[], None]) -> None:

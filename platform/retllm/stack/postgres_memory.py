@@ -55,19 +55,18 @@ def _limit(path: Path) -> int:
 def memory_options(machine: Machine) -> dict[str, str]:
     """Return the server's options for a machine."""
     build = _between(64, machine.memory // 8, 8192)
-    options = {
+    # processes that build an index together have it in shared memory, which may not run out; the other kind of shared
+    # memory, files, would be written to the disk as a whole
+    together = machine.shared_memory >= build * MIB + _SPARE
+    return {
         "shared_buffers": f"{_between(128, machine.memory // 8, 8192)}MB",
         "effective_cache_size": f"{_between(256, machine.memory // 2, 1 << 20)}MB",
         "maintenance_work_mem": f"{build}MB",
         # there can be three of these at a time
         "autovacuum_work_mem": "64MB",
         # they build beside the process that asks
-        "max_parallel_maintenance_workers": str(min(7, machine.cores // 2)),
+        "max_parallel_maintenance_workers": str(min(7, machine.cores // 2) if together else 0),
     }
-    if machine.shared_memory < build * MIB + _SPARE:
-        # processes that build an index together have it in shared memory, which would run out
-        options["dynamic_shared_memory_type"] = "mmap"
-    return options
 
 
 def _between(least: int, size: int, most: int) -> int:

@@ -203,6 +203,12 @@ def test_while_another_index_is_built_the_unit_waits_without_counting_an_attempt
     assert on_server(world) == {}
 
 
+def test_the_lock_is_free_as_soon_as_its_holder_is_done(world) -> None:
+    for _ in range(20):
+        with vector_indexes._alone(world.sessions) as connection:
+            assert connection is not None
+
+
 @contextmanager
 def a_transaction_to_wait_for(world) -> Iterator[None]:
     """A transaction that wrote vectors and is open: building an index waits until it ends."""
@@ -237,6 +243,20 @@ def test_a_cancelled_job_stops_building_and_leaves_no_index(
     thread.join(60)
     assert world.job(job_id).state is JobState.CANCELLED
     assert (listed(world), on_server(world)) == ([], {})
+
+
+@pytest.mark.parametrize(("size", "expected"), [(0, "64MB"), (1 << 30, "1536MB"), (1 << 50, "2GB")])
+def test_a_build_takes_the_memory_that_it_needs_if_the_server_lets_it(world, size: int, expected: str) -> None:
+    with vector_indexes._alone(world.sessions) as connection:
+        assert connection is not None
+        connection.execute(sa.text("SET maintenance_work_mem = '2GB'"))
+        vector_indexes._limit_memory(connection, size)
+        assert connection.scalar(sa.text("SHOW maintenance_work_mem")) == expected
+    with vector_indexes._alone(world.sessions) as connection:
+        assert connection is not None
+        connection.execute(sa.text("SET maintenance_work_mem = '1MB'"))
+        vector_indexes._limit_memory(connection, size)
+        assert connection.scalar(sa.text("SHOW maintenance_work_mem")) == "1MB"
 
 
 def test_the_worker_goes_on_while_an_index_is_built_and_the_job_tells_its_progress(

@@ -22,16 +22,15 @@ GIB = 1024 * MIB
     ],
 )
 def test_the_server_takes_a_share_of_the_memory(memory: int, shared_buffers: str, cache: str, build: str) -> None:
-    options = memory_options(Machine(memory, shared_memory=memory, cores=8))
+    options = memory_options(Machine(memory, shared_memory=memory // 4, cores=8))
     found = [options[name] for name in ("shared_buffers", "effective_cache_size", "maintenance_work_mem")]
     assert found == [shared_buffers, cache, build]
     assert options["max_parallel_maintenance_workers"] == "4"
-    assert "dynamic_shared_memory_type" not in options
 
 
-def test_a_build_by_several_processes_does_not_need_the_small_shared_memory_of_a_container() -> None:
+def test_an_index_is_built_by_one_process_in_a_container_with_little_shared_memory() -> None:
     options = memory_options(Machine(16 * GIB, shared_memory=64 * MIB, cores=8))
-    assert options["dynamic_shared_memory_type"] == "mmap"
+    assert options["max_parallel_maintenance_workers"] == "0"
 
 
 def test_a_machine_with_one_core_builds_with_one_process() -> None:
