@@ -48,6 +48,8 @@ _LEAST_MEMORY_KB = 64 << 10
 _LOCK = 0x7265746E
 # between two looks at the lease
 _LOOK_SECONDS = 0.5
+# until a unit that finds another index being built looks again; each look is an attempt in the job's list
+_WAIT_SECONDS = 60.0
 # how soon the server notices that the worker is gone
 _CHECK_MS = 5000
 
@@ -106,7 +108,7 @@ def drop(context: WorkerContext, held: LeasedUnit) -> AsideStep:
 def _drop_given_up(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
     with _alone(context.sessions) as connection:
         if connection is None:
-            raise UnitPostponed(context.settings.republish_seconds)
+            raise UnitPostponed(_WAIT_SECONDS)
         _drop(connection, index_name(UUID(held.claim.payload["drop"])))
         return complete(context.sessions, held.claim, lambda _session, _job: [])
 
@@ -126,7 +128,7 @@ def _build(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
     model_id, sessions = UUID(held.claim.payload["index"]), context.sessions
     with _alone(sessions) as connection:
         if connection is None:
-            raise UnitPostponed(context.settings.republish_seconds)
+            raise UnitPostponed(_WAIT_SECONDS)
         with sessions() as session:
             collection_id = session.scalars(sa.select(Job.collection_id).where(Job.id == held.claim.job_id)).one()
             # another job may have built it meanwhile

@@ -32,6 +32,8 @@ _SETTINGS = {
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "enable_sort": "off",
+    # up to PostgreSQL 17 what is off only costs very much, and costly plans are compiled
+    "jit": "off",
 }
 
 _Rows = Sequence[Any]
