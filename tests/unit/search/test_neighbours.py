@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
+from tests.factories import make_embedding, make_text, store
 
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import Sessions, make_sessions, transaction
@@ -251,6 +252,19 @@ class Clusters:
         session.execute(sa.delete(Embedding).where(Embedding.item_id.in_(gone)))
         return [(ids[n], kinds[n], vectors[n]) for n in range(size) if not deleted[n]]
 
+    def add_collection(self) -> UUID:
+        with transaction(self.sessions) as session:
+            owner_id = session.scalars(sa.select(Collection.owner_id).limit(1)).one()
+            key = new_id()
+            session.add(Collection(id=key, owner_id=owner_id, name=key.hex))
+        return key
+
+    def store(self, collection_id: UUID, rows: list[tuple[UUID, ItemKind, np.ndarray]]) -> None:
+        items = [make_text(collection_id, key.hex, id=key, kind=kind) for key, kind, _ in rows]
+        vectors = [make_embedding(item, self.model.id, row[2]) for item, row in zip(items, rows, strict=True)]
+        with transaction(self.sessions) as session:
+            store(session, *items, *vectors)
+
     def by_numpy(self, name: str, query: np.ndarray, kinds: set[ItemKind]) -> list[tuple[UUID, float]]:
         """All matching items, the nearest first."""
         matching = [(key, float(vector @ query)) for key, kind, vector in self.rows[name] if kind in kinds]
@@ -303,6 +317,46 @@ def test_a_search_finds_all_matches_up_to_k_wherever_they_lie(
     elif most_visited > SIZES[name]:
         near_enough = sum(one >= expected[k - 1][1] - 1e-5 for one in similarities)
         assert near_enough >= 0.95 * k
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    size=st.integers(1, 400),
+    groups=st.integers(1, 6),
+    texts=st.floats(0, 1),
+    indexed=st.floats(0, 1),
+    k=st.integers(1, 60),
+    kinds=st.sampled_from([ALL, {ItemKind.TEXT}, {ItemKind.IMAGE}]),
+    seed=st.integers(0, 1000),
+)
+def test_a_search_finds_the_nearest_whatever_a_collection_looks_like(
+    clusters: Clusters, size: int, groups: int, texts: float, indexed: float, k: int, kinds, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(groups, DIMENSION))[rng.integers(0, groups, size)]
+    vectors = vectors + 0.2 * rng.normal(size=vectors.shape)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    rows = [
+        (new_id(), ItemKind.TEXT if is_text else ItemKind.IMAGE, vector)
+        for is_text, vector in zip(rng.random(size) < texts, vectors, strict=True)
+    ]
+    collection_id, first = clusters.add_collection(), max(1, int(indexed * size))
+    clusters.store(collection_id, rows[:first])
+    vector_indexes.build_now(clusters.sessions, clusters.model.id, collection_id)
+    clusters.store(collection_id, rows[first:])
+    query = vectors[0] + 0.3 * rng.normal(size=DIMENSION)
+    query = (query / np.linalg.norm(query)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch, clusters.sessions() as session:
+        patch.setattr(vector_indexes, "EXACT_LIMIT", 0)
+        found, searched, exact = nearest(session, clusters.model, collection_id, query, k, sorted(kinds))
+    expected = sorted((float(vector @ query) for _, kind, vector in rows if kind in kinds), reverse=True)
+    assert searched == len(expected)
+    assert len(found) == min(k, searched)
+    if exact:
+        assert [near.similarity for near in found] == pytest.approx(expected[:k], abs=1e-5)
+    else:
+        near_enough = sum(near.similarity >= expected[k - 1] - 1e-5 for near in found)
+        assert near_enough >= 0.95 * k - 1
 
 
 @pytest.mark.parametrize(("name", "limit"), [("far", 1000), ("crowd", 10_000)])
