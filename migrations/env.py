@@ -21,7 +21,7 @@ def _url() -> str:
 
 
 def include_object(item: object, name: str | None, kind: str, reflected: bool, compare_to: object) -> bool:
-    """Exclude HNSW indexes, which are created when a model is first used."""
+    """Exclude HNSW indexes, which index jobs build for large collections."""
     return not (kind == "index" and (name or "").startswith("ix_embeddings_hnsw_"))
 
 

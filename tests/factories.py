@@ -72,7 +72,7 @@ def make_picture(collection_id: UUID, caption: str | None = None, **columns: Any
 
 
 def make_model(name: str = "embedder", *, revision: str = "1", dimension: int = 2, **columns: Any) -> EmbeddingModel:
-    """Make an embedding model without its HNSW index; ``register_model`` makes both."""
+    """Make an embedding model."""
     made = {"id": new_id(), "name": name, "revision": revision, "dimension": dimension, "preprocessing_hash": "h"}
     return EmbeddingModel(**{**made, **columns})
 

@@ -20,7 +20,7 @@ from retllm.db.searches import CachedScore
 from retllm.db.session import make_engine, transaction
 from retllm.db.tables import ApiToken, Attempt, EmbeddingClaim, Login, Source
 from retllm.db.uploads import ExpectedFiles, FilePart, LargeFile, Upload, UploadFile
-from retllm.db.vectors import register_model
+from retllm.db.vectors import VectorIndex
 
 _OBJECTS = """
     SELECT 'relation', c.relname, c.relkind::text, coalesce(pg_get_indexdef(i.indexrelid), '') FROM pg_class c
@@ -95,6 +95,7 @@ def _rows() -> list[Base]:
             size_bytes=9,
             file_key="sources/a",
         ),
+        VectorIndex(id=new_id(), model_id=model.id, collection_id=collection.id, through=item.id, counts={"text": 1}),
         Judgment(collection_id=collection.id, question=search.question, item_id=item.id, relevant=True),
         EvaluationRun(id=new_id(), name="run", source=RunSource.UPLOADED, report=report),
     ]
@@ -117,7 +118,7 @@ def test_a_reset_drops_indexes_tables_views_and_sequences_created_at_run_time(
     emptied_database: EmptiedDatabase, fresh_database: str, pristine: Any
 ) -> None:
     with transaction(emptied_database.sessions()) as session:
-        register_model(session, name="m", revision="r", dimension=2, preprocessing_hash="p")
+        session.execute(sa.text("CREATE INDEX ix_embeddings_hnsw_x ON embeddings (created_at)"))
         session.execute(sa.text("CREATE TABLE kept AS SELECT * FROM users"))
         session.execute(sa.text("CREATE VIEW seen AS SELECT * FROM kept"))
         session.execute(sa.text("CREATE SEQUENCE counted"))

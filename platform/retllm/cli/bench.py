@@ -317,5 +317,62 @@ def index(
     show.table(("", "pictures/s", "x smaller limit", "x plain loop"), rows)
 
 
+@bench.command()
+@click.option("--items", type=click.IntRange(min=1000), default=100_000, show_default=True, help="Vectors in all.")
+@click.option("--dim", type=click.IntRange(8, 2000), default=512, show_default=True, help="Dimensions of a vector.")
+@click.option("--collections", type=click.IntRange(1, 12), default=3, show_default=True, help="Collections.")
+@json_option
+def coarse(items: int, dim: int, collections: int, as_json: bool) -> None:
+    """Measure the coarse stage on generated vectors: recall, time of a search, and storing vectors.
+
+    Beside a bare query of the same table and index, and beside comparing every vector. Starts a database in a
+    temporary folder. The collections have a half, a quarter and so on of the vectors; the first is measured.
+    """
+    from retllm.bench.coarse import measure_coarse
+
+    with tempfile.TemporaryDirectory(prefix="retllm-bench-") as folder:
+        result = measure_coarse(Path(folder) / "home", items, dim, collections, notify=show.say).as_json()
+    if as_json:
+        show.as_json(result)
+        return
+    beside, into = result["insert_per_second"]
+    table, index = result["bytes_per_vector"]
+    sizes = ", ".join(f"{size:,}" for size in result["sizes"])
+    click.echo(
+        f"Collections of {sizes} vectors of {result['dimension']} dimensions. Stored at "
+        f"{result['load_per_second']:,.0f} vectors/s, index built in {result['build_seconds']:.1f} s; inserted later "
+        f"at {beside:,.0f} vectors/s beside the index, {into:,.0f} into it. {table:,.0f} bytes a vector in the table, "
+        f"{index:,.0f} in the index."
+    )
+    rows = [
+        (
+            way,
+            name,
+            f"{found['recall_10']:.3f}",
+            f"{found['recall_100']:.3f}",
+            f"{found['fewest']}",
+            f"{found['p50_ms']:.1f}",
+            f"{found['p95_ms']:.1f}",
+            *(f"{rate:.0f}" for rate in found["per_second"]),
+        )
+        for way, by_filter in result["answers"].items()
+        for name, found in by_filter.items()
+    ]
+    headings = (
+        "",
+        "kinds",
+        "recall@10",
+        "recall@100",
+        "fewest of 100",
+        "p50 ms",
+        "p95 ms",
+        "1 client/s",
+        "8 clients/s",
+    )
+    show.table(headings, rows)
+    if result["others"]:
+        click.echo(f"recall@10 in the other collections: {', '.join(f'{one:.3f}' for one in result['others'])}")
+
+
 def _comparison(name: str, values: dict[str, float], decimals: int) -> tuple[str, ...]:
     return name, f"{values['job']:.{decimals}f}", f"{values['task']:.{decimals}f}", f"{values['ratio']:.3g}"

@@ -21,6 +21,7 @@ def dispatch() -> None:
     Run one or several. A dispatcher also closes abandoned uploads and deletes what they left in the storage.
     """
     from retllm.db.session import make_sessions
+    from retllm.indexing.vector_indexes import drop_unused
     from retllm.job_kinds import register_handlers
     from retllm.media.storage import get_storage
     from retllm.media.sweeper import AGE, Sweeper
@@ -46,6 +47,7 @@ def dispatch() -> None:
             partial(drop_old, sessions, storage, timedelta(days=settings.upload_keep_days)),
             partial(expire, sessions, storage),
             partial(delete_orphans, sessions, storage),
+            partial(drop_unused, sessions),
         ]
     )
 

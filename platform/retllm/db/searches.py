@@ -18,7 +18,8 @@ class Search(Base):
 
     ``adaptive`` holds the settings of the waves, null for one pass over all k candidates; ``coarse`` those of a
     coarse stage with several sources and, after it, the result of each source (``retllm.search.coarse``);
-    ``unit_candidates`` is the number of candidates in one unit of the fine stage.
+    ``unit_candidates`` is the number of candidates in one unit of the fine stage. ``exact`` tells whether every
+    vector was compared; otherwise an index found the nearest, and ``searched_items`` is an estimate.
     ``match_threshold`` (log-odds, null if it could not be estimated) and ``no_match`` (null if nothing was scored)
     are written with the final order. ``question`` is a hash of text and picture: searches of one collection with the
     same query share their marks (``retllm.review``).
@@ -52,6 +53,7 @@ class Search(Base):
     coarse: Mapped[dict[str, Any] | None]
     unit_candidates: Mapped[int] = mapped_column(default=8, server_default=sa.text("8"))
     searched_items: Mapped[int | None]
+    exact: Mapped[bool | None]
     match_threshold: Mapped[float | None]
     no_match: Mapped[bool | None]
     coarse_at: Mapped[datetime | None]

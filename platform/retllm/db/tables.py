@@ -211,7 +211,7 @@ class EmbeddingModel(Keyed, Base):
 
 
 class Embedding(Base):
-    """The vector of an item by a model; each model has a partial HNSW index of its own (``vectors.py``).
+    """The vector of an item by a model; a large collection has an index of each model's vectors (``vectors.py``).
 
     ``image_weight`` is the weight of the picture in the vector of a captioned picture; ``token`` is that of the attempt
     that wrote it, and stays when the attempt is deleted with its job.

@@ -1,31 +1,58 @@
-"""The vector index of each embedding model (design: data)."""
+"""Embedding models, and the vector indexes of large collections (design: data)."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 from pgvector import HalfVector
 from pgvector.sqlalchemy import HALFVEC
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from retllm.db.base import Base, Keyed
 from retllm.db.tables import Embedding, EmbeddingModel, new_id
 
 log = structlog.get_logger(__name__)
 
-# advisory lock for registering a model, so that two workers do not create the same index
+# advisory lock for registering a model, so that two workers do not create the same row
 _REGISTER_LOCK = 0x7265746C
 
+INDEX_PREFIX = "ix_embeddings_hnsw_"
+"""What the names of all vector indexes begin with, and of no other index."""
 
-def index_name(model_id: uuid.UUID) -> str:
-    """Return the name of the model's partial HNSW index."""
-    return f"ix_embeddings_hnsw_{model_id.hex}"
+
+class VectorIndex(Keyed, Base):
+    """A built HNSW index on the vectors of a model in a collection; at most one is in use.
+
+    It has the vectors of items with keys up to ``through``; an index can't be extended without inserting each vector,
+    which takes far longer than building it, so a search scans what came later. ``counts`` has the number of vectors of
+    each kind of item when it was built.
+    """
+
+    __tablename__ = "vector_indexes"
+    __table_args__ = (sa.UniqueConstraint("collection_id", "model_id"),)
+
+    model_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("embedding_models.id", ondelete="CASCADE"))
+    collection_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("collections.id", ondelete="CASCADE"))
+    through: Mapped[uuid.UUID]
+    counts: Mapped[dict[str, Any]]
+
+    @property
+    def vectors(self) -> int:
+        """The number of vectors when it was built."""
+        return sum(self.counts.values())
+
+
+def index_name(index_id: uuid.UUID) -> str:
+    """Return the name of the index of that row."""
+    return f"{INDEX_PREFIX}{index_id.hex}"
 
 
 def half(column: Any, dimension: int) -> Any:
-    """Return ``column`` as ``halfvec(dimension)``, the expression that the index uses."""
+    """Return ``column`` as ``halfvec(dimension)``, the expression that the indexes use."""
     return sa.cast(column, HALFVEC(dimension))
 
 
@@ -36,13 +63,62 @@ def distance(model: EmbeddingModel, query: Any) -> sa.ColumnElement[float]:
     return column
 
 
+def covered(index: VectorIndex) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions for the embeddings that an index has.
+
+    They are written into the statement, since the planner can't tell from parameters of a prepared one that the partial
+    index has the rows.
+    """
+
+    def literal(key: uuid.UUID) -> sa.BindParameter[uuid.UUID]:
+        return sa.bindparam(None, key, sa.Uuid(), literal_execute=True)
+
+    return (
+        Embedding.model_id == literal(index.model_id),
+        Embedding.collection_id == literal(index.collection_id),
+        Embedding.item_id <= literal(index.through),
+    )
+
+
+def usable_index(session: Session, model_id: uuid.UUID, collection_id: uuid.UUID) -> VectorIndex | None:
+    """Return the index of the vectors of a model in a collection, if there is one and the server has it."""
+    name = sa.func.concat(INDEX_PREFIX, sa.func.replace(sa.cast(VectorIndex.id, sa.Text), "-", ""))
+    there = sa.table("pg_index", sa.column("indexrelid"), sa.column("indisvalid"))
+    valid = sa.exists().where(there.c.indexrelid == sa.func.to_regclass(name), there.c.indisvalid)
+    query = sa.select(VectorIndex).filter_by(model_id=model_id, collection_id=collection_id)
+    return session.scalar(query.where(valid))
+
+
+def build_progress(session: Session, index_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, float]:
+    """Return the share that the server has done of each of these indexes; those that it builds at the moment."""
+    if not index_ids:
+        return {}
+    building = sa.table(
+        "pg_stat_progress_create_index", *map(sa.column, ("index_relid", "blocks_done", "blocks_total"))
+    )
+    classes = sa.table("pg_class", sa.column("oid"), sa.column("relname"))
+    names = {index_name(index_id): index_id for index_id in index_ids}
+    query = sa.select(classes.c.relname, building.c.blocks_done, building.c.blocks_total).join_from(
+        building, classes, classes.c.oid == building.c.index_relid
+    )
+    rows = session.execute(query.where(classes.c.relname.in_(names)))
+    return {names[name]: done / total if total else 0.0 for name, done, total in rows}
+
+
+def count_vectors(
+    session: Session, model_id: uuid.UUID, collection_id: uuid.UUID, most: int, after: uuid.UUID | None = None
+) -> int:
+    """Return the number of vectors of a model in a collection, at most ``most``; it costs no more than these."""
+    some = sa.select(Embedding.item_id).filter_by(collection_id=collection_id, model_id=model_id)
+    if after is not None:
+        some = some.where(Embedding.item_id > after)
+    return session.scalar(sa.select(sa.func.count()).select_from(some.limit(most).subquery())) or 0
+
+
 def register_model(
     session: Session, *, name: str, revision: str, dimension: int, preprocessing_hash: str
 ) -> EmbeddingModel:
-    """Return the row of this model; the first call creates it together with its partial HNSW index.
-
-    Creating the index waits for all writers of vectors, so call it in a transaction that holds no locks.
-    """
+    """Return the row of this model; the first call creates it."""
     query = sa.select(EmbeddingModel).filter_by(name=name, revision=revision, preprocessing_hash=preprocessing_hash)
     known = session.scalar(query)
     if known is not None:
@@ -59,10 +135,4 @@ def register_model(
         log.warning("embedder.changed", model=name, advice="index each collection again; its old vectors do not count")
     session.add(model)
     session.flush()
-    session.execute(
-        sa.text(
-            f"CREATE INDEX {index_name(model.id)} ON embeddings "
-            f"USING hnsw ((vector::halfvec({int(dimension)})) halfvec_cosine_ops) WHERE model_id = '{model.id}'"
-        )
-    )
     return model

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind, JobState, Stage, UnitState
 from retllm.db.searches import Candidate
 from retllm.db.tables import Attempt, Collection, Job, Unit, User
+from retllm.db.vectors import build_progress
 from retllm.errors import NotFound
 from retllm.history.file_counts import NO_FILES, FileCounts, file_counts
 from retllm.history.retries import retries
@@ -72,6 +73,11 @@ class JobView(BaseModel):
     cancel_requested: bool
     error: str | None
     progress: float = Field(description="share of the work that is done, 0 to 1")
+    index_build: float | None = Field(
+        default=None,
+        description="share of the vector index of a large collection that the database has built, 0 to 1; null while "
+        "it builds none for this job",
+    )
     stages: list[StageProgress]
     errors: list[UnitError]
     files: FileCounts | None = Field(description="outcomes and missing files of an upload; null for other jobs")
@@ -140,6 +146,7 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     stages = _stages(session, ids)
     pools = _pools(session, ids)
     errors = _errors(session, ids)
+    builds = _index_builds(session, ids)
     uploads = [job.id for job in jobs if job.kind is JobKind.UPLOAD]
     files = dict.fromkeys(uploads, NO_FILES) | (file_counts(session, uploads) if uploads else {})
     retried = retries(session, [job.id for job in jobs if job.kind is JobKind.UPLOAD and job.finished_at is None])
@@ -171,6 +178,7 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
                 if job.id in retried
                 else _progress(job, stages[job.id], pools.get(job.id, 0), files.get(job.id, NO_FILES))
             ),
+            index_build=builds.get(job.id),
             stages=stages[job.id],
             errors=errors[job.id],
             files=files.get(job.id),
@@ -179,6 +187,15 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
         for job in jobs
         if job.id in names
     ]
+
+
+def _index_builds(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, float]:
+    """Return how much of an index the database has built for each job; an index has the key of its unit."""
+    building = sa.select(Unit.id, Unit.job_id).where(
+        Unit.job_id.in_(job_ids), Unit.state == UnitState.LEASED, Unit.payload.has_key("index")
+    )
+    jobs: dict[UUID, UUID] = dict(iter(session.execute(building)))
+    return {jobs[unit_id]: share for unit_id, share in build_progress(session, list(jobs)).items()}
 
 
 def _pools(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, int]:

@@ -1,4 +1,4 @@
-"""The job handler of index jobs; all their units exist from the start."""
+"""The job handler of index jobs; all their units exist from the start, except those that build vector indexes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from sqlalchemy.orm import Session
 
 from retllm.db.tables import Job, Unit
 from retllm.indexing.indexed import keep_error
+from retllm.indexing.vector_indexes import next_index_units
 from retllm.queue.handlers import JobHandler
-
-
-def _next_units(_session: Session, _job: Job) -> None:
-    return None
 
 
 def _on_dead(session: Session, _job: Job, unit: Unit, error: str, at_fault: bool) -> None:
@@ -31,4 +28,4 @@ def _reopen(_session: Session, _job: Job, _units: Sequence[Unit]) -> None:
     """Do nothing: the error of an item is cleared when the item is embedded."""
 
 
-INDEX_HANDLER = JobHandler(next_units=_next_units, on_dead=_on_dead, finish=_finish, reopen=_reopen)
+INDEX_HANDLER = JobHandler(next_units=next_index_units, on_dead=_on_dead, finish=_finish, reopen=_reopen)

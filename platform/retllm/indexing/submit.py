@@ -16,6 +16,7 @@ from retllm.identity.access import Right, collection_for
 from retllm.identity.actor import Actor
 from retllm.indexing import coverage
 from retllm.indexing.indexed import current_model, embedder_of, has_vector, is_ready
+from retllm.indexing.vector_indexes import give_up_index
 from retllm.queue import lifecycle
 from retllm.queue.claim import Claim
 from retllm.queue.routing import Notification
@@ -123,6 +124,7 @@ def _to_embed(
 ) -> list[Payload]:
     if model is not None:
         ready = ready.where(~has_vector(model, settings.item_image_weight))
-    items = [str(item) for item in session.scalars(ready.order_by(Item.id))]
-    size = settings.index_unit_items
-    return [{"items": items[start : start + size]} for start in range(0, len(items), size)]
+    keys = session.scalars(ready.order_by(Item.id)).all()
+    first = give_up_index(session, model.id, keys) if model is not None else []
+    items, size = [str(key) for key in keys], settings.index_unit_items
+    return first + [{"items": items[start : start + size]} for start in range(0, len(items), size)]

@@ -20,7 +20,7 @@ from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Unit
 from retllm.db.vectors import register_model
 from retllm.embedding import fuse
 from retllm.errors import ModelUnavailable, RetllmError, UnitPostponed
-from retllm.indexing import sharing
+from retllm.indexing import sharing, vector_indexes
 from retllm.indexing.indexed import clear_errors, is_ready
 from retllm.indexing.submit import replan
 from retllm.media.parallel import InParallel, PixelBudget
@@ -56,7 +56,7 @@ def register(session: Session, embedder: Embedder) -> EmbeddingModel:
 
 
 def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -> LastStep:
-    """Embed the unit's items; return the step that stores their vectors.
+    """Embed the unit's items; return the step that stores their vectors. Or return the step that builds an index.
 
     Items that were deleted, or have their vector already, are skipped. Items that another unit embeds just now are left
     for a later unit of this job (:mod:`retllm.indexing.sharing`).
@@ -68,13 +68,17 @@ def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -
         InvalidInput: no item of the unit can be embedded: no picture can be decoded, or none has what the model takes.
             If some can, the others get their own units instead.
     """
+    if "index" in held.claim.payload:
+        return vector_indexes.build(context, held)
+    if "drop" in held.claim.payload:
+        return vector_indexes.drop(context, held)
     name, weight = _embedder_and_weight(context, held)
     embedder = embedders(configured_name(context, name))
     ids = [UUID(item) for item in held.claim.payload["items"]]
     with context.sessions() as session:
         found = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(ids)))}
     with transaction(context.sessions) as session:
-        # in its own transaction: creating its index locks the whole table, so no row lock may be held
+        # in its own transaction: no other lock is held while it waits for another worker that registers one
         model = register(session, embedder)
     planned_for = held.claim.payload.get("model")
     if planned_for not in (None, str(model.id)):

@@ -1,4 +1,4 @@
-"""Periodic deletion of files that killed processes left in the storage."""
+"""Periodic deletion of what killed processes left: files in the storage, indexes in the database."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _INTERVAL_SECONDS = 3600.0
 
 
 class Sweeper:
-    """Sweeps in its own thread, so that a slow or unreachable storage blocks nothing else.
+    """Sweeps in its own thread, so that a slow or unreachable storage or database blocks nothing else.
 
     Args:
-        sweeps: functions that delete files and return their number; one that fails does not stop the others.
+        sweeps: functions that delete something and return how much; one that fails does not stop the others.
     """
 
     def __init__(self, sweeps: Sequence[Callable[[], int]], *, every: float = _INTERVAL_SECONDS) -> None:
@@ -41,8 +41,8 @@ class Sweeper:
                 try:
                     deleted = sweep()
                 except Exception as error:  # noqa: BLE001, RUF100 - each kind of storage raises its own errors
-                    log.warning("storage.not_swept", reason=str(error).strip().partition("\n")[0] or repr(error))
+                    log.warning("sweep.failed", reason=str(error).strip().partition("\n")[0] or repr(error))
                 else:
                     if deleted:
-                        log.info("storage.swept", files=deleted)
+                        log.info("sweep.done", deleted=deleted)
             self._stop.wait(self._interval)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,6 +65,19 @@ def current_claims() -> list[Claim]:
 
 # the last step of a unit: completes its claim; returns the units to notify workers of
 LastStep = Callable[[], list[Notification]]
+
+
+@dataclass(frozen=True)
+class AsideStep:
+    """A last step that takes minutes of another server's work: it runs beside all further units of the worker."""
+
+    step: LastStep
+
+    def __call__(self) -> list[Notification]:
+        """Run it."""
+        return self.step()
+
+
 Result = list[Notification] | LastStep
 # does the unit and its last step, or returns the last step, which may run in another thread
 UnitFunction = Callable[[WorkerContext, LeasedUnit], Result]
@@ -91,11 +105,26 @@ class Following:
 
 
 class Finisher:
-    """Runs the last step of a unit in a thread while the worker does the next unit; at most one at a time."""
+    """Runs the last step of a unit in a thread while the worker does the next unit; at most one at a time.
+
+    Steps of the kind :class:`AsideStep` run in a thread of their own, which nothing waits for.
+    """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="finish")
         self._running: Future[None] | None = None
+        self._aside: list[threading.Thread] = []
+
+    def run_aside(self, end: Callable[[], None]) -> None:
+        """Call ``end`` in a thread of its own; a process that ends waits for it."""
+        thread = threading.Thread(target=carried(partial(_log_error, end)), name="aside")
+        self._aside = [*filter(threading.Thread.is_alive, self._aside), thread]
+        thread.start()
+
+    def wait_aside(self) -> None:
+        """Wait until all calls of :meth:`run_aside` have ended."""
+        for thread in self._aside:
+            thread.join()
 
     def run(self, end: Callable[[], None]) -> None:
         """Wait for the last call to end, then call ``end`` in the thread."""
@@ -109,6 +138,13 @@ class Finisher:
         if error is not None:
             # the unit is claimed again when its lease has run out
             log.error("unit.not_ended", reason=claims.describe(error), exc_info=error)
+
+
+def _log_error(end: Callable[[], None]) -> None:
+    try:
+        end()
+    except Exception as error:
+        log.exception("unit.not_ended", reason=claims.describe(error))
 
 
 def run_unit(context: WorkerContext, unit_id: UUID, function: UnitFunction, finisher: Finisher | None = None) -> bool:
@@ -225,7 +261,9 @@ def _do(context: WorkerContext, batch: _Batch, finisher: Finisher | None) -> Non
         partial(_end, context, unit.claim, result, ending, began)
         for unit, result, ending in zip(held, results, batch.endings, strict=True)
     ]
-    if finisher is not None and any(callable(result) for result in results):
+    if finisher is not None and any(isinstance(result, AsideStep) for result in results):
+        finisher.run_aside(partial(_call_all, ends))
+    elif finisher is not None and any(callable(result) for result in results):
         finisher.run(lambda: _call_all(ends))
     else:
         _call_all(ends)

@@ -137,10 +137,10 @@ def store_pool(
 
 
 def _nearest(session: Session, job: Job, search: Search, own: QueryVector) -> list[Candidate]:
-    pool, searched = nearest(session, own.model, job.collection_id, own.vector, search.k, _kinds(search))
+    pool, searched, exact = nearest(session, own.model, job.collection_id, own.vector, search.k, _kinds(search))
     if not pool and not is_indexed(session, job.collection_id, own.model):
         raise Conflict(f"No item in the collection is indexed with {search.embedder}: submit an index job first.")
-    search.searched_items = searched
+    search.searched_items, search.exact = searched, exact
     return [
         Candidate(search_id=job.id, item_id=near.item_id, coarse_rank=near.rank, similarity=near.similarity)
         for near in pool
@@ -166,6 +166,7 @@ def _fused(
     cosines = similarities(session, own.model, own.vector, [entry.key for entry in fused])
     search.coarse = plan | {"sources": [answer.source.model_dump(mode="json") for answer in answers]}
     # sources that cover different items can together return more items than any one of them has searched
+    search.exact = all(answer.source.exact is not False for answer in answers)
     search.searched_items = max(len(ranking), *(answer.source.searched or 0 for answer in answers))
     return [
         Candidate(
@@ -191,8 +192,8 @@ def _by_embedder(
         source.unused = _NOT_INDEXED
         return _SourceAnswer(source, {})
     depth = (search.coarse or {})["depth"]
-    pool, searched = nearest(session, question.model, job.collection_id, question.vector, depth, _kinds(search))
-    source.searched, source.found, source.unused = searched, len(pool), None
+    pool, searched, exact = nearest(session, question.model, job.collection_id, question.vector, depth, _kinds(search))
+    source.searched, source.exact, source.found, source.unused = searched, exact, len(pool), None
     return _SourceAnswer(
         source, {near.item_id: SourceRank(rank=near.rank, similarity=near.similarity) for near in pool}
     )
@@ -226,10 +227,15 @@ def sources_of(search: Search, revision: str | None, candidates: int) -> list[So
     finished = search.coarse_at is not None
     if search.coarse is None:
         found = candidates if finished else None
-        searched = search.searched_items
         return [
             SourceView(
-                name=search.embedder, kind="embedder", revision=revision, searched=searched, found=found, unused=None
+                name=search.embedder,
+                kind="embedder",
+                revision=revision,
+                searched=search.searched_items,
+                exact=search.exact,
+                found=found,
+                unused=None,
             )
         ]
     if finished:

@@ -61,6 +61,11 @@ class SourceView(BaseModel):
     kind: Literal["embedder", "captions"]
     revision: str | None = Field(description="revision of the embedder, or language of the captions")
     searched: int | None = Field(description="number of searched items; null if not known yet")
+    exact: bool | None = Field(
+        default=None,
+        description="whether the query was compared with every item; otherwise an index found the nearest, and "
+        "`searched` is an estimate; null for captions, or if not known",
+    )
     found: int | None = Field(description="number of items given to the fusion; null until the coarse stage ends")
     unused: str | None = Field(description="why the source could not answer; null if it did")
 
@@ -83,7 +88,10 @@ class SearchView(BaseModel):
     injection: dict[str, Any]
     adaptive: dict[str, Any] | None = Field(description="settings of the waves; null if all k candidates are scored")
     sources: list[SourceView] = Field(description="sources of the candidates; several are fused by reciprocal rank")
-    searched_items: int | None
+    searched_items: int | None = Field(description="number of searched items; an estimate if `exact` is false")
+    exact: bool | None = Field(
+        description="whether every item was compared; false if an index found the nearest; null if not known"
+    )
     match_threshold: float | None = Field(
         description="log-odds from which a candidate is a match, learned from earlier scores; null: 0 was used"
     )

@@ -49,6 +49,7 @@ def search_view(session: Session, search_id: UUID, settings: Settings, *, actor:
         adaptive=search.adaptive,
         sources=coarse.sources_of(search, model.revision if model else None, len(candidates)),
         searched_items=search.searched_items,
+        exact=search.exact,
         match_threshold=search.match_threshold,
         no_match=search.no_match,
         provisional=search.final_at is None,

@@ -27,6 +27,7 @@ from retllm.errors import StackError
 from retllm.stack.account import Account, allow_search, postgres_account
 from retllm.stack.child import ProcessSpec
 from retllm.stack.leftovers import end_server
+from retllm.stack.postgres_memory import Machine, memory_options
 
 log = structlog.get_logger(__name__)
 MIN_PGVECTOR = (0, 8, 4)
@@ -128,7 +129,7 @@ def _reason(error: psycopg.OperationalError) -> str:
 class EmbeddedPostgres:
     """The server with its data in `home`/postgres.
 
-    `durable=False` disables the writes that protect against power loss; for tests.
+    `durable=False` disables the writes that protect against power loss, and takes little memory; for tests.
     """
 
     def __init__(self, home: Path, *, durable: bool = True) -> None:
@@ -263,7 +264,9 @@ class EmbeddedPostgres:
             "log_timezone": "UTC",
             "logging_collector": "off",
         }
-        if not self.durable:
+        if self.durable:
+            options |= memory_options(Machine.this())
+        else:
             options |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         argv = [str(find_programs() / "postgres"), "-D", str(self.data)]
         for name, value in options.items():

@@ -14,6 +14,7 @@ from retllm.db.tables import Job, Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.errors import JobCancelled
 from retllm.indexing.handler import INDEX_HANDLER
+from retllm.indexing.vector_indexes import next_index_units
 from retllm.queue import lifecycle
 from retllm.queue.handlers import JobHandler, NextUnits
 from retllm.settings import get_settings
@@ -30,8 +31,10 @@ def _next_units(session: Session, job: Job) -> NextUnits | None:
         return Stage.MEDIA, []
     if captions := _captions(session, job):
         return captions
-    payloads = embed_rest(session, job, get_settings()) if job.params["index"] else ()
-    return (Stage.EMBED, payloads) if payloads else None
+    if not job.params["index"]:
+        return None
+    payloads = embed_rest(session, job, get_settings())
+    return (Stage.EMBED, payloads) if payloads else next_index_units(session, job)
 
 
 def _ahead(session: Session, job: Job) -> NextUnits | None:

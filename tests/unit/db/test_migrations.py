@@ -17,8 +17,8 @@ from retllm.db.enums import FileStatus, Stage
 from retllm.db.migrate import config, upgrade
 from retllm.db.searches import Candidate, Score
 from retllm.db.session import make_engine
-from retllm.db.tables import Attempt, Embedding, Unit
-from retllm.db.vectors import register_model
+from retllm.db.tables import Attempt, Embedding, Unit, new_id
+from retllm.db.vectors import index_name
 from retllm.errors import StackError
 from retllm.queue.audit import violations
 
@@ -29,12 +29,29 @@ def test_models_and_migrated_schema_are_equal(own_database: str) -> None:
     command.check(config(own_database))
 
 
-def test_the_vector_indexes_of_models_do_not_count_as_a_difference(own_database: str) -> None:
+def test_vector_indexes_do_not_count_as_a_difference(own_database: str) -> None:
     engine = make_engine(own_database)
-    with sa.orm.Session(engine) as session, session.begin():
-        register_model(session, name="m", revision="r", dimension=8, preprocessing_hash="p")
+    with engine.begin() as connection:
+        built = f"{index_name(new_id())} ON embeddings USING hnsw ((vector::halfvec(8)) halfvec_cosine_ops)"
+        connection.execute(sa.text(f"CREATE INDEX {built}"))
     engine.dispose()
     command.check(config(own_database))
+
+
+def test_vectors_are_kept_in_their_rows_and_may_have_more_dimensions_than_fit_in_a_row(own_database: str) -> None:
+    engine = make_engine(own_database)
+    inline = sa.text(
+        "SELECT attstorage FROM pg_attribute WHERE attrelid = 'embeddings'::regclass AND attname = 'vector'"
+    )
+    with engine.connect() as connection:
+        assert connection.scalar(inline) == "m"
+        connection.execute(sa.text("CREATE TEMP TABLE kept (LIKE embeddings INCLUDING STORAGE)"))
+        large = "SELECT array_agg(random())::real[]::vector FROM generate_series(1, 4096)"
+        for column in Embedding.__table__.c:
+            connection.execute(sa.text(f"ALTER TABLE kept ALTER {column.name} DROP NOT NULL"))
+        connection.execute(sa.text(f"INSERT INTO kept (vector) {large}"))
+        assert connection.scalar(sa.text("SELECT vector_dims(vector) FROM kept")) == 4096
+    engine.dispose()
 
 
 def test_every_migration_can_be_reverted_and_run_again(own_database: str) -> None:

@@ -30,6 +30,7 @@ from retllm.db.searches import Candidate, Search
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, new_id
 from retllm.errors import Conflict, InvalidInput, ModelUnavailable
+from retllm.indexing import vector_indexes
 from retllm.queue.worker import WorkerContext
 from retllm.search import neighbours
 from retllm.search.captions import by_captions
@@ -321,9 +322,9 @@ def test_real_encoders_are_indexed_and_fused(context: WorkerContext, world, tmp_
 def test_a_search_has_all_possible_candidates_even_if_another_collection_is_nearer(
     context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The index stops at items of the other collection before it reaches any of this one."""
-    monkeypatch.setattr(neighbours, "EXACT_LIMIT", 0)
-    monkeypatch.setattr(neighbours, "SMALL_SHARE", 0)
+    """Each has an index of its own, made by its index job."""
+    monkeypatch.setattr(vector_indexes, "EXACT_LIMIT", 0)
+    monkeypatch.setitem(neighbours._SETTINGS, "hnsw.max_scan_tuples", 1)
     context = set_up(context, world, index_unit_items=200)
     ours = world.collection_id
     with transaction(world.sessions) as session:
@@ -335,12 +336,6 @@ def test_a_search_has_all_possible_candidates_even_if_another_collection_is_near
     world.collection_id = ours
     world.add_texts(*(f"blue moon {n}" for n in range(20)))
     index(context, world, both)
-    with transaction(world.sessions) as session:
-        name = session.scalar(sa.text("SELECT current_database()"))
-        for setting in ("hnsw.max_scan_tuples = 1", "enable_seqscan = off", "enable_bitmapscan = off"):
-            session.execute(sa.text(f"ALTER DATABASE {name} SET {setting}"))
-    # open connections keep the settings that they started with
-    world.sessions.kw["bind"].dispose()
     for sources in (None, {"captions": True}, {"embedders": [MAIN, LETTERS]}):
         for k in (3, 10, 50):
             search_id = search(world, text="red square", k=k, coarse=sources)
@@ -350,7 +345,11 @@ def test_a_search_has_all_possible_candidates_even_if_another_collection_is_near
             assert view.searched_items == 20
             assert len(view.candidates) == min(k, 20)
             assert {row.name.partition(" ")[0] for row in view.candidates} == {"blue"}
-            assert {source.searched for source in view.sources if source.kind == "embedder"} == {20}
+            by_embedder = [source for source in view.sources if source.kind == "embedder"]
+            assert {source.searched for source in by_embedder} == {20}
+            # each source is asked for more than there are
+            assert view.exact is True
+            assert all(source.exact for source in by_embedder)
 
 
 def test_the_searched_items_are_counted_for_each_embedder_and_in_total(context: WorkerContext, world) -> None:

@@ -72,7 +72,8 @@ def _coarse(job: JobView, stage: StageProgress | None, search: SearchView | None
         return step
     text = f"{len(search.candidates):,} candidates"
     if search.searched_items is not None:
-        text += f" of {search.searched_items:,}"
+        about = "about " if search.exact is False else ""
+        text += f" of {about}{search.searched_items:,}"
     return replace(step, text=text)
 
 

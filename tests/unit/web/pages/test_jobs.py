@@ -14,6 +14,7 @@ from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Job, Unit, new_id
+from retllm.history import job_views
 from retllm.history.same_errors import MAX_ERRORS
 from retllm_web.http.services import Services
 
@@ -92,6 +93,37 @@ def test_a_result_shows_its_models_settings_and_measures(reader: Visitor, search
     for number in ("0.4322", "0.250", "0.9000", "layer 2", "score"):
         assert number in measures
     assert page.all("strong", title="0.4321987")
+
+
+@pytest.mark.parametrize(
+    ("exact", "told"),
+    [
+        (None, "Searched 3 items; kinds"),
+        (True, "Searched 3 items, each compared; kinds"),
+        (False, "Searched about 3 items, the nearest found by an index; kinds"),
+    ],
+)
+def test_a_result_says_whether_every_item_was_compared(
+    reader: Visitor, searched: Searched, exact: bool | None, told: str
+) -> None:
+    with transaction(searched.served.sessions) as session:
+        session.get_one(Search, searched.id).exact = exact
+    page = reader.get(f"/jobs/{searched.id}")
+    assert told in " ".join(page.one("div", id="job").text.replace("Searched", "Searched ").split())
+
+
+def test_a_job_says_how_much_of_its_vector_index_is_built(
+    reader: Visitor, texts: str, ada: Caller, served: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = ada.post(f"/collections/{texts}/index", json={}).json["id"]
+    page = reader.get(f"/jobs/{job_id}")
+    assert page.all("p", data_index_build=True) == []
+    with transaction(served.sessions) as session:
+        unit = session.scalars(sa.select(Unit).where(Unit.job_id == UUID(job_id)).limit(1)).one()
+        unit.payload, unit.state = {"items": [], "index": str(new_id())}, UnitState.LEASED
+    monkeypatch.setattr(job_views, "build_progress", lambda _, keys: dict.fromkeys(keys, 0.456))
+    page = reader.get(f"/jobs/{job_id}")
+    assert "The database builds the vector index of this collection: 45 %." in page.text
 
 
 def test_a_failed_candidate_shows_its_error(reader: Visitor, searched: Searched) -> None:
