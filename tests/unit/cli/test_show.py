@@ -134,7 +134,9 @@ def test_upload_and_search_print_the_notice_about_the_models(
 ) -> None:
     module, results = (search, upload)[command == "upload"], []
     monkeypatch.setattr(module, "connect", lambda: _Api(notice))
-    monkeypatch.setattr(upload, "upload_files", lambda *_, **__: upload.Uploaded([], [{"state": "succeeded"}]))
+    monkeypatch.setattr(
+        upload, "upload_files", lambda *_, **__: upload.Uploaded([], [{"state": "succeeded", "files": {"parts": {}}}])
+    )
     file = tmp_path / "a.txt"
     file.write_text("a robin")
     arguments = ["papers", "a robin"] if command == "search" else ["papers", str(file), "--no-index"]
