@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from PIL import Image
+from tests.unit.deleting import delete_collection
 from tests.unit.stand_ins import FakeEmbedder
 
 from retllm.db import session as db_session
@@ -19,11 +20,12 @@ from retllm.db.tables import Collection, Embedding, Item, Job, Unit, new_id
 from retllm.errors import Conflict, NotFound
 from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import embed_unit
-from retllm.media.ingest import Ingest, delete_collection
+from retllm.media.ingest import Ingest
 from retllm.queue.audit import violations
 from retllm.queue.worker import WorkerContext, run_unit
 from retllm.search.request import SearchRequest
 from retllm.search.submit import submit_search
+from retllm.uploads.removal import remove_deleted
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +88,7 @@ def _round(context: WorkerContext, world, number: int) -> None:
 
     def delete() -> None:
         barrier.wait()
-        run_transaction(world.sessions, lambda session: delete_collection(session, context.storage, collection.id))
+        delete_collection(world.sessions, context.storage, collection.id)
 
     def upload() -> None:
         barrier.wait()
@@ -104,6 +106,8 @@ def _round(context: WorkerContext, world, number: int) -> None:
             )
 
     errors = _at_once([lambda unit=unit: work(unit) for unit in units] + [delete, upload, submit])
+    # the next round of a dispatcher: the first one leaves alone what others had locked before the deletion
+    remove_deleted(world.sessions, context.storage)
     # the collection was deleted, or nothing in it is indexed yet
     assert [error for error in errors if not isinstance(error, NotFound | Conflict)] == []
     with world.sessions() as session:

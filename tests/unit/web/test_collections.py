@@ -12,6 +12,7 @@ from tests.unit.web.conftest import Caller
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Job, new_id
 from retllm.settings import Settings, public_name
+from retllm.uploads.removal import remove_deleted
 from retllm_web.http.services import Services
 
 
@@ -206,6 +207,7 @@ def test_deleting_a_collection_deletes_its_items_jobs_and_files(ada: Caller, ser
     assert ada.delete(f"/collections/{key}").status_code == 204
     assert ada.get(f"/collections/{key}").status_code == 404
     assert ada.delete(f"/collections/{key}").status_code == 404
+    remove_deleted(served.sessions, served.storage)
     assert not served.storage.exists("items/aa/one/original")
     assert served.storage.exists("queries/two/picture")  # not referenced by this collection
     with transaction(served.sessions) as session:

@@ -22,7 +22,7 @@ from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing import coverage
 from retllm.indexing.indexed import current_model, embedder_of, fresh_embedding, has_vector, is_ready
-from retllm.media import ingest
+from retllm.media import records
 from retllm.queue.routing import QUEUE_OF
 from retllm.search.languages import change_language, require_known
 from retllm.settings import Settings
@@ -127,10 +127,9 @@ def delete(actor: Actor, collection_id: UUID) -> None:
 
     def remove(session: Session) -> None:
         collection = collection_for(session, actor, collection_id, Right.MANAGE)
-        lock_collection(session, collection_id, alone=True)
         items = sa.select(sa.func.count()).select_from(Item).where(Item.collection_id == collection_id, is_ready())
         _record(session, Action.COLLECTION_DELETED, collection, items=session.scalar(items))
-        ingest.delete_collection(session, services().storage, collection_id)
+        records.delete_collection(session, collection_id)
 
     run_transaction(services().sessions, remove)
 
