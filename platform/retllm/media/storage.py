@@ -135,14 +135,14 @@ class Storage:
                 Path(path).parent.rmdir()
 
     def delete_all(self, keys: Sequence[str]) -> None:
-        """Delete the files under these keys, those that exist; a store of objects does many in one request."""
-        if self._is_local:
-            for key in keys:
-                self.delete(key)
-        elif keys:
+        """Delete the files under these keys that exist; a store of objects deletes many in one request."""
+        if not self._is_local and keys:
             fs, _ = self._filesystem()
             with contextlib.suppress(FileNotFoundError):
                 fs.rm([self._locate(key)[1] for key in keys])
+                return
+        for key in keys:
+            self.delete(key)
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders under ``prefix``."""
