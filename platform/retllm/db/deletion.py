@@ -46,13 +46,17 @@ class InJob:
     job_id: Mapped[uuid.UUID] = mapped_column()
 
 
-_theirs = sa.select(_deleted.c.id).where(_deleted.c.deleted_at.is_not(None)).correlate_except(_deleted)
-_of_theirs = (
-    sa.select(_jobs.c.id)
-    .join(_deleted, _deleted.c.id == _jobs.c.collection_id)
-    .where(_deleted.c.deleted_at.is_not(None))
-    .correlate_except(_deleted, _jobs)
-)
+_theirs = sa.select(_deleted.c.id).where(_deleted.c.deleted_at.is_not(None)).correlate(None)
+_of_theirs = sa.select(_jobs.c.id).where(_jobs.c.collection_id.in_(_theirs)).correlate(None)
+
+
+def _is_none_of(key: Any, keys: Any) -> Any:
+    """Return the condition that a key, which may be null, is none of those that a query finds.
+
+    For NOT EXISTS the planner would join, and do without the order of an index; for NOT IN it would expect half of the
+    rows. A number it expects to differ.
+    """
+    return sa.cast(key.in_(keys), sa.Integer).is_distinct_from(sa.literal_column("1"))
 
 
 def _options(*criteria: tuple[type, Callable[[Any], Any]]) -> tuple[Any, ...]:
@@ -61,19 +65,16 @@ def _options(*criteria: tuple[type, Callable[[Any], Any]]) -> tuple[Any, ...]:
 
 _LEAVE_OUT = _options(
     (Deletable, lambda cls: cls.deleted_at.is_(None)),
-    (InCollection, lambda cls: ~_theirs.where(_deleted.c.id == cls.collection_id).exists()),
-    (InJob, lambda cls: ~_of_theirs.where(_jobs.c.id == cls.job_id).exists()),
+    (InCollection, lambda cls: _is_none_of(cls.collection_id, _theirs)),
+    (InJob, lambda cls: _is_none_of(cls.job_id, _of_theirs)),
 )
 
 
 def _leave_out_but(held: list[uuid.UUID]) -> tuple[Any, ...]:
     return _options(
         (Deletable, lambda cls: sa.or_(cls.deleted_at.is_(None), cls.id.in_(held))),
-        (
-            InCollection,
-            lambda cls: ~_theirs.where(_deleted.c.id == cls.collection_id, _deleted.c.id.not_in(held)).exists(),
-        ),
-        (InJob, lambda cls: ~_of_theirs.where(_jobs.c.id == cls.job_id, _deleted.c.id.not_in(held)).exists()),
+        (InCollection, lambda cls: _is_none_of(cls.collection_id, _theirs.where(_deleted.c.id.not_in(held)))),
+        (InJob, lambda cls: _is_none_of(cls.job_id, _of_theirs.where(_jobs.c.collection_id.not_in(held)))),
     )
 
 
