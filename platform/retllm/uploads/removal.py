@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 EVERY_SECONDS = 5.0
 """How often a dispatcher looks for deleted collections."""
-BATCH = 1000
+BATCH = 200
 """Maximum number of rows that one transaction removes, not counting those that hang on them."""
 
 # where a row is in its table; the planner finds many rows by that without an index

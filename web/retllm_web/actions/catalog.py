@@ -121,6 +121,8 @@ def use_embedder(session: Session, collection: Collection, name: str | None, set
 def delete(actor: Actor, collection_id: UUID) -> None:
     """Delete a collection with its items, files, jobs and results, and record it in the audit log.
 
+    They are gone at once; rows and files are removed later (``uploads.removal``).
+
     Raises:
         NotFound, Forbidden: ``actor`` may not see it, or does not manage it.
     """
