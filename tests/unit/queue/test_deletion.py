@@ -198,9 +198,9 @@ def test_a_dispatcher_and_the_figures_of_queues_know_no_unit_of_a_deleted_collec
     def counted() -> tuple[int, int, int, int]:
         with world.sessions() as session:
             queues = depths(session, routing_of(context.settings))
-            units = sa.select(sa.func.count()).where(Unit.state == "dead")
-            held = len(stuck.find(session, context.settings))
-        return sum(q.waiting for q in queues), sum(q.at_work for q in queues), session.scalar(units) or 0, held
+            units = session.scalar(sa.select(sa.func.count()).where(Unit.state == "dead")) or 0
+            problems = len(stuck.find(session, context.settings))
+        return sum(q.waiting for q in queues), sum(q.at_work for q in queues), units, problems
 
     assert counted()[:3] == (1, 1, 1)
     assert counted()[3] > 0
