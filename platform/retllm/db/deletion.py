@@ -53,8 +53,8 @@ _of_theirs = sa.select(_jobs.c.id).where(_jobs.c.collection_id.in_(_theirs)).cor
 def _is_none_of(key: Any, keys: Any) -> Any:
     """Return the condition that a key, which may be null, is none of those that a query finds.
 
-    For NOT EXISTS the planner would join, and do without the order of an index; for NOT IN it would expect half of the
-    rows. A number it expects to differ.
+    The planner would turn NOT EXISTS into a join, which loses the order of an index, and expect NOT IN to hold for half
+    of the rows. Two numbers it expects to differ in nearly all of them.
     """
     return sa.cast(key.in_(keys), sa.Integer).is_distinct_from(sa.literal_column("1"))
 
@@ -80,8 +80,8 @@ def _leave_out_but(held: list[uuid.UUID]) -> tuple[Any, ...]:
 
 def hold(session: Session, collection_ids: Iterable[uuid.UUID]) -> None:
     """Let the transaction see these collections until it ends, which it has locked before they were deleted."""
-    held = {*_held(session)[0], *collection_ids}
-    session.info[_HELD] = session.get_transaction(), held, _leave_out_but(list(held))
+    if held := {*_held(session)[0], *collection_ids}:
+        session.info[_HELD] = session.get_transaction(), held, _leave_out_but(list(held))
 
 
 def _held(session: Session) -> tuple[set[uuid.UUID], tuple[Any, ...]]:

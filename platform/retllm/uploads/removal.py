@@ -33,7 +33,7 @@ EVERY_SECONDS = 5.0
 BATCH = 200
 """Maximum number of rows that one transaction removes, not counting those that hang on them."""
 
-# where a row is in its table; the planner finds many rows by that without an index
+# where a row is in its table: many rows are found by that without an index
 _PLACE: sa.ColumnElement[Any] = sa.literal_column("ctid")
 
 
