@@ -18,7 +18,8 @@ from retllm.settings import Settings
 def dispatch() -> None:
     """Run a dispatcher: it notifies workers of unclaimed units and takes back units with expired leases.
 
-    Run one or several. A dispatcher also closes abandoned uploads and deletes what they left in the storage.
+    Run one or several. A dispatcher also removes what is in deleted collections, closes abandoned uploads, and deletes
+    what they left in the storage.
     """
     from retllm.db.session import make_sessions
     from retllm.indexing.vector_indexes import drop_unused
@@ -32,6 +33,7 @@ def dispatch() -> None:
     from retllm.uploads.kept import drop_old
     from retllm.uploads.large_files import expire
     from retllm.uploads.orphans import delete_orphans
+    from retllm.uploads.removal import EVERY_SECONDS, remove_deleted
 
     register_handlers()
     settings = Settings()
@@ -51,11 +53,15 @@ def dispatch() -> None:
         ]
     )
 
+    remover = Sweeper([partial(remove_deleted, sessions, storage)], every=EVERY_SECONDS)
+
     def stop(_: int, __: FrameType | None) -> None:
         dispatcher.stop()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     sweeper.start()
+    remover.start()
     dispatcher.run()
+    remover.stop()
     sweeper.stop()

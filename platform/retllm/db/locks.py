@@ -1,8 +1,8 @@
 """The lock order, and the lock on collections. Every transaction locks rows in this order:
 
 1. collections, in the order of their keys: ``FOR KEY SHARE`` to change their content (:func:`lock_collections`; the
-   foreign key takes this lock too, but too late), ``FOR UPDATE`` to delete one or change its embedder or
-   language;
+   foreign key takes this lock too, but too late), ``FOR UPDATE`` to change its embedder or language or to remove a
+   deleted one;
 2. jobs, in the order of their keys (``queue.lifecycle.lock_job`` locks the collection first);
 3. the unit, then its attempts;
 4. whole files (sources), in the order of their contents;
@@ -11,10 +11,12 @@
 
 Between 1 and 4, a transaction that claims items for a model locks the model's row, and no job.
 
-A transaction that deletes a collection therefore waits for the others before it locks anything else, and the others
-wait for it before they hold a lock. Three kinds of transactions need no order, since they never wait while they hold a
-lock: those that lock one row and end (renewing a lease), those that use SKIP LOCKED (notifying about units), and
-INSERTs, whose row nobody else sees.
+A transaction that removes a piece of a deleted collection has all that it locks to itself: it begins when no other one
+holds the collection, and none can lock that again. The deletion itself only marks the collection, and waits for none of
+those that have locked it: they go on seeing it (``db.deletion``).
+
+Three kinds of transactions need no order, since they never wait while they hold a lock: those that lock one row and end
+(renewing a lease), those that use SKIP LOCKED (notifying about units), and INSERTs, whose row nobody else sees.
 
 If a deadlock still occurs, PostgreSQL aborts one of the transactions and ``db.session.run_transaction`` retries it.
 """
@@ -28,17 +30,20 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from retllm.db.deletion import hold
 from retllm.db.tables import Collection, Item, Job
 from retllm.errors import NotFound
 
 
 def lock_collections(session: Session, condition: sa.ColumnElement[bool]) -> Sequence[UUID]:
-    """Protect collections from deletion until the transaction ends; return the keys of those that exist.
+    """Keep collections until the transaction ends, also if they are deleted; return the keys of those that exist.
 
-    The lock is shared: it only blocks deleting a collection and changing its embedder or language.
+    The lock is shared: it only blocks removing what is in a deleted collection, and changing its embedder or language.
     """
     query = sa.select(Collection.id).where(condition).order_by(Collection.id)
-    return session.scalars(query.with_for_update(read=True, key_share=True)).all()
+    locked = session.scalars(query.with_for_update(read=True, key_share=True)).all()
+    hold(session, locked)
+    return locked
 
 
 def lock_collection(session: Session, collection_id: UUID, *, alone: bool = False) -> None:
@@ -50,6 +55,7 @@ def lock_collection(session: Session, collection_id: UUID, *, alone: bool = Fals
     query = sa.select(Collection.id).where(Collection.id == collection_id)
     if session.scalar(query.with_for_update(read=not alone, key_share=not alone)) is None:
         raise NotFound(f"There is no collection with the id {collection_id}.")
+    hold(session, [collection_id])
 
 
 def lock_collections_of_jobs(session: Session, job_ids: Several[UUID]) -> Sequence[UUID]:

@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from retllm.db.base import Base, Keyed
+from retllm.db.deletion import InCollection
 from retllm.db.enums import RunSource
 
 
-class Judgment(Base):
+class Judgment(InCollection, Base):
     """A mark: whether an item is relevant to a query in its collection; the last mark counts.
 
     ``question`` is ``Search.question``: searches with the same query share their marks, and deleting a search deletes
@@ -39,7 +40,7 @@ class Judgment(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 
 
-class EvaluationRun(Keyed, Base):
+class EvaluationRun(Keyed, InCollection, Base):
     """An evaluation run.
 
     ``report`` of an uploaded run is the report of `retllm eval`; of a reviewed run its settings, its searches with

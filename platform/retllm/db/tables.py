@@ -16,6 +16,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 
 from retllm.db.base import Base, Keyed, new_id
+from retllm.db.deletion import Deletable, InCollection, InJob
 from retllm.db.enums import (
     AttemptOutcome,
     ItemKind,
@@ -95,15 +96,26 @@ class Login(Keyed, Base):
     ended_at: Mapped[datetime | None]
 
 
-class Collection(Keyed, Base):
+class Collection(Deletable, Base):
     """A named set of items with one owner; ``people.CollectionMember`` holds its members.
 
     ``embedder`` is the main embedder of its searches; null: the first one of the settings. ``language`` is the text
-    search configuration of its items' words.
+    search configuration of its items' words. Since ``deleted_at`` nobody sees it and what is in it (``deletion``), and
+    ``media.removal`` removes that.
     """
 
     __tablename__ = "collections"
-    __table_args__ = (sa.UniqueConstraint("owner_id", "name"),)
+    __table_args__ = (
+        # the name of a deleted one can be used again
+        sa.Index(
+            "uq_collections_owner_id_name",
+            "owner_id",
+            "name",
+            unique=True,
+            postgresql_where=sa.text("deleted_at IS NULL"),
+        ),
+        sa.Index("ix_collections_deleted_at", "deleted_at", postgresql_where=sa.text("deleted_at IS NOT NULL")),
+    )
 
     owner_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id"))
     name: Mapped[str]
@@ -115,7 +127,7 @@ class Collection(Keyed, Base):
     language: Mapped[str] = mapped_column(default=DEFAULT_LANGUAGE, server_default=sa.text(f"'{DEFAULT_LANGUAGE}'"))
 
 
-class Source(Keyed, Base):
+class Source(Keyed, InCollection, Base):
     """A whole file whose parts are items: pages of a document, frames of a film. It goes with the last of its items."""
 
     __tablename__ = "sources"
@@ -129,7 +141,7 @@ class Source(Keyed, Base):
     file_key: Mapped[str]
 
 
-class Item(Keyed, Base):
+class Item(Keyed, InCollection, Base):
     """A picture, a text, or a picture with its caption.
 
     ``content_sha256`` (of the picture's bytes, or of a text in UTF-8) is unique within a collection; that of a part of
@@ -253,7 +265,7 @@ class EmbeddingClaim(Base):
     token: Mapped[uuid.UUID]
 
 
-class Job(Keyed, Base):
+class Job(Keyed, InCollection, Base):
     """Accepted work.
 
     Attributes:
@@ -304,7 +316,7 @@ class Job(Keyed, Base):
         return sa.case((cls.finished_at.is_not(None), sa.func.greatest(0.0, lasted - cls.idle_seconds)))
 
 
-class Unit(Keyed, Base):
+class Unit(Keyed, InJob, Base):
     """The piece of a job that one worker does in one go; claimed with a token and a lease (design: jobs).
 
     ``scorer`` is the public name of the scorer of its search, for the fine stage, and empty for other stages.

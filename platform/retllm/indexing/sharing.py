@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import UnitState
 from retllm.db.locks import lock_collections_of_jobs
 from retllm.db.tables import Embedding, EmbeddingClaim, EmbeddingModel, Item, Unit
+from retllm.errors import StaleClaim
 from retllm.indexing.indexed import fresh_embedding
 from retllm.queue.claim import Claim
 
@@ -39,8 +40,12 @@ def claim_items(session: Session, claim: Claim, model_id: UUID, item_ids: Collec
     """Claim the items that have no vector of this model for an attempt, except those that another one has claimed.
 
     The caller commits before it embeds. ``weight`` is the picture's weight in items of picture and text.
+
+    Raises:
+        StaleClaim: the collection was deleted.
     """
-    lock_collections_of_jobs(session, [claim.job_id])
+    if not lock_collections_of_jobs(session, [claim.job_id]):
+        raise StaleClaim
     # one claim at a time: the next statement sees the leases and vectors of all that claimed before
     lock = sa.select(EmbeddingModel.id).where(EmbeddingModel.id == model_id).with_for_update(key_share=True)
     session.execute(lock)

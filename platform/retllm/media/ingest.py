@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, BinaryIO, Literal
 
-import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind
-from retllm.db.session import Sessions, run_transaction
+from retllm.db.locks import lock_collection
+from retllm.db.session import Result, Sessions, run_transaction
 from retllm.db.tables import Item, new_id
 from retllm.errors import Conflict, DatabaseBusy, MediaRejected, NotFound, TooLarge
 from retllm.media import copies, records, streams
@@ -35,7 +35,6 @@ __all__ = [
     "FileOutcome",
     "IncomingFile",
     "Ingest",
-    "delete_collection",
     "delete_item",
     "get_storage",
     "load_picture",
@@ -77,10 +76,7 @@ class Ingest:
         outcomes: list[FileOutcome] = []
         for start in range(0, len(checked), _TEXT_BATCH):
             insert = partial(self.insert_texts, checked=checked[start : start + _TEXT_BATCH])
-            try:
-                outcomes += run_transaction(self.sessions, insert)
-            except sa.exc.IntegrityError as error:
-                raise NotFound("The collection was deleted.", collection_id=str(self.collection_id)) from error
+            outcomes += self._inside(insert)
         return outcomes
 
     def check_texts(
@@ -284,10 +280,16 @@ class Ingest:
 
     def _insert(self, values: dict[str, Any]) -> bool:
         row = {**values, "collection_id": self.collection_id}
-        try:
-            return run_transaction(self.sessions, lambda session: records.insert_item(session, row))
-        except sa.exc.IntegrityError as error:
-            raise NotFound("The collection was deleted.", collection_id=str(self.collection_id)) from error
+        return self._inside(lambda session: records.insert_item(session, row))
+
+    def _inside(self, do: Callable[[Session], Result]) -> Result:
+        """Call ``do`` in a transaction while the collection is there."""
+
+        def locked(session: Session) -> Result:
+            lock_collection(session, self.collection_id)
+            return do(session)
+
+        return run_transaction(self.sessions, locked)
 
     def discard(self, *keys: str) -> None:
         """Delete files that no row names; a file that can't be deleted is left for the sweeper."""
@@ -310,15 +312,15 @@ def delete_item(session: Session, storage: Storage, item: Item) -> None:
     delete_files(storage, keys)
 
 
-def delete_collection(session: Session, storage: Storage, collection_id: uuid.UUID) -> None:
-    """Delete a collection with its contents. **Commits** ``session``, then deletes the files."""
-    keys = records.remove_collection(session, collection_id)
-    session.commit()
-    delete_files(storage, keys)
-
-
 def delete_files(storage: Storage, keys: Iterable[str]) -> None:
     """Delete files that no row names any more; one that can't be deleted is left for the sweeper."""
+    keys = list(keys)
+    try:
+        storage.delete_all(keys)
+    except Exception as error:
+        log.warning("files could not be deleted at once", files=len(keys), error=str(error))
+    else:
+        return
     for key in keys:
         try:
             storage.delete(key)

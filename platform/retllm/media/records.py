@@ -12,11 +12,11 @@ from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, ItemKind, ItemState
-from retllm.db.locks import lock_collection, lock_collections_of_items
+from retllm.db.locks import lock_collections_of_items
 from retllm.db.many import insert_many, update_many
-from retllm.db.searches import Search
 from retllm.db.tables import Collection, Embedding, Item, Job, Source
 from retllm.db.uploads import UploadFile
+from retllm.errors import NotFound
 from retllm.media.sniffing import FileKind
 
 _PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
@@ -332,28 +332,16 @@ def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:
     return keys
 
 
-def remove_collection(session: Session, collection_id: uuid.UUID) -> list[str]:
-    """Delete a collection and everything in it; return the storage keys of its files.
+def delete_collection(session: Session, collection_id: uuid.UUID) -> None:
+    """Delete a collection: from the commit on, it and all in it are gone for everyone (``db.deletion``).
 
-    The caller commits. After that, running uploads fail because the collection is gone, and workers can't store results
-    for its jobs.
+    Takes as long for a large one as for a small one. Waits for no worker: those that hold a unit of it find that they
+    lost it. ``uploads.removal`` removes rows and files.
 
     Raises:
         NotFound: the collection was already deleted.
     """
-    # take the exclusive lock before listing the files, so that no concurrent upload can add one
-    lock_collection(session, collection_id, alone=True)
-    items = session.execute(
-        sa.select(Item.picture_key, Item.thumbnail_key, Item.copy_key).where(
-            Item.collection_id == collection_id, Item.picture_key.is_not(None)
-        )
-    )
-    queries = session.execute(
-        sa.select(Search.query_picture_key)
-        .join(Job, Job.id == Search.id)
-        .where(Job.collection_id == collection_id, Search.query_picture_key.is_not(None))
-    )
-    sources = session.execute(sa.select(Source.file_key).where(Source.collection_id == collection_id))
-    keys = [key for row in (*items, *queries, *sources) for key in row if key]
-    session.execute(sa.delete(Collection).where(Collection.id == collection_id))
-    return keys
+    marking = sa.update(Collection).where(Collection.id == collection_id).values(deleted_at=sa.func.now())
+    marked = marking.returning(Collection.id).execution_options(synchronize_session=False)
+    if session.scalar(marked) is None:
+        raise NotFound(f"There is no collection with the id {collection_id}.")

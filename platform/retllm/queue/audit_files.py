@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from fsspec.core import url_to_fs
 from sqlalchemy.orm import Session
 
+from retllm.db.deletion import WITH_DELETED
 from retllm.db.enums import ItemState
 from retllm.db.searches import Search
-from retllm.db.tables import Item, Source
+from retllm.db.tables import Item, Job, Source
 from retllm.db.uploads import UNPACKED, FilePart, UploadFile
 from retllm.errors import NotFound
 from retllm.media.storage import Storage
@@ -50,8 +51,10 @@ def _named(session: Session, sample: int | None) -> Iterator[_NamedFile]:
     items = sa.select(Item.id, Item.picture_key, sha256_of, Item.thumbnail_key, Item.copy_key).where(
         Item.picture_key.is_not(None), Item.state == ItemState.READY
     )
-    searches = sa.select(Search.id, Search.query_picture_key, Search.query_picture_sha256).where(
-        Search.query_picture_key.is_not(None)
+    searches = (
+        sa.select(Search.id, Search.query_picture_key, Search.query_picture_sha256)
+        .join(Job, Job.id == Search.id)
+        .where(Search.query_picture_key.is_not(None))
     )
     for item, picture, sha256, *made in session.execute(_sampled(items, sample)).all():
         yield _NamedFile(f"item {item}", picture, sha256)
@@ -64,7 +67,11 @@ def _named(session: Session, sample: int | None) -> Iterator[_NamedFile]:
         yield _NamedFile(f"source {source}", key, sha256)
 
     received = sa.case((UploadFile.file_key.not_like(f"%{UNPACKED}"), UploadFile.sha256))
-    uploaded = sa.select(UploadFile.id, UploadFile.file_key, received).where(UploadFile.file_key.is_not(None))
+    uploaded = (
+        sa.select(UploadFile.id, UploadFile.file_key, received)
+        .join(Job, Job.id == UploadFile.job_id)
+        .where(UploadFile.file_key.is_not(None))
+    )
     for file, key, sha256 in session.execute(_sampled(uploaded, sample)).all():
         yield _NamedFile(f"file {file}", key, sha256)
 
@@ -87,9 +94,9 @@ def _problem(storage: Storage, named: _NamedFile) -> str | None:
 def _is_named(session: Session, named: _NamedFile) -> bool:
     keys = (Item.picture_key, Item.thumbnail_key, Item.copy_key)
     item = sa.select(Item.id).where(sa.or_(*(key == named.key for key in keys)))
-    search = sa.select(Search.id).where(Search.query_picture_key == named.key)
+    search = sa.select(Search.id).join(Job, Job.id == Search.id).where(Search.query_picture_key == named.key)
     source = sa.select(Source.id).where(Source.file_key == named.key)
-    uploaded = sa.select(UploadFile.id).where(UploadFile.file_key == named.key)
+    uploaded = sa.select(UploadFile.id).join(Job, Job.id == UploadFile.job_id).where(UploadFile.file_key == named.key)
     return session.scalar(sa.select(sa.or_(*(query.exists() for query in (item, search, source, uploaded))))) is True
 
 
@@ -103,6 +110,7 @@ def orphans(session: Session, storage: Storage) -> list[str]:
     stored = {str(path).removeprefix(top).lstrip("/") for path in fs.find(top)}
     pictures = (Item.picture_key, Item.thumbnail_key, Item.copy_key, Search.query_picture_key)
     columns = (*pictures, Source.file_key, UploadFile.file_key, FilePart.file_key)
-    named = {key for column in columns for key in session.scalars(sa.select(column).where(column.is_not(None)))}
+    every = (sa.select(column).where(column.is_not(None)).execution_options(**WITH_DELETED) for column in columns)
+    named = {key for query in every for key in session.scalars(query)}
     # the other form of an archive whose listing did not end goes with it
     return sorted(key for key in stored if key not in named and key.removesuffix(UNPACKED) not in named)

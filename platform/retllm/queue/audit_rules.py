@@ -47,7 +47,8 @@ _JOBS = (
                           WHEN 'partial' THEN bool_or(u.state = 'dead') AND bool_or(u.state = 'done')
                           WHEN 'failed' THEN bool_or(u.state = 'dead')
                           ELSE j.cancel_requested END AS valid
-               FROM jobs j JOIN units u ON u.job_id = j.id WHERE j.finished_at IS NOT NULL GROUP BY j.id
+               FROM jobs j JOIN units u ON u.job_id = j.id WHERE j.finished_at IS NOT NULL
+               GROUP BY j.id, j.state, j.cancel_requested
            ) AS ended(id, counts, valid) WHERE NOT valid LIMIT :limit""",
     ),
 )

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from retllm.db.deletion import WITH_DELETED
 from retllm.db.enums import JobKind
 from retllm.db.locks import lock_collection
 from retllm.db.tables import Job, new_id
@@ -51,22 +52,19 @@ def insert_job(
     if key is not None and not 1 <= len(key) <= _MAX_KEY_LENGTH:
         raise InvalidInput(f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
     lock_collection(session, collection_id)
-    inserted = session.scalar(
-        insert(Job)
-        .values(
-            id=job_id or new_id(),
-            kind=kind,
-            user_id=actor.id,
-            collection_id=collection_id,
-            params=params,
-            idempotency_key=key,
-        )
-        .on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"])
-        .returning(Job.id)
-    )
-    if inserted is not None:
-        return session.get_one(Job, inserted), True
-    existing = session.scalars(sa.select(Job).filter_by(user_id=actor.id, idempotency_key=key)).one()
+    values = {"kind": kind, "user_id": actor.id, "collection_id": collection_id, "params": params}
+    row = insert(Job).values(id=job_id or new_id(), idempotency_key=key, **values)
+    once = row.on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"]).returning(Job)
+    same = (Job.user_id == actor.id, Job.idempotency_key == key)
+    existing = None
+    inserted = session.scalar(once)
+    if inserted is None and (existing := session.scalar(sa.select(Job).where(*same))) is None:
+        # that of a deleted collection
+        session.execute(sa.update(Job).where(*same).values(idempotency_key=None).execution_options(**WITH_DELETED))
+        inserted = session.scalars(once).one()
+    if existing is None:
+        assert inserted is not None
+        return inserted, True
     if (existing.kind, existing.collection_id, existing.params) != (kind, collection_id, params):
         raise Conflict("This Idempotency-Key was used for a different request.", job_id=str(existing.id))
     return existing, False

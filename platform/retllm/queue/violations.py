@@ -29,9 +29,26 @@ class Violation:
         return asdict(self)
 
 
-# one row for each item of a unit; `way` is the embedder and the pass
-_VIEWS = """
-    WITH unit_items AS (
+# what hangs on a job, and the column with the key of the job
+_JOBS = {
+    "jobs": "id",
+    "units": "job_id",
+    "uploads": "id",
+    "upload_files": "job_id",
+    "searches": "id",
+    "candidates": "search_id",
+    "scores": "search_id",
+}
+# these tables without what is in deleted collections, which is removed in pieces
+_THERE = ", ".join(
+    f"{table} AS NOT MATERIALIZED (SELECT * FROM {table} WHERE {key} NOT IN (SELECT id FROM gone))"  # noqa: S608 - constants
+    for table, key in _JOBS.items()
+)
+# and one row for each item of a unit; `way` is the embedder and the pass
+_VIEWS = f"""
+    WITH gone AS (
+        SELECT j.id FROM jobs j JOIN collections c ON c.id = j.collection_id WHERE c.deleted_at IS NOT NULL
+    ), {_THERE}, unit_items AS (
         SELECT u.id, u.job_id, u.stage, u.state, named.item,
                u.payload->>'embedder' AS embedder, u.payload->>'pass' AS pass,
                concat_ws(' ', u.payload->>'embedder', u.payload->>'pass') AS way
@@ -39,7 +56,7 @@ _VIEWS = """
     ), scoring AS (
         SELECT * FROM unit_items WHERE stage = 'fine' AND pass IS DISTINCT FROM 'entropy' AND state <> 'split'
     )
-"""
+"""  # noqa: S608 - constants
 
 
 @dataclass(frozen=True)
@@ -57,4 +74,4 @@ class Rule:
     @property
     def statement(self) -> str:
         """The complete SQL statement."""
-        return _VIEWS + self.query if "unit_items" in self.query or "scoring" in self.query else self.query
+        return _VIEWS + self.query

@@ -312,8 +312,10 @@ def _attempt(context: WorkerContext, claim: Claim, step: Callable[[], Result]) -
     """Return the outcome of a step, and its result: the units to notify workers of, none if the claim was lost."""
     try:
         return _recorded(context, claim, step)
-    except StaleClaim:
-        log.warning("unit.stale")
+    except StaleClaim as stale:
+        # an error of a unit that is no longer its own, whose rows may be gone, is none of the job
+        error = stale.__context__
+        log.warning("unit.stale", **({"reason": claims.describe(error)} if error else {}))
         return "stale", []
 
 
@@ -335,5 +337,6 @@ def _recorded(context: WorkerContext, claim: Claim, step: Callable[[], Result]) 
         waits, opened = claims.wait_for_server(context.sessions, claim, error, context.settings)
         return "returned" if waits else "failed", opened
     except Exception as error:
+        opened = claims.fail(context.sessions, claim, error, context.settings)
         log.warning("unit.failed", reason=claims.describe(error), exc_info=True)
-        return "failed", claims.fail(context.sessions, claim, error, context.settings)
+        return "failed", opened

@@ -13,6 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from retllm.db.deletion import WITH_DELETED
 from retllm.db.enums import FileStatus
 from retllm.db.searches import Search
 from retllm.db.session import Sessions, transaction
@@ -78,11 +79,13 @@ def _unless_attempted(named: Named, before: datetime) -> Named:
 
 
 def _items(session: Session, keys: list[UUID]) -> set[UUID]:
-    return set(session.scalars(sa.select(Item.id).where(Item.id.in_(keys), Item.picture_key.is_not(None))))
+    query = sa.select(Item.id).where(Item.id.in_(keys), Item.picture_key.is_not(None))
+    return set(session.scalars(query.execution_options(**WITH_DELETED)))
 
 
 def _sources(session: Session, keys: list[UUID]) -> set[UUID]:
-    return set(session.scalars(sa.select(Source.id).where(Source.id.in_(keys))))
+    query = sa.select(Source.id).where(Source.id.in_(keys))
+    return set(session.scalars(query.execution_options(**WITH_DELETED)))
 
 
 def _searches(session: Session, keys: list[UUID]) -> set[UUID]:

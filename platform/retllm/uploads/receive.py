@@ -83,10 +83,15 @@ def receive(storage: Storage, job_id: UUID, file: IncomingFile, settings: Settin
             )
     except (MediaRejected, TooLarge) as error:
         return ReceivedFile(file_id, name, size, error=error)
-    key = f"uploads/{job_id}/{file_id}"
+    key = f"{folder_of_upload(job_id)}/{file_id}"
     hashed = _Hashed(file.stream)
     storage.put(key, hashed)  # type: ignore[arg-type]  # `put` only reads
     return ReceivedFile(file_id, name, size, content, hashed.sha256.hexdigest(), key, raw_end=raw_end(file.name))
+
+
+def folder_of_upload(job_id: UUID) -> str:
+    """Return the folder of the received bytes of an upload."""
+    return f"uploads/{job_id}"
 
 
 class _Hashed:

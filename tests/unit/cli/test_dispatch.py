@@ -9,14 +9,27 @@ import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from tests.factories import make_collection, make_picture, make_user, store
 
+from retllm.db.deletion import WITH_DELETED
+from retllm.db.session import Sessions, transaction
+from retllm.db.tables import Collection
 from retllm.stack import commands
 
 
 @pytest.mark.slow
-def test_the_dispatcher_deletes_leftovers_of_killed_uploads_and_stops_on_sigterm(
-    fresh_database: str, redis_url: str, tmp_path: Path
+def test_the_dispatcher_deletes_leftovers_of_killed_uploads_and_deleted_collections_and_stops_on_sigterm(
+    fresh_database: str, fresh_sessions: Sessions, redis_url: str, tmp_path: Path
 ) -> None:
+    with transaction(fresh_sessions) as session:
+        user = make_user()
+        collection = make_collection(user.id, deleted_at=sa.func.now())
+        item = make_picture(collection.id)
+        store(session, user, collection, item)
+    picture = tmp_path / "media" / str(item.picture_key)
+    picture.parent.mkdir(parents=True)
+    picture.touch()
     folder = tmp_path / "media" / "tmp"
     folder.mkdir(parents=True)
     left, fresh = folder / "left", folder / "fresh"
@@ -33,7 +46,7 @@ def test_the_dispatcher_deletes_leftovers_of_killed_uploads_and_stops_on_sigterm
     process = subprocess.Popen(commands.python(commands.DISPATCH), env=environment)
     try:
         deadline = time.monotonic() + 60
-        while left.exists():
+        while left.exists() or picture.exists() or _has_collections(fresh_sessions):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -43,3 +56,8 @@ def test_the_dispatcher_deletes_leftovers_of_killed_uploads_and_stops_on_sigterm
         process.kill()
         process.wait()
     assert fresh.exists(), "an upload may still be writing this file"
+
+
+def _has_collections(sessions: Sessions) -> bool:
+    with sessions() as session:
+        return session.scalar(sa.select(Collection.id).execution_options(**WITH_DELETED)) is not None

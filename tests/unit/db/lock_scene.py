@@ -12,6 +12,7 @@ import numpy as np
 import sqlalchemy as sa
 from flask import Flask, g
 from tests.factories import make_user, store
+from tests.unit.deleting import delete_collection
 from tests.unit.stand_ins import FakeEmbedder, SilentNotifier
 
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Stage, UnitState, Visibility
@@ -245,7 +246,7 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
     "return a unit": return_unit,
     "claim a unit": claim_unit,
     "rescue a unit": rescue,
-    "delete the collection": _in_transaction(lambda s, session: records.remove_collection(session, s.collection.id)),
+    "delete the collection": lambda s: delete_collection(s.sessions, get_storage(s.settings), s.collection.id),
     "delete an item": _in_transaction(lambda s, session: records.empty_item(session, s.items[1].id)),
     "add parts": _in_transaction(add_parts),
     "change captions": _in_transaction(
@@ -272,7 +273,9 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
         )
     ),
     "change the embedder": _in_transaction(
-        lambda s, session: coverage.use(session, session.get_one(Collection, s.collection.id), OTHER, s.settings)
+        lambda s, session: coverage.use(
+            session, collection_for(session, s.user, s.collection.id, Right.MANAGE), OTHER, s.settings
+        )
     ),
     "add a member": _in_transaction(add_member),
     "rename the collection": _in_request(

@@ -262,6 +262,24 @@ def test_outcomes_that_an_older_release_has_not_are_rejections_there(own_databas
     engine.dispose()
 
 
+def test_the_previous_schema_has_no_deleted_collections(own_database: str) -> None:
+    engine = make_engine(own_database)
+    user, collection, item, *_ = filter(str.strip, _ROWS_WITHOUT_TOKENS.split(";"))
+    with engine.begin() as connection:
+        for statement in (user, collection, item, "UPDATE collections SET deleted_at = now()"):
+            connection.execute(sa.text(statement), {"id": "00000000-0000-7000-8000-000000000001"})
+        again = collection.replace("(:id,", "(gen_random_uuid(),")
+        connection.execute(sa.text(again), {"id": "00000000-0000-7000-8000-000000000001"})
+        with pytest.raises(sa.exc.IntegrityError, match="uq_collections_owner_id_name"), connection.begin_nested():
+            connection.execute(sa.text(again), {"id": "00000000-0000-7000-8000-000000000001"})
+    command.downgrade(config(own_database), "-1")
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM collections")) == 1
+        assert connection.scalar(sa.text("SELECT count(*) FROM items")) == 0
+    upgrade(own_database)
+    engine.dispose()
+
+
 def test_there_is_exactly_one_head_revision() -> None:
     assert len(ScriptDirectory.from_config(config("postgresql://x/y")).get_heads()) == 1
 

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 from PIL import Image
+from tests.unit.deleting import delete_collection
 from tests.unit.media.outcomes import Items, Stored
 from tests.unit.media.samples import encoded, noise
 
@@ -23,7 +24,7 @@ from retllm.errors import MediaRejected, NotFound
 from retllm.media import copies, decoder
 from retllm.media.copies import ModelPictures
 from retllm.media.decoding import rendering
-from retllm.media.ingest import Ingest, delete_collection, delete_item
+from retllm.media.ingest import Ingest, delete_item
 from retllm.media.pictures import load_picture
 from retllm.media.storage import Storage
 from retllm.settings import Settings
@@ -262,14 +263,12 @@ def test_deleting_an_item_or_a_collection_deletes_the_copy(
         delete_item(session, storage, session.get_one(Item, items()[0].id))
     assert len(stored()) == 3
     assert items()[0].copy_key is None
-    with media_sessions() as session:
-        delete_collection(session, storage, ingest.collection_id)
+    delete_collection(media_sessions, storage, ingest.collection_id)
     assert stored() == []
 
 
 def test_a_refused_insert_leaves_no_copy(ingest: Ingest, media_sessions: Sessions, stored: Stored) -> None:
-    with transaction(media_sessions) as session:
-        delete_collection(session, ingest.storage, ingest.collection_id)
+    delete_collection(media_sessions, ingest.storage, ingest.collection_id)
     with pytest.raises(NotFound):
         add(ingest, smooth((1200, 900)))
     assert stored() == []

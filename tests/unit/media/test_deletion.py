@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.deleting import delete_collection
 from tests.unit.media.outcomes import Items, Stored, add_embedding, add_file
 from tests.unit.media.samples import packed, picture
 
 from retllm.db.enums import ItemState
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Embedding, Item
-from retllm.media.ingest import Ingest, delete_collection, delete_item
+from retllm.media.ingest import Ingest, delete_item
 from retllm.media.storage import Storage
 
 
@@ -96,7 +97,6 @@ def test_deleting_a_collection_deletes_its_files(
 ) -> None:
     add_file(ingest, "z.zip", packed({f"{n}.png": picture(n) for n in range(5)} | {"t.txt": b"words"}))
     assert len(stored()) == 10
-    with media_sessions() as session:
-        delete_collection(session, storage, ingest.collection_id)
+    delete_collection(media_sessions, storage, ingest.collection_id)
     assert items() == []
     assert stored() == []

@@ -21,7 +21,8 @@ from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Collection, Embedding, new_id
 from retllm.errors import NotFound
 from retllm.media import ingest as ingest_module
-from retllm.media.ingest import FileOutcome, IncomingFile, Ingest, delete_collection, open_picture
+from retllm.media import records
+from retllm.media.ingest import FileOutcome, IncomingFile, Ingest, open_picture
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 
@@ -311,11 +312,9 @@ def test_a_full_disk_leaves_no_row_and_no_file(from_put: int, ingest: Ingest, it
     assert stored() == []
 
 
-def test_nothing_can_be_added_to_a_deleted_collection(
-    ingest: Ingest, media_sessions: Sessions, stored: Stored, storage: Storage
-) -> None:
-    with media_sessions() as session:
-        delete_collection(session, storage, ingest.collection_id)
+def test_nothing_can_be_added_to_a_deleted_collection(ingest: Ingest, media_sessions: Sessions, stored: Stored) -> None:
+    with transaction(media_sessions) as session:
+        records.delete_collection(session, ingest.collection_id)
     with pytest.raises(NotFound):
         ingest.add_picture("a.png", io.BytesIO(picture()))
     with pytest.raises(NotFound):

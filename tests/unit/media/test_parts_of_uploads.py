@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from PIL import Image
+from tests.unit.deleting import delete_collection
 from tests.unit.media.films import film
 from tests.unit.media.outcomes import Items, Stored, add_file, statuses
 from tests.unit.media.samples import encoded, noise, packed
@@ -22,7 +23,7 @@ from retllm.db.session import Sessions
 from retllm.db.tables import Item, Source, new_id
 from retllm.db.uploads import UploadFile
 from retllm.media import sources
-from retllm.media.ingest import IncomingFile, Ingest, delete_collection, delete_item
+from retllm.media.ingest import IncomingFile, Ingest, delete_item
 from retllm.media.storage import Storage
 from retllm.queue.audit_files import orphans, wrong_files
 from retllm.settings import Settings
@@ -172,8 +173,7 @@ def test_a_deleted_collection_leaves_no_whole_file(
     ingest: Ingest, stored: Stored, storage: Storage, media_sessions: Sessions, whole_files: Sources
 ) -> None:
     add(ingest, "a.pdf", pages(2, "PDF"))
-    with media_sessions() as session:
-        delete_collection(session, storage, ingest.collection_id)
+    delete_collection(media_sessions, storage, ingest.collection_id)
     assert (stored(), whole_files()) == ([], [])
 
 

@@ -43,6 +43,16 @@ def test_a_stored_file_can_be_read_replaced_and_deleted(any_storage: Storage) ->
     any_storage.delete(key)
 
 
+def test_many_files_are_deleted_at_once(any_storage: Storage) -> None:
+    keys = [f"items/aa/{n}/original" for n in range(5)]
+    for key in keys:
+        any_storage.put(key, io.BytesIO(b"content"))
+    any_storage.delete_all([keys[0], "items/aa/none/original", keys[1], keys[1]])
+    assert [any_storage.exists(key) for key in keys] == [False, False, True, True, True]
+    any_storage.delete_all([])
+    any_storage.delete_all(["items/none"])
+
+
 def test_a_missing_file_raises_not_found(any_storage: Storage) -> None:
     with pytest.raises(NotFound):
         any_storage.open("items/none")

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.deleting import delete_collection
 from tests.unit.uploads.conftest import Uploads, packed, picture
 
 from retllm.db.enums import FileStatus, JobState, Stage
@@ -14,7 +15,6 @@ from retllm.db.tables import Job
 from retllm.db.uploads import Upload
 from retllm.errors import Conflict, NotFound
 from retllm.history import control
-from retllm.media.ingest import delete_collection
 from retllm.uploads import submit
 
 
@@ -45,8 +45,7 @@ def test_an_upload_goes_with_its_collection(uploads: Uploads) -> None:
     job_id = uploads.open()
     uploads.send(job_id, {"a.png": picture(1)})
     (unit,) = uploads.ready(job_id)
-    with uploads.world.sessions() as session:
-        delete_collection(session, uploads.context.storage, uploads.world.collection_id)
+    delete_collection(uploads.world.sessions, uploads.context.storage, uploads.world.collection_id)
     with pytest.raises(NotFound, match="no such upload"):
         uploads.send(job_id, {"b.png": picture(2)})
     with pytest.raises(NotFound, match="no such upload"):

@@ -36,6 +36,7 @@ from retllm.fine.injection import Injection
 from retllm.fine.trace import Trace, Weights
 from retllm.identity import accounts, logins, tokens
 from retllm.identity.actor import Actor
+from retllm.media import records
 from retllm.settings import public_name
 from retllm_web.http.services import Services
 
@@ -56,8 +57,8 @@ MEMBERS = {
     Person.EDITOR: MemberRole.EDITOR,
 }
 """Their role in the collection."""
-HIDDEN_WORD, OPEN_WORD = "quokka", "numbat"
-"""The first is in every name and text of a private scene, the second of an open one; neither occurs elsewhere."""
+HIDDEN_WORD, OPEN_WORD, DELETED_WORD = "quokka", "numbat", "thylacine"
+"""They are in every name and text of a private, an open and a deleted scene, and occur nowhere else."""
 _PICTURE = picture()
 _TRACE = Trace(
     uncertainty=(0.25, 0.875, 0.5, 0.125),
@@ -96,9 +97,16 @@ class SceneBuilder:
             self._models = [make_model(self.embedder), make_model("an old one")]
             session.add_all(self._models)
 
-    def build(self, visibility: Visibility = Visibility.PRIVATE) -> Scene:
+    def build_deleted(self) -> Scene:
+        """Create a scene that everyone could see, and delete its collection; nothing is removed yet."""
+        scene = self.build(Visibility.EVERYONE, DELETED_WORD)
+        with transaction(self.served.sessions) as session:
+            records.delete_collection(session, scene.keys["collection_id"])
+        return scene
+
+    def build(self, visibility: Visibility = Visibility.PRIVATE, word: str = "") -> Scene:
         """Create a scene that shares only the models with earlier ones."""
-        word = HIDDEN_WORD if visibility is Visibility.PRIVATE else OPEN_WORD
+        word = word or (HIDDEN_WORD if visibility is Visibility.PRIVATE else OPEN_WORD)
         with transaction(self.served.sessions) as session:
             people = {person: self._user(session, person.name.lower(), role) for person, role in ROLES.items()}
             target = self._user(session, "target", Role.EDITOR)

@@ -28,7 +28,7 @@ from tests.unit.web.route_requests import (
     RequestSender,
     plain_body,
 )
-from tests.unit.web.scene import HIDDEN_WORD, Scene, SceneBuilder
+from tests.unit.web.scene import DELETED_WORD, HIDDEN_WORD, Scene, SceneBuilder
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
@@ -78,6 +78,7 @@ class Harness:
         self.builder = SceneBuilder(self.served, PASSWORD)
         self.sender = RequestSender(app, self.served)
         self._shared_scenes = {visibility: self.builder.build(visibility) for visibility in Visibility}
+        self.deleted_scene = self.builder.build_deleted()
 
     def shared_scene(self, visibility: Visibility = Visibility.PRIVATE) -> Scene:
         """The shared scene, for requests that change nothing."""
@@ -186,6 +187,32 @@ def test_hidden_objects_cannot_be_distinguished_from_missing_ones(harness: Harne
             assert HIDDEN_WORD not in answer.get_data(as_text=True)
 
 
+@pytest.mark.parametrize("person", [Person.OWNER, Person.ADMIN])
+@pytest.mark.parametrize(("rule", "method"), _parameters(_ROUTES_WITHIN_COLLECTION))
+def test_what_is_deleted_with_a_collection_is_missing_at_once_for_everyone(
+    harness: Harness, rule: Rule, method: str, person: Person
+) -> None:
+    deleted = harness.deleted_scene
+    before = harness.count_effects()
+    gone, absent = (harness.send(rule, method, scene, person) for scene in (deleted, deleted.with_unknown_keys()))
+    assert (gone.status_code, absent.status_code) == (404, 404)
+    assert plain_body(gone) == plain_body(absent)
+    assert harness.count_effects() == before
+
+
+# an address is shown again as it was given, and a saved view is an account's own
+_LISTS = [(rule, method) for rule, method in ROUTES if method == "GET" and not rule.arguments]
+
+
+@pytest.mark.parametrize(("rule", "method"), _parameters(_LISTS))
+def test_no_list_or_count_has_what_is_deleted_with_a_collection(harness: Harness, rule: Rule, method: str) -> None:
+    answer = harness.send(rule, method, harness.deleted_scene, Person.ADMIN)
+    assert answer.status_code in (200, 302, 401)
+    assert DELETED_WORD not in answer.get_data(as_text=True)
+    for key in ("collection_id", "item_id", "job_id", "upload_id", "unit_id", "run_id"):
+        assert str(harness.deleted_scene.keys[key]) not in answer.get_data(as_text=True)
+
+
 @pytest.mark.parametrize(("rule", "method"), _parameters([one for one in ROUTES if one[0].endpoint.startswith("api.")]))
 def test_invalid_api_requests_without_authentication_return_401(harness: Harness, rule: Rule, method: str) -> None:
     for query, sent in _invalid_requests(rule, method):
@@ -230,13 +257,15 @@ OUTSIDE_PATH = [
 ]
 
 
+@pytest.mark.parametrize("why", ["hidden", "deleted"])
 @pytest.mark.parametrize(("method", "path", "sent"), OUTSIDE_PATH)
-def test_hidden_objects_named_outside_the_path_are_treated_as_missing(
-    harness: Harness, method: str, path: str, sent: dict[str, object]
+def test_hidden_and_deleted_objects_named_outside_the_path_are_treated_as_missing(
+    harness: Harness, method: str, path: str, sent: dict[str, object], why: str
 ) -> None:
-    here, shown = harness.shared_scene(), harness.shared_scene(Visibility.EVERYONE)
+    here = harness.shared_scene() if why == "hidden" else harness.deleted_scene
+    shown = harness.shared_scene(Visibility.EVERYONE)
     known = {f"open_{name}": str(key) for name, key in shown.keys.items()}
-    user = here.people[Person.OUTSIDE_EDITOR]
+    user = here.people[Person.OUTSIDE_EDITOR if why == "hidden" else Person.OWNER]
 
     def filled(value: object, keys: dict[str, str]) -> Any:
         if isinstance(value, dict):
@@ -257,7 +286,7 @@ def test_hidden_objects_named_outside_the_path_are_treated_as_missing(
     assert hidden.status_code == absent.status_code < 500
     assert plain_body(hidden) == plain_body(absent)
     assert hidden.headers.get("Location", "").split("?")[0] == absent.headers.get("Location", "").split("?")[0]
-    assert HIDDEN_WORD not in hidden.get_data(as_text=True)
+    assert here.word not in hidden.get_data(as_text=True)
 
 
 @pytest.mark.parametrize("person", Person)

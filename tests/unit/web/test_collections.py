@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import uuid
 from io import BytesIO
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.factories import make_job
 from tests.unit.web.conftest import Caller
 
+from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Job, new_id
 from retllm.settings import Settings, public_name
+from retllm.uploads.removal import remove_deleted
 from retllm_web.http.services import Services
 
 
@@ -206,8 +210,60 @@ def test_deleting_a_collection_deletes_its_items_jobs_and_files(ada: Caller, ser
     assert ada.delete(f"/collections/{key}").status_code == 204
     assert ada.get(f"/collections/{key}").status_code == 404
     assert ada.delete(f"/collections/{key}").status_code == 404
+    remove_deleted(served.sessions, served.storage)
     assert not served.storage.exists("items/aa/one/original")
     assert served.storage.exists("queries/two/picture")  # not referenced by this collection
     with transaction(served.sessions) as session:
         for table in (Collection, Item, Job):
             assert session.scalar(sa.select(sa.func.count()).select_from(table)) == 0
+
+
+_MANY = """
+    INSERT INTO items (id, collection_id, kind, state, name, content_sha256, version, text, size_bytes)
+    SELECT gen_random_uuid(), :collection, 'text', 'ready', n, n, 1, n, 9 FROM generate_series(1, 20000) AS n
+"""
+
+
+def test_a_large_collection_is_deleted_by_the_statements_that_a_small_one_takes(ada: Caller, served: Services) -> None:
+    small, large = _create(ada, "Small"), _create(ada, "Large")
+    with transaction(served.sessions) as session:
+        session.execute(sa.text(_MANY), {"collection": large})
+        for key in (small, large):
+            session.add_all(make_job(ada.user.id, uuid.UUID(key)) for _ in range(1 if key == small else 500))
+    engine = served.sessions.kw["bind"]
+    changes: dict[str, list[tuple[str, int]]] = {small: [], large: []}
+    for key, done in changes.items():
+
+        def note(_c: object, cursor: Any, statement: str, *_: object, done: list[tuple[str, int]] = done) -> None:
+            done.append((statement, 1 if statement.startswith("SELECT") else cursor.rowcount))
+
+        sa.event.listen(engine, "after_cursor_execute", note)
+        assert ada.delete(f"/collections/{key}").status_code == 204
+        sa.event.remove(engine, "after_cursor_execute", note)
+    assert changes[small] == changes[large]
+    # the last use of the token, the mark, the entry of the audit log
+    assert sum(rows for statement, rows in changes[large] if not statement.startswith("SELECT")) <= 3
+    with served.sessions() as session:
+        told = sa.select(AuditEntry.detail).filter_by(action="collection deleted").order_by(AuditEntry.id)
+        assert session.scalars(told).all() == [{"items": 0}, {"items": 20_000}]
+
+
+def test_the_name_and_the_keys_of_a_deleted_collection_can_be_used_again_at_once(ada: Caller, served: Services) -> None:
+    def create() -> str:
+        key = _create(ada, "Birds")
+        assert ada.post(f"/collections/{key}/items?index=false", json={"items": [{"text": "a"}]}).json["added"] == 1
+        return key
+
+    first = create()
+    once = {"Idempotency-Key": "once"}
+    job = ada.post(f"/collections/{first}/index", headers=once).json["id"]
+    assert ada.delete(f"/collections/{first}").status_code == 204
+    second = create()
+    assert ada.post("/collections", json={"name": "Birds"}).status_code == 409
+    again = ada.post(f"/collections/{second}/index", headers=once)
+    assert again.status_code == 202
+    assert again.json["id"] != job
+    assert ada.post(f"/collections/{second}/index", headers=once).json["id"] == again.json["id"]
+    assert ada.delete(f"/collections/{second}").status_code == 204
+    remove_deleted(served.sessions, served.storage)
+    assert ada.get("/collections").json["collections"] == []

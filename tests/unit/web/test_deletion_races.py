@@ -24,7 +24,7 @@ from retllm_web.app import create_app
 pytestmark = pytest.mark.slow
 
 DELETIONS: dict[str, Callable[[Session, Scene], object]] = {
-    "collection": lambda session, scene: records.remove_collection(session, scene.keys["collection_id"]),
+    "collection": lambda session, scene: records.delete_collection(session, scene.keys["collection_id"]),
     "job": lambda session, scene: session.execute(sa.delete(Job).where(Job.id == scene.keys["job_id"])),
 }
 #: routes that read an object again after they have found it

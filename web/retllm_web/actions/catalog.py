@@ -22,7 +22,7 @@ from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing import coverage
 from retllm.indexing.indexed import current_model, embedder_of, fresh_embedding, has_vector, is_ready
-from retllm.media import ingest
+from retllm.media import records
 from retllm.queue.routing import QUEUE_OF
 from retllm.search.languages import change_language, require_known
 from retllm.settings import Settings
@@ -121,16 +121,17 @@ def use_embedder(session: Session, collection: Collection, name: str | None, set
 def delete(actor: Actor, collection_id: UUID) -> None:
     """Delete a collection with its items, files, jobs and results, and record it in the audit log.
 
+    They are gone at once; rows and files are removed later (``uploads.removal``).
+
     Raises:
         NotFound, Forbidden: ``actor`` may not see it, or does not manage it.
     """
 
     def remove(session: Session) -> None:
         collection = collection_for(session, actor, collection_id, Right.MANAGE)
-        lock_collection(session, collection_id, alone=True)
         items = sa.select(sa.func.count()).select_from(Item).where(Item.collection_id == collection_id, is_ready())
         _record(session, Action.COLLECTION_DELETED, collection, items=session.scalar(items))
-        ingest.delete_collection(session, services().storage, collection_id)
+        records.delete_collection(session, collection_id)
 
     run_transaction(services().sessions, remove)
 

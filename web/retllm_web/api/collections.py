@@ -75,6 +75,6 @@ def change_collection(path: CollectionPath, body: CollectionChange) -> Response:
 
 @api.delete("/collections/<uuid:collection_id>", tags=TAGS, responses={204: None})
 def delete_collection(path: CollectionPath) -> Response:
-    """Delete a collection with its items, files, jobs and results."""
+    """Delete a collection with its items, files, jobs and results; all are gone at once, for everyone."""
     catalog.delete(current_actor(), path.collection_id)
     return nothing()

@@ -20,6 +20,7 @@ from retllm.db.operations import PausedQueue
 from retllm.db.session import transaction
 from retllm.db.tables import Job, new_id
 from retllm.settings import Settings, public_name
+from retllm.uploads.removal import remove_deleted
 from retllm_web.http.services import Services
 from retllm_web.pages import collections
 
@@ -300,7 +301,9 @@ def _chosen(page: Page) -> str:
     return chosen
 
 
-def test_a_collection_is_deleted_only_if_its_name_is_typed(reader: Visitor, texts: str, settings: Settings) -> None:
+def test_a_collection_is_deleted_only_if_its_name_is_typed(
+    reader: Visitor, texts: str, settings: Settings, served: Services
+) -> None:
     _upload(reader, texts, ("red.png", picture("red")))
     files = Path(settings.media_url.removeprefix("file://"))
     reader.get(f"/collections/{texts}")
@@ -310,4 +313,5 @@ def test_a_collection_is_deleted_only_if_its_name_is_typed(reader: Visitor, text
     assert page.path == "/collections"
     assert "” deleted." in page.text
     assert reader.get(f"/collections/{texts}").status == 404
+    remove_deleted(served.sessions, served.storage)
     assert not [one for one in files.rglob("*") if one.is_file()]
