@@ -272,7 +272,7 @@ def test_the_previous_schema_has_no_deleted_collections(own_database: str) -> No
         connection.execute(sa.text(again), {"id": "00000000-0000-7000-8000-000000000001"})
         with pytest.raises(sa.exc.IntegrityError, match="uq_collections_owner_id_name"), connection.begin_nested():
             connection.execute(sa.text(again), {"id": "00000000-0000-7000-8000-000000000001"})
-    command.downgrade(config(own_database), "-1")
+    command.downgrade(config(own_database), "0019")
     with engine.connect() as connection:
         assert connection.scalar(sa.text("SELECT count(*) FROM collections")) == 1
         assert connection.scalar(sa.text("SELECT count(*) FROM items")) == 0

@@ -22,8 +22,9 @@ from retllm.db.enums import JobState, RunSource, Stage, UnitState
 from retllm.db.people import CollectionMember
 from retllm.db.reviews import EvaluationRun, Judgment
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Item, new_id
+from retllm.db.tables import Collection, EmbeddingModel, Item, new_id
 from retllm.db.uploads import ExpectedFiles
+from retllm.db.vectors import VectorIndex
 from retllm.media import records
 from retllm.queue.audit_files import orphans
 from retllm.queue.lifecycle import lock_job
@@ -41,6 +42,8 @@ class Killed(Exception):
 @pytest.fixture
 def kept(uploads: Uploads) -> Uploads:
     """A collection that stays."""
+    with transaction(uploads.world.sessions) as session:
+        session.add(EmbeddingModel(id=new_id(), name="m", revision="r", dimension=2, preprocessing_hash="p"))
     _fill(uploads)
     return uploads
 
@@ -66,6 +69,8 @@ def doomed(kept: Uploads) -> UUID:
         session.add(Judgment(question="q", item_id=item_id, relevant=True, search_id=job.id, **inside))
         session.add(EvaluationRun(id=new_id(), name="r", source=RunSource.REVIEWED, report={}, **inside))
         session.add(CollectionMember(user_id=world.user.id, role="viewer", **inside))
+        model_id = session.scalars(sa.select(EmbeddingModel.id)).one()
+        session.add(VectorIndex(id=new_id(), model_id=model_id, through=item_id, counts={}, **inside))
         kept.context.storage.put(key, io.BytesIO(picture(1)))
     job_id = uploads.open(expected=3)
     uploads.send(job_id, {"waits.png": picture(9)})
