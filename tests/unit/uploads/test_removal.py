@@ -42,8 +42,6 @@ class Killed(Exception):
 @pytest.fixture
 def kept(uploads: Uploads) -> Uploads:
     """A collection that stays."""
-    with transaction(uploads.world.sessions) as session:
-        session.add(EmbeddingModel(id=new_id(), name="m", revision="r", dimension=2, preprocessing_hash="p"))
     _fill(uploads)
     return uploads
 
@@ -69,7 +67,7 @@ def doomed(kept: Uploads) -> UUID:
         session.add(Judgment(question="q", item_id=item_id, relevant=True, search_id=job.id, **inside))
         session.add(EvaluationRun(id=new_id(), name="r", source=RunSource.REVIEWED, report={}, **inside))
         session.add(CollectionMember(user_id=world.user.id, role="viewer", **inside))
-        model_id = session.scalars(sa.select(EmbeddingModel.id)).one()
+        model_id = session.scalars(sa.select(EmbeddingModel.id).limit(1)).one()
         session.add(VectorIndex(id=new_id(), model_id=model_id, through=item_id, counts={}, **inside))
         kept.context.storage.put(key, io.BytesIO(picture(1)))
     job_id = uploads.open(expected=3)
