@@ -114,7 +114,7 @@ class Captioner:
         # what is said of a part comes before what is said of the whole file, and the best sidecar of each first
         found.sidecars.sort(
             key=lambda each: (
-                each[0].rank,
+                records.rank_of(_came(*each)),
                 any(picture.parts for picture in each[1]),
                 sidecars.by_rank(each[0].located.name),
                 each[0].located.path,
@@ -297,15 +297,17 @@ class Captioner:
             except (MediaRejected, TooLarge) as error:
                 unwritten.append(_refused(document, error))
                 continue
-            free = [item_id for item_id in ids if item_id not in given or given[item_id].rank > document.rank]
+            came = document.came_for(ids)
+            rank = records.rank_of(came)
+            free = [item_id for item_id in ids if item_id not in given or given[item_id].rank > rank]
             if text is None:
                 unwritten.append(Applied(document, [ignored(document.located.name, "It has no caption.")]))
             elif not free:
                 others = [given[item_id].by for item_id in ids if given[item_id].text != text]
                 unwritten.append(Applied(document, [results.unused(document.located.name, ids[0], others)]))
             else:
-                captions |= dict.fromkeys(free, Caption(text, document.came))
-                given |= dict.fromkeys(free, Given(document.located.name, text, document.rank))
+                captions |= dict.fromkeys(free, Caption(text, came))
+                given |= dict.fromkeys(free, Given(document.located.name, text, rank))
                 written.append((document, free, remark))
 
         def write(session: Session) -> list[Applied]:
@@ -366,6 +368,10 @@ class Captioner:
                 "The lines of the file begin with names of pictures: write these with their suffixes, like "
                 '"a.jpg A dog", or send a table with the columns file and caption.'
             )
+
+
+def _came(document: Document, pictures: Sequence[Picture]) -> records.Came | None:
+    return document.came_for(item_id for picture in pictures for item_id in picture.items)
 
 
 def _nearest(found: list[tuple[Document, list[Picture]]]) -> list[tuple[Document, list[Picture]]]:

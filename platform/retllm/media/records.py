@@ -60,6 +60,11 @@ NEW = (0, 0)
 """The rank of what is new in an upload."""
 
 
+def rank_of(came: Came | None) -> tuple[int, int]:
+    """Return the place of what came then among the files of one upload; what came at no known time is new."""
+    return came.rank if came else NEW
+
+
 @dataclass(frozen=True, slots=True)
 class Caption:
     """A caption, and when what gives it came; None for one that always counts."""

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import FileStatus, JobKind
+from retllm.db.enums import FileStatus, ItemKind, JobKind
 from retllm.db.many import one_of
 from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import streams
+from retllm.media.names import base_name
 from retllm.media.records import Came
 from retllm.media.sniffing import FileKind, limit_of
 from retllm.settings import Settings
 from retllm.uploads.archive_files import ArchiveFiles
+
+_Key = TypeVar("_Key")
 
 
 def hashes(files: Sequence[UploadFile], opener: ArchiveFiles, settings: Settings) -> dict[UUID, str]:
@@ -35,25 +40,31 @@ def hashes(files: Sequence[UploadFile], opener: ArchiveFiles, settings: Settings
     return found
 
 
-def came(session: Session, job: Job, files: Sequence[UploadFile], sha256s: Mapping[UUID, str]) -> dict[UUID, Came]:
-    """Return when each file came.
+def came(
+    session: Session, job: Job, files: Sequence[UploadFile], sha256s: Mapping[UUID, str]
+) -> dict[UUID, tuple[Came, Mapping[UUID, Came]]]:
+    """Return when each file came, and the items that it captioned as a sidecar before, with when it did.
 
-    A file that came to the collection before, with the same name and content, counts as of that time: who uploads a
-    folder again adds what is new in it, and does not take back corrections that were made meanwhile.
+    What came to the collection before counts as of that time: who uploads a folder again, as it is or packed, adds what
+    is new in it, and does not take back corrections that were made meanwhile. A sheet is told by its content and the
+    last part of its name, a sidecar by these and its item, and what was not processed then by its whole name.
     """
     archives = _archives_of(session, files)
     sha256s = {**sha256s, **{archive.id: archive.sha256 for archive in archives.values() if archive.sha256}}
-    first = _first(session, job.collection_id, set(sha256s.values()))
-    found: dict[UUID, Came] = {}
+    before = _before(session, job, set(sha256s.values()))
+    found: dict[UUID, tuple[Came, Mapping[UUID, Came]]] = {}
     for file in files:
         archive = archives.get(file.parent_id)
-        own = (file.parent_id or file.id, job.id)
-        keys = [(archive.name if archive else None, file.name, sha256s.get(file.id))]
-        if archive is not None:
+        own = Came(file.parent_id or file.id, job.id)
+        sha256 = sha256s.get(file.id)
+        same = [
+            before.whole.get((archive.name if archive else None, file.name, sha256)),
+            before.sheets.get((base_name(file.name), sha256)),
             # it may not have been unpacked then
-            keys.append((None, archive.name, sha256s.get(archive.id)))
-        file_id, job_id = min(own, *(first.get(key, own) for key in keys))
-        found[file.id] = Came(file_id, job_id, is_again=job_id != job.id)
+            before.archives.get(sha256s.get(archive.id)) if archive else None,
+        ]
+        first = min((own, *filter(None, same)), key=lambda each: each.file_id)
+        found[file.id] = first, before.sidecars.get((base_name(file.name), sha256), {})
     return found
 
 
@@ -62,17 +73,30 @@ def _archives_of(session: Session, files: Sequence[UploadFile]) -> Mapping[UUID 
     return {row.id: row for row in session.scalars(sa.select(UploadFile).where(one_of(UploadFile.id, keys)))}
 
 
-# the name of the archive of an entry, its own name, its SHA-256
-_Key = tuple[str | None, str, str | None]
+@dataclass(slots=True)
+class _Before:
+    """When files first came to a collection, by their SHA-256 and what else tells them.
+
+    Attributes:
+        whole: with the names of their archives and their own; those that captioned items are not among them.
+        sheets, sidecars: with the last parts of their names, of earlier and later uploads only, in which equal files
+            have nothing to do with each other.
+    """
+
+    whole: dict[tuple[str | None, str, str | None], Came] = field(default_factory=dict)
+    archives: dict[str | None, Came] = field(default_factory=dict)
+    sheets: dict[tuple[str, str | None], Came] = field(default_factory=dict)
+    sidecars: dict[tuple[str, str | None], dict[UUID, Came]] = field(default_factory=dict)
 
 
-def _first(session: Session, collection_id: UUID, sha256s: set[str]) -> dict[_Key, tuple[UUID, UUID]]:
-    """Return the received file and the upload with which each file first came to a collection."""
+def _before(session: Session, job: Job, sha256s: set[str]) -> _Before:
+    """Return when files of these contents first came to the collection of an upload."""
     parent = sa.orm.aliased(UploadFile)
+    uploads = sa.select(Job.id).where(Job.collection_id == job.collection_id, Job.kind == JobKind.UPLOAD)
     received = sa.func.coalesce(UploadFile.parent_id, UploadFile.id)
-    uploads = sa.select(Job.id).where(Job.collection_id == collection_id, Job.kind == JobKind.UPLOAD)
+    told = (UploadFile.content, UploadFile.status, UploadFile.kind, UploadFile.item_id)
     query = (
-        sa.select(parent.name, UploadFile.name, UploadFile.sha256, received, UploadFile.job_id)
+        sa.select(parent.name, UploadFile.name, UploadFile.sha256, received, UploadFile.job_id, *told)
         .outerjoin(parent, parent.id == UploadFile.parent_id)
         .where(
             UploadFile.job_id.in_(uploads),
@@ -80,8 +104,23 @@ def _first(session: Session, collection_id: UUID, sha256s: set[str]) -> dict[_Ke
             UploadFile.status != FileStatus.NOT_SENT,
         )
     )
-    first: dict[_Key, tuple[UUID, UUID]] = {}
-    for outer, name, sha256, file_id, job_id in session.execute(query):
-        key = outer, name, sha256
-        first[key] = min(first.get(key, (file_id, job_id)), (file_id, job_id))
-    return first
+    before = _Before()
+    for outer, name, sha256, file_id, job_id, content, status, kind, item_id in session.execute(query):
+        is_other = job_id != job.id
+        time = Came(file_id, job_id, is_other)
+        key = base_name(name), sha256
+        if item_id is not None and kind is not ItemKind.TEXT:
+            if is_other:
+                _keep_first(before.sidecars.setdefault(key, {}), item_id, time)
+            continue
+        _keep_first(before.whole, (outer, name, sha256), time)
+        if content == FileKind.ARCHIVE:
+            _keep_first(before.archives, sha256, time)
+        elif is_other and (content == FileKind.CSV or status is FileStatus.READ):
+            _keep_first(before.sheets, key, time)
+    return before
+
+
+def _keep_first(first: dict[_Key, Came], key: _Key, time: Came) -> None:
+    if key not in first or time.file_id < first[key].file_id:
+        first[key] = time

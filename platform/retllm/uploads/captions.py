@@ -69,7 +69,7 @@ def apply_captions(
         with context.sessions() as session:
             came = caption_order.came(session, job, files, sha256s)
         documents = {
-            _document(file, packs, coded.get(file.id, ()), opener, came[file.id], earlier.get(file.id)): file
+            _document(file, packs, coded.get(file.id, ()), opener, *came[file.id], earlier.get(file.id)): file
             for file in files
         }
         absent = Absent(missing, awaited.names, awaited.archives)
@@ -120,10 +120,11 @@ def _document(
     coded: tuple[str, ...],
     opener: ArchiveFiles,
     came: Came,
+    again: Mapping[UUID, Came],
     earlier: EarlierRows | None,
 ) -> Document:
     located = Located(file.name, file.parent_id, packs.get(file.parent_id, ""), coded)
-    return Document(located, FileKind(file.content or ""), partial(opener.open, file), came, earlier)
+    return Document(located, FileKind(file.content or ""), partial(opener.open, file), came, earlier, again)
 
 
 def _rows_of(sheets: Sequence[UploadFile]) -> tuple[sa.ColumnElement[bool], ...]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+from collections.abc import Callable
+
 import pytest
 import sqlalchemy as sa
 from tests.unit.uploads.conftest import Files, Uploads, packed, picture
@@ -12,7 +16,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import Job, new_id
 from retllm.db.uploads import UploadFile
 from retllm.history.control import cancel_job
-from retllm.uploads import unsent
+from retllm.uploads import caption_order, unsent
 from retllm.uploads.kept import release
 from retllm.uploads.retry import retry_rejected
 
@@ -192,6 +196,117 @@ def test_a_folder_that_comes_again_contradicts_no_correction_in_it(uploads: Uplo
     assert FileStatus.REJECTED not in uploads.statuses(again).values()
     told = uploads.rows(again)["captions.csv, row 2"]
     assert (told.status, str(told.remark)[:10]) == (FileStatus.IGNORED, "Not used: ")
+
+
+LIST = {"2019/Liste.csv": b"file,caption\na.png,old\n", "2019/a.png": picture(1), "x.png": picture(9)}
+WAYS: dict[str, Files] = {
+    "folder": {f"Archiv/{name}": content for name, content in LIST.items()},
+    "contents": LIST,
+    "subfolder": {name: content for name, content in LIST.items() if name.startswith("2019/")},
+    "zip": {"Archiv.zip": packed({f"Archiv/{name}": content for name, content in LIST.items()})},
+    "zip again": {"Archiv (1).zip": packed({f"Archiv/{name}": content for name, content in LIST.items()})},
+    "zip of contents": {"sub/backup.zip": packed(LIST)},
+}
+
+
+def as_sidecars(files: Files) -> Files:
+    """The same with a text in place of the sheet, also in a ZIP."""
+    made: dict[str, bytes] = {}
+    for name, content in files.items():
+        if name.endswith(".zip"):
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                made[name] = packed(as_sidecars({each: archive.read(each) for each in archive.namelist()}))
+        else:
+            made |= {name.replace("Liste.csv", "a.txt"): b"old"} if name.endswith(".csv") else {name: content}
+    return made
+
+
+@pytest.mark.parametrize("form", [dict, as_sidecars])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [*(("folder", way) for way in WAYS), *((way, "folder") for way in list(WAYS)[1:]), ("zip", "zip again")],
+)
+def test_what_comes_again_another_way_takes_back_no_correction(
+    uploads: Uploads, form: Callable[[Files], Files], first: str, second: str
+) -> None:
+    uploads.upload(form(WAYS[first]), index=False)
+    (old,) = [item for item in uploads.items().values() if item.name.endswith("a.png")]
+    assert old.text == "old"
+    uploads.upload({"korrektur.csv": f"file,caption\n{old.name},corrected\n".encode()}, index=False)
+    again = uploads.upload(form(WAYS[second]), index=False)
+    assert uploads.items()[old.name].text == "corrected"
+    (told,) = [row for row in uploads.rows(again).values() if row.status is FileStatus.IGNORED]
+    assert "'korrektur.csv', which was uploaded later, gave the caption" in str(told.remark)
+    uploads.check()
+
+
+def test_a_renamed_sheet_is_the_way_back_to_an_older_one(uploads: Uploads) -> None:
+    uploads.upload(WAYS["folder"], index=False)
+    uploads.upload({"Archiv/2019/korrektur.csv": b"file,caption\na.png,corrected\n"}, index=False)
+    uploads.upload({"Archiv/2019/Liste alt.csv": LIST["2019/Liste.csv"]}, index=False)
+    assert uploads.items()["Archiv/2019/a.png"].text == "old"
+
+
+@pytest.mark.parametrize("backup", ["zip", "zip again", "zip of contents", "contents"])
+def test_an_old_backup_takes_back_no_edit_of_a_sheet(uploads: Uploads, backup: str) -> None:
+    uploads.upload(WAYS["folder"], index=False)
+    edited = WAYS["folder"] | {"Archiv/2019/Liste.csv": b"file,caption\na.png,edited\n"}
+    for files in (edited, WAYS[backup], edited, WAYS["folder"], WAYS[backup]):
+        uploads.upload(files, index=False)
+        assert uploads.items()["Archiv/2019/a.png"].text == "edited"
+
+
+@pytest.mark.parametrize("cancelled", ["zip", "zip again"])
+def test_a_sheet_of_a_cancelled_upload_came_then_in_whatever_archive(uploads: Uploads, cancelled: str) -> None:
+    uploads.upload({"Archiv/2019/a.png": picture(1)}, index=False)
+    first = uploads.open(index=False)
+    uploads.send(first, WAYS[cancelled])
+    with transaction(uploads.world.sessions) as session:
+        cancel_job(session, uploads.world.user, first)
+    uploads.upload({"Archiv/2019/new.csv": b"file,caption\na.png,new\n"}, index=False)
+    uploads.upload(WAYS["zip"], index=False)
+    assert uploads.items()["Archiv/2019/a.png"].text == "new"
+
+
+def test_equal_texts_of_different_pictures_are_different_files_at_one_place_too(uploads: Uploads) -> None:
+    """An export has the same names each time."""
+    text = {"0001.txt": b"a cat"}
+    uploads.upload({"export.zip": packed({"0001.png": picture(1)} | text)}, index=False)
+    uploads.upload({"y/0001.png": picture(2), "y/draft.csv": b"file,caption\n0001.png,draft\n"}, index=False)
+    uploads.upload({"export.zip": packed({"0001.png": picture(2)} | text)}, index=False)
+    assert {item.text for item in uploads.items().values()} == {"a cat"}
+
+
+def test_equal_sheets_in_folders_of_one_upload_each_give_their_own_captions(uploads: Uploads) -> None:
+    rows = b"file,caption\n1.png,a cat\n"
+    sent = {
+        f"{name}/{end}": data for n, name in enumerate("xy") for end, data in (("1.png", picture(n)), ("c.csv", rows))
+    }
+    job_id = uploads.upload(sent, index=False)
+    rows_of = uploads.rows(job_id)
+    given = {item.name: item.caption_file_id for item in uploads.items().values()}
+    assert given == {"x/1.png": rows_of["x/c.csv"].id, "y/1.png": rows_of["y/c.csv"].id}
+
+
+def test_when_many_files_came_is_asked_in_few_statements(uploads: Uploads) -> None:
+    counts = []
+    for number in (2, 40):
+        files = {f"{number}/{n}.txt": b"%d of %d" % (n, number) for n in range(number)}
+        pictures = {f"{number}/{n}.png": picture(number * 100 + n) for n in range(number)}
+        uploads.upload({f"{number}.zip": packed(files | pictures)}, index=False)
+        job_id = uploads.upload({f"{number} (1).zip": packed(files | pictures)}, index=False)
+        with uploads.world.sessions() as session:
+            job = session.get_one(Job, job_id)
+            query = sa.select(UploadFile).filter_by(job_id=job_id).where(UploadFile.name.endswith(".txt"))
+            texts = session.scalars(query).all()
+            statements: list[str] = []
+            connection = session.connection()
+            sa.event.listen(connection, "before_cursor_execute", lambda *args, to=statements: to.append(args[2]))
+            sha256s = {file.id: str(file.sha256) for file in texts}
+            times = caption_order.came(session, job, texts, sha256s)
+        assert all(len(again) == 1 for _, again in times.values())
+        counts.append(len(statements))
+    assert counts == [2, 2]
 
 
 def test_a_new_text_goes_before_a_sheet_that_came_before(uploads: Uploads) -> None:

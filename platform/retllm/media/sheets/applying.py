@@ -17,7 +17,7 @@ from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import streams
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import FileOutcome, rejected
-from retllm.media.records import NEW, Came, Caption, Change
+from retllm.media.records import NEW, Came, Caption, Change, rank_of
 from retllm.media.sheets import columns, results
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
@@ -188,7 +188,7 @@ class SheetToWrite:
         self._lookup = lookup
         self._located = located
         self._came = came
-        self.rank = came.rank if came else NEW
+        self.rank = rank_of(came)
         self._refused: list[tuple[int, FileOutcome]] = []
         self.captions: dict[tuple[UUID, ...], _Captions] = {}
         """What the sheet says of pictures, and of all parts of whole files."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from retllm.media.outcomes import FileOutcome
-from retllm.media.records import NEW, Came
+from retllm.media.records import Came, rank_of
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.matching import Located
 from retllm.media.sniffing import FileKind
@@ -28,11 +29,18 @@ class Document:
     """None if that is not known, and counts as just now."""
     earlier: EarlierRows | None = None
     """Of a sheet that was read before, the rows that are done."""
+    again: Mapping[UUID, Came] = field(default_factory=dict)
+    """The items that a sidecar of this name and content captioned with other uploads, and when that came."""
 
     @property
     def rank(self) -> tuple[int, int]:
         """Its place among the documents of the upload, by when they came."""
-        return self.came.rank if self.came else NEW
+        return rank_of(self.came)
+
+    def came_for(self, items: Iterable[UUID]) -> Came | None:
+        """Return when it came as a sidecar of these items."""
+        times = [self.came, *(self.again.get(item_id) for item_id in items)]
+        return min(filter(None, times), key=lambda each: each.file_id, default=None)
 
 
 @dataclass(slots=True)
