@@ -6,13 +6,20 @@ from collections.abc import Iterable, Sequence
 
 from retllm.media.file_table import FileRole, role_of
 from retllm.media.sheets import refused_files, sidecars
+from retllm.media.sheets.folder_names import archive_names
 from retllm.media.sheets.matching import Located, path_stem
-from retllm.media.sheets.references import names_a_picture
+from retllm.media.sheets.references import Reference, names_a_picture
 
 
 def archive_for(located: Located, archives: Iterable[str]) -> str | None:
     """Return the first archive that may have the pictures of a file: none of another part of its data set."""
     return next((name for name in archives if not located.contradicts(Located(name, outer=name))), None)
+
+
+def named_archive(reference: Reference, archives: Iterable[str]) -> str | None:
+    """Return the first archive that a folder of a row has the name of."""
+    folders = {folder.lower() for folder in reference.parts[:-1]}
+    return next((each for each in archives if not folders.isdisjoint(map(str.lower, archive_names(each)))), None)
 
 
 class Absent:

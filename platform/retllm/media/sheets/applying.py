@@ -324,10 +324,11 @@ class SheetToWrite:
         for text in captions.texts:
             size += 1 + len(text)
             if size > limit:
-                captions.remark = (
+                cut = (
                     f"It has the first {len(fitting)} of {len(captions.texts)} captions; RETLLM_MAX_TEXT_CHARS allows "
                     f"{limit:,} characters."
                 )
+                captions.remark = f"{captions.remark} {cut}" if captions.remark else cut
                 break
             fitting.append(text)
         return "\n".join(fitting)

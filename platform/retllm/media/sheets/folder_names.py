@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+from retllm.media.file_table import FileRole, role_of
 from retllm.media.names import base_name
 
 # words in the names of folders that hold what is said of pictures elsewhere, and of the folders of those pictures:
@@ -93,6 +94,16 @@ def data_set(name: str) -> list[str]:
 def short_name(path: str) -> str:
     """Return the last part of a path up to its first dot."""
     return base_name(path).partition(".")[0]
+
+
+@lru_cache(maxsize=1 << 12)
+def archive_names(path: str) -> tuple[str, ...]:
+    """Return the names that an archive's folder may have, with and without its suffix; none of an empty path."""
+    name = base_name(path)
+    bare = name
+    while bare and role_of(bare) is FileRole.ARCHIVE:
+        bare = bare.rpartition(".")[0]
+    return tuple(dict.fromkeys(filter(None, (name, bare, short_name(path)))))
 
 
 @lru_cache(maxsize=1 << 12)

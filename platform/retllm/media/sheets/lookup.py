@@ -14,7 +14,7 @@ from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
 from retllm.media.names import base_name
 from retllm.media.sheets import refused_files, sidecars, targets
-from retllm.media.sheets.absent import archive_for
+from retllm.media.sheets.absent import archive_for, named_archive
 from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
 from retllm.media.sheets.references import Reference, keys, names_a_picture, reference, stem
 from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
@@ -53,19 +53,24 @@ class Lookup:
 
     def _target(self, name: str, one: Reference, found: Found, sheet: Located) -> Target | Problem:
         awaited = _found(one, keys(one), sheet, self._seen.awaited).pictures
+        unsent = self._seen.unsent_archive
+        named = named_archive(one, (*filter(None, [unsent]), *self._seen.awaited_archives))
         # a rejected picture may be on its way again
-        if found.pictures and not (awaited and all(picture.rejection for picture in found.pictures)):
+        may_come = (awaited and all(picture.rejection for picture in found.pictures)) or (found.guessed and named)
+        if found.pictures and not may_come:
             return targets.target(name, found, sheet)
+        is_elsewhere = bool(found.elsewhere) and named is None
         shown = targets.shown_name(name)
         if self._is_part_of_unsent(one, sheet):
             return not_sent(f"names {shown!r}, whose file {AGAIN}")
-        if (archive := self._seen.unsent_archive) is not None and not found.elsewhere:
-            return not_sent(f"names the picture {shown!r}, which did not come, and {base_name(archive)!r} {AGAIN}")
+        if unsent is not None and not is_elsewhere and named in (None, unsent):
+            return not_sent(f"names the picture {shown!r}, which did not come, and {base_name(unsent)!r} {AGAIN}")
         if awaited:
             return problem(Reason.AWAITED, f"names the picture {shown!r}, which {refused_files.STILL_COMES}.")
-        if not found.elsewhere and (archive := archive_for(sheet, self._seen.awaited_archives)) is not None:
-            may_come = f"it may be in {base_name(archive)!r}, which {refused_files.STILL_COMES}"
-            message = f"names the picture {shown!r}, which is not in this collection; {may_come}."
+        archive = named or archive_for(sheet, self._seen.awaited_archives)
+        if archive is not None and not is_elsewhere:
+            where = f"it may be in {base_name(archive)!r}, which {refused_files.STILL_COMES}"
+            message = f"names the picture {shown!r}, which is not in this collection; {where}."
             return problem(Reason.AWAITED, message)
         return targets.nothing(shown, sheet, found.elsewhere)
 
@@ -99,20 +104,20 @@ class Lookup:
     def _search(self, wanted: Mapping[tuple[Reference, Located], set[str]]) -> dict[tuple[Reference, Located], Found]:
         unsent = self._seen.unsent
         found = {one: _found(one[0], stems, one[1], self._seen.pictures, unsent) for one, stems in wanted.items()}
-        missing = [one for one, result in found.items() if not _have_come(result) or result.changed]
+        missing = [one for one, result in found.items() if not _have_come(result) or not result.is_certain]
         if missing:
             earlier = Named.of(self._earlier({key for one in missing for key in wanted[one]}))
             for one in missing:
                 result = _found(one[0], wanted[one], one[1], earlier, unsent)
                 if result == Found():
                     continue
-                if not _have_come(found[one]) or (result.pictures and not result.changed):
+                if not _have_come(found[one]) or result.is_certain:
                     found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
         if missing := [one for one in missing if not found[one].pictures]:
             rejected = Named.of(self._rejected({key for one in missing for key in wanted[one]}))
             for one in missing:
                 result = _found(one[0], wanted[one], one[1], rejected)
-                if result.pictures and not result.changed:
+                if result.is_certain:
                     found[one] = result
         return found
 

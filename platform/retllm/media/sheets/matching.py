@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from uuid import UUID
 
-from retllm.media.names import MAX_FOLDERS, base_name, joined_folders
+from retllm.media.file_table import FileRole, role_of
+from retllm.media.names import base_name
 from retllm.media.sheets.folder_names import (
     DESCRIBING,
     OF_PICTURES,
+    archive_names,
     are_apart,
     describes,
     short_name,
@@ -19,6 +21,7 @@ from retllm.media.sheets.folder_names import (
     telling,
     words_of,
 )
+from retllm.media.sheets.paths import agrees, common, resolved, same_folders
 from retllm.media.sheets.references import Reference, format_of, is_number_of, stem
 
 _NUMBERED = re.compile(r"(?<![0-9])[0-9]{1,3}(?:\.[a-z0-9]{1,4}){1,2}$", re.IGNORECASE)
@@ -66,6 +69,11 @@ class Located:
             return (self.folder,)
         outer = self.outer.split("/")[:-1]
         return (*outer, *self.folder), (*outer, short_name(self.outer), *self.folder)
+
+    @property
+    def named(self) -> tuple[tuple[str, ...], ...]:
+        """The folders of an entry, in one with a name of its archive: a.b.zip, a.b or a; none of a loose file."""
+        return tuple((name, *self.folder) for name in archive_names(self.outer))
 
     def is_alike(self, other: Located) -> bool:
         """Return whether the archives of both have names that say the same: train_texts.zip and train_images.zip."""
@@ -138,25 +146,33 @@ class Found:
         whole: whether the row gave the whole path of the picture.
         changed: whether the picture has a suffix of another format than the row says.
         elsewhere: pictures with a fitting last part in folders that the row contradicts.
+        guessed: whether the row has a folder above the picture's that is not its archive.
+        others: some other pictures of the same full name, if nothing but their archives tells them apart.
     """
 
     pictures: tuple[Picture, ...] = ()
     whole: bool = False
     changed: bool = False
     elsewhere: tuple[Picture, ...] = ()
+    guessed: bool = False
+    others: tuple[Picture, ...] = ()
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether there are pictures, and no better ones can be expected elsewhere."""
+        return bool(self.pictures) and not (self.changed or self.guessed)
 
 
 def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) -> Found:
     """Return the pictures among ``candidates`` that ``reference`` means in ``sheet``.
 
     A picture of the very name is better than one that differs in case or suffix; then a picture than a file of several
-    ones; then one from the sheet's archive;
+    ones; then one whose path or archive has all folders of the row; then one from the sheet's archive;
     then one at the path that begins in the sheet's folder, or at the root; then the one whose path is the same for the
     most parts from the end; then one in a folder or archive that is named like the sheet or its archive. A picture in a
     folder that contradicts those of the row or of the sheet is none of them.
     """
-    best: tuple[int, ...] | None = None
-    found: list[Picture] = []
+    fitting: list[tuple[tuple[int, ...], Picture]] = []
     elsewhere: list[Picture] = []
     for picture in candidates:
         form = _form(reference, picture.located.name)
@@ -164,19 +180,58 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
             form = _ONLY_PAGE
         if form is None:
             continue
+        above = _above(reference, picture.located)
         rank = _rank(reference, sheet, picture)
-        if rank is None:
+        if rank is None or any(role_of(folder) is FileRole.ARCHIVE for folder in above):
             elsewhere.append(picture)
             continue
+        is_beyond = int(bool(above) and not _is_in_archive_of(sheet, picture))
         # how an exact name is written, with percent signs or without, says less than the folders
-        fit = (max(form, _EXACT), int(bool(picture.parts)), *rank, form)
-        if best is None or fit < best:
-            best, found = fit, []
-        if fit == best:
-            found.append(picture)
-    if best is None:
+        fitting.append(((max(form, _EXACT), int(bool(picture.parts)), is_beyond, *rank, form), picture))
+    if not fitting:
         return Found(elsewhere=tuple(elsewhere))
-    return Found(tuple(found), best[3] < _BY_END, best[0] == _CHANGED)
+    best = min(fit for fit, _ in fitting)
+    found = [picture for fit, picture in fitting if fit == best]
+    others = [
+        picture
+        for fit, picture in fitting
+        # unless the sheet is named like the best alone
+        if fit[:3] == best[:3] and best < fit and fit[-2] <= best[-2] and picture.located.name == found[0].located.name
+    ]
+    is_guessed = bool(best[2]) and any(picture.located.outer for picture in found)
+    if is_guessed:
+        # nothing tells one of them
+        found, others = found + others, []
+    elif _is_told(reference, sheet, found[0], best):
+        others = []
+    return Found(tuple(found), best[4] < _BY_END, best[0] == _CHANGED, guessed=is_guessed, others=tuple(others))
+
+
+def _above(reference: Reference, located: Located) -> tuple[str, ...]:
+    """Return the folders of a row above all that a picture's path has, if they do not begin with its archive."""
+    paths = [resolved((), path)[:-1] for path in (reference.parts, reference.decoded) if path]
+    return min((_above_all(folders, located) for folders in paths), key=len)
+
+
+def _above_all(folders: tuple[str, ...], located: Located) -> tuple[str, ...]:
+    if same_folders(folders, located.folder) or any(agrees(folders, named) for named in located.named):
+        return ()
+    beside = located.unpacked[0]
+    if len(folders) <= len(beside) and agrees(folders, beside):
+        return ()
+    return folders[: max(0, len(folders) - len(located.folder))]
+
+
+def _is_in_archive_of(sheet: Located, picture: Picture) -> bool:
+    return bool(sheet.outer and picture.located.outer) and picture.is_near(sheet)
+
+
+def _is_told(reference: Reference, sheet: Located, picture: Picture, fit: tuple[int, ...]) -> bool:
+    """Return whether the row or its sheet's place tells a picture from those in other archives."""
+    folders = resolved((), reference.parts)[:-1]
+    is_named = any(len(folders) >= len(named) and agrees(folders, named) for named in picture.located.named)
+    is_beside = bool(sheet.folder) and fit[4] == _IN_FOLDER
+    return is_named or is_beside or _is_in_archive_of(sheet, picture)
 
 
 def _form(reference: Reference, name: str) -> int | None:
@@ -249,7 +304,9 @@ def _places(sheet: Located, picture: Picture) -> list[tuple[int, tuple[str, ...]
     if picture.is_near(sheet):
         return [(0, sheet.folder, located.folder)]
     # the folders inside of archives come last, since nothing says how these belong together
-    pairs = [(1, of_sheet, of_picture) for of_sheet in sheet.unpacked for of_picture in located.unpacked]
+    beside = tuple(located.outer.split("/")[:-1])
+    of_pictures = dict.fromkeys((*located.unpacked, *located.named, *((*beside, *named) for named in located.named)))
+    pairs = [(1, of_sheet, of_picture) for of_sheet in sheet.unpacked for of_picture in of_pictures]
     return [*pairs, (2, sheet.folder, located.folder)]
 
 
@@ -268,50 +325,20 @@ def _rank_of(
     from_sheet = resolved(() if absolute else of_sheet, path)
     own = resolved((), path)
     # the last part is compared by its form
-    if _same(from_sheet[:-1], folders) and not absolute:
+    if same_folders(from_sheet[:-1], folders) and not absolute:
         return _IN_FOLDER, 0, 0
-    if _same(own[:-1], folders):
+    if same_folders(own[:-1], folders):
         return _AT_ROOT, 0, 0
-    if not _agrees(own[:-1], folders) or not _beside(of_sheet, own[:-1], folders, absolute):
+    if not agrees(own[:-1], folders) or not _beside(of_sheet, own[:-1], folders, absolute):
         return None
     outside = int(not absolute and folders[: len(of_sheet)] != of_sheet)
-    return _BY_END, outside, -_common(from_sheet[:-1], folders)
-
-
-def resolved(folder: tuple[str, ...], path: tuple[str, ...]) -> tuple[str, ...]:
-    """Follow ``path`` from ``folder``; a ``..`` at the root stays there."""
-    parts = list(folder)
-    for part in path:
-        if part != "..":
-            parts.append(part)
-        elif parts:
-            parts.pop()
-    return tuple(parts)
-
-
-def _same(folders: tuple[str, ...], of_picture: tuple[str, ...]) -> bool:
-    if folders == of_picture:
-        return True
-    # long ones are stored without their end
-    stored = "/".join(of_picture)
-    return len(stored) == MAX_FOLDERS and joined_folders(folders) == stored
-
-
-def _common(first: Sequence[str], second: Sequence[str]) -> int:
-    """Return how many parts are the same from the end, in any case."""
-    pairs = zip(reversed(first), reversed(second), strict=False)
-    return next((n for n, (a, b) in enumerate(pairs) if a.lower() != b.lower()), min(len(first), len(second)))
-
-
-def _agrees(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Return whether two paths are the same from the end, as far as both go."""
-    return _common(first, second) == min(len(first), len(second))
+    return _BY_END, outside, -common(from_sheet[:-1], folders)
 
 
 def may_be_one(first: Reference, second: Reference) -> bool:
     """Return whether two references may mean one picture: neither their folders nor their formats differ."""
     formats = {format_of(first.parts[-1]), format_of(second.parts[-1])} - {""}
-    return len(formats) < 2 and _agrees(resolved((), first.parts)[:-1], resolved((), second.parts)[:-1])
+    return len(formats) < 2 and agrees(resolved((), first.parts)[:-1], resolved((), second.parts)[:-1])
 
 
 def _beside(sheet: tuple[str, ...], named: tuple[str, ...], of_picture: tuple[str, ...], absolute: bool) -> bool:
@@ -320,7 +347,7 @@ def _beside(sheet: tuple[str, ...], named: tuple[str, ...], of_picture: tuple[st
     if absolute or not rest:
         return True
     shorter = min(len(sheet), len(rest))
-    if rest[:shorter] == sheet[:shorter] or _agrees(sheet, rest):
+    if rest[:shorter] == sheet[:shorter] or agrees(sheet, rest):
         return True
     without, pictures = (
         _told_apart(sheet, DESCRIBING | OF_PICTURES),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from uuid import UUID
 
 from retllm.media.file_table import FileRole, role_of
 from retllm.media.names import MAX_FOLDERS, base_name, joined_folders
-from retllm.media.sheets.matching import LONG_NAME, Located, Picture, further_key, path_stem, resolved
+from retllm.media.sheets.matching import LONG_NAME, Located, Picture, further_key, path_stem
+from retllm.media.sheets.paths import resolved
 from retllm.media.sheets.references import Reference, keys, stem
 
 # as many others as are looked at to say where a picture of the name is
@@ -40,7 +42,7 @@ class Named:
         self._by_stem.setdefault(key, []).append(picture)
         for place in located.parallel:
             self._parallel.setdefault(place, []).append(picture)
-        folders = {_last(folders) for folders in (located.folder, *located.unpacked)}
+        folders = {_last(folders) for folders in (located.folder, *located.unpacked, *located.named)}
         # the last of folders that were cut has another name
         if len("/".join(located.folder)) == MAX_FOLDERS:
             folders.add("")
@@ -65,14 +67,15 @@ class Named:
         return self._at_path(reference, sheet) or self._below(reference)
 
     def _at_path(self, reference: Reference, sheet: Located) -> list[Picture]:
-        """Return the pictures at the very path in the sheet's folder, or else at the root; no others are better."""
+        """Return the pictures at the very path in the sheet's folder, or else at the root, and some others."""
         if reference.decoded is not None:
             return []
         for folder in ((),) if reference.absolute else (sheet.folder, ()):
             *folders, last = resolved(folder, reference.parts)
             name = "/".join(part for part in (joined_folders(folders), last) if part)
-            if found := [picture for picture in self._by_name.get(name, ()) if picture.is_near(sheet)]:
-                return found
+            named = self._by_name.get(name, ())
+            if found := [picture for picture in named if picture.is_near(sheet)]:
+                return [*found, *islice((picture for picture in named if not picture.is_near(sheet)), _OTHERS)]
         return []
 
     def _below(self, reference: Reference) -> list[Picture]:

@@ -51,13 +51,14 @@ def target(name: str, found: Found, sheet: Located) -> Target | Problem:
     newest = by_id[max(ids)]
     names = sorted({picture.located.name for picture in by_id.values()})
     if len(ids) == 1:
-        remark = f"Its sheet names it {shown!r}." if found.changed else None
-        return Target(newest.items, near, found.whole, found.changed, remark)
+        return Target(newest.items, near, found.whole, found.changed, _remark(shown, found, newest))
     if len(names) > 1:
         more = ", ..." if len(names) > _SHOWN else ""
         several = f"{len(ids)} pictures ({', '.join(map(repr, names[:_SHOWN]))}{more})"
         message = f"names the picture {shown!r}, which matches {several}: give its full name with folders."
         return problem(Reason.AMBIGUOUS, message)
+    if found.guessed or len({picture.located.outer for picture in by_id.values()}) > 1:
+        return _in_archives(shown, list(by_id.values()))
     if all(picture.earlier for picture in by_id.values()):
         # no name tells them apart; the keys of items grow with time
         remark = f"{len(ids)} pictures are named {names[0]!r}; the newest has this caption."
@@ -65,6 +66,33 @@ def target(name: str, found: Found, sheet: Located) -> Target | Problem:
     message = (
         f"names the picture {shown!r}, but {len(ids)} pictures of this upload have that name: put the sheet into the "
         "folder or archive of its pictures."
+    )
+    return problem(Reason.AMBIGUOUS, message)
+
+
+def _remark(shown: str, found: Found, picture: Picture) -> str | None:
+    told = [f"Its sheet names it {shown!r}."] if found.changed else []
+    where = f"{one_line(picture.located.name)!r} {_place(picture)}"
+    if found.guessed:
+        told.append(f"Its sheet names it {shown!r}, and {where} is the only such picture.")
+    elif others := {each.item_id for each in found.others} - {picture.item_id, None}:
+        told.append(f"{len(others) + 1} or more pictures have that name; {where} has this caption.")
+    return " ".join(told) or None
+
+
+def _place(picture: Picture) -> str:
+    return f"in {one_line(picture.located.outer)!r}" if picture.located.outer else "outside of archives"
+
+
+def _in_archives(shown: str, pictures: Sequence[Picture]) -> Problem:
+    """Return why a row means none of several pictures of one name in archives, and how to write it."""
+    places = sorted({_place(picture) for picture in pictures})
+    some = ", ".join(places[:_SHOWN]) + (", ..." if len(places) > _SHOWN else "")
+    first = min(picture.located.outer for picture in pictures if picture.located.outer)
+    example = one_line(f"{first}/{pictures[0].located.name}")
+    message = (
+        f"names the picture {shown!r}, which {len(pictures)} pictures may be ({some}): put the archive before the "
+        f"name, as in {example!r}, or the sheet into the archive."
     )
     return problem(Reason.AMBIGUOUS, message)
 
