@@ -177,7 +177,7 @@ def test_files_can_be_dropped_anywhere_on_the_page(page: Page, api: httpx.Client
     page.locator(".tile img").first.dispatch_event("dragstart")
     drop(page, 0, 1)
     page.locator(".tile img").first.dispatch_event("dragend")
-    drop_paths(page, third, on="footer")
+    drop_paths(page, third, on="#items-title")
     expect(page.locator(".tile")).to_have_count(2)
     assert len(jobs(api, empty)) == 2
     assert names(api, empty) == Counter(["1.png", "3.png"])

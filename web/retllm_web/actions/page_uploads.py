@@ -37,8 +37,8 @@ class Rejections:
 class LastUpload:
     """The newest upload of an account to a collection: its state, and some files, those with problems first.
 
-    ``waits_for`` says how many files came and are to come while it is open; else None. ``before`` are uploads of the day
-    before it of which something was rejected, the newest first: one upload may follow another by itself.
+    ``waits_for`` says how many files came and are to come while it is open; else None. ``before`` are uploads of the
+    last day of which something was rejected, the newest first: one upload may follow another by itself.
     """
 
     job_id: UUID
@@ -75,7 +75,7 @@ def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUplo
     return LastUpload(job.id, job.state, state, rest, files, waits_for, _rejections(session, earlier))
 
 
-def _rejections(session: Session, jobs: sa.Select[tuple[UUID]]) -> list[Rejections]:
+def _rejections(session: Session, jobs: sa.Select[UUID]) -> list[Rejections]:
     rejected = sa.select(UploadFile.id).where(UploadFile.job_id == Job.id, UploadFile.status == FileStatus.REJECTED)
     query = jobs.where(rejected.exists()).order_by(Job.id.desc()).limit(_SHOWN_BEFORE)
     found = session.scalars(query).all()
