@@ -94,13 +94,13 @@ def receive(
     return ReceivedFile(file_id, name, size, content, sha256.hexdigest(), key, raw_end=raw_end(file.name))
 
 
-class _Hash(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-
-
 def folder_of_upload(job_id: UUID) -> str:
     """Return the folder of the received bytes of an upload."""
     return f"uploads/{job_id}"
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
 
 
 class _Hashed:
