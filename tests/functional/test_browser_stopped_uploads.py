@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import re
+import tarfile
 import zipfile
 from collections import Counter
 from pathlib import Path
 
 import httpx
+import pytest
 from PIL import Image
 from playwright.sync_api import Page, Route, expect
 from tests.functional.browsing import BROWSER_MARKS
 from tests.functional.upload_page import PART, drop, drop_paths, jobs, names, numbered, pictures, send_in_parts
+from tests.unit.media.fingerprints import fingerprint
+
+from retllm_web.pages.formats import LARGE
 
 pytestmark = BROWSER_MARKS
 
@@ -62,6 +69,81 @@ def test_the_rest_of_a_large_file_is_sent_after_a_reload(
     expect(page.locator("[data-summary]")).to_have_text("1 added.")
     assert offsets[3:] == list(range(2 * PART, file.stat().st_size, PART))
     assert names(api, empty) == Counter([file.name])
+
+
+def _larger_than_what_is_hashed_as_a_whole(folder: Path) -> Path:
+    Image.new("RGB", (24, 16)).save(folder / "red.png")
+    file = folder / "all.tar"
+    with tarfile.open(file, "w") as archive:
+        archive.add(folder / "red.png", "red.png")
+    # zeros may follow the end of an archive
+    os.truncate(file, 66 << 20)
+    return file
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_only_the_rest_of_a_very_large_file_is_sent_after_stop(
+    page: Page, api: httpx.Client, empty: str, tmp_path: Path, reloaded: bool
+) -> None:
+    file = _larger_than_what_is_hashed_as_a_whole(tmp_path)
+    offsets: list[int] = []
+
+    def answer(route: Route) -> None:
+        if route.request.method == "PATCH":
+            offsets.append(int(route.request.headers["upload-offset"]))
+            if len(offsets) == 3:
+                # it stays on its way until the upload is stopped
+                return
+        route.continue_()
+
+    page.route("**/uploads/*/tus/*", answer)
+    page.get_by_label("Files").set_input_files([file])
+    with (
+        page.expect_request(lambda request: request.headers.get("upload-offset") == str(2 * LARGE)),
+        page.expect_request("**/uploads/*/tus") as announced,
+    ):
+        page.get_by_role("button", name="Upload", exact=True).click()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("[data-said]")).to_have_text("Stopped. 0 of 1 file arrived. 1 file was not sent.")
+    expect(page.locator("tr[data-status=not_sent]")).to_contain_text("within a day, and only the rest is sent")
+    if reloaded:
+        page.reload()
+        page.get_by_label("Files").set_input_files([file])
+        page.get_by_role("button", name="Upload", exact=True).click()
+    else:
+        page.get_by_role("button", name="Send the rest").click()
+    expect(page.locator("[data-said]")).to_have_text("1 file arrived.")
+    expect(page.locator("[data-summary]")).to_have_text("1 added.")
+    assert offsets[3:] == list(range(2 * LARGE, file.stat().st_size, LARGE))
+    metadata = dict(pair.split(" ") for pair in announced.value.headers["upload-metadata"].split(","))
+    assert metadata.keys() == {"filename", "slices"}
+    assert base64.b64decode(metadata["slices"]).decode() == fingerprint(file.read_bytes())
+    assert names(api, empty) == Counter(["red.png"])
+
+
+def test_stop_ends_the_reading_of_a_very_large_file(page: Page, tmp_path: Path) -> None:
+    file = _larger_than_what_is_hashed_as_a_whole(tmp_path)
+    page.evaluate(
+        """() => {
+            const digest = crypto.subtle.digest.bind(crypto.subtle);
+            window.digests = 0;
+            crypto.subtle.digest = async (...data) => {
+                window.digests += 1;
+                if (window.digests === 3) await new Promise((resolve) => { window.goOn = resolve; });
+                return digest(...data);
+            };
+        }"""
+    )
+    page.get_by_label("Files").set_input_files([file])
+    page.get_by_role("button", name="Upload", exact=True).click()
+    expect(page.locator("[data-sent]")).to_have_text("Reading all.tar, 8.4 MB of 69.2 MB…")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("[data-said]")).to_have_text("Stopped. 0 of 1 file arrived. 1 file was not sent.")
+    page.evaluate("window.goOn()")
+    page.get_by_role("button", name="Send the rest").click()
+    expect(page.locator("[data-said]")).to_have_text("1 file arrived.")
+    # 17 slices and their digests, after the three that were read in vain
+    assert page.evaluate("window.digests") == 3 + 17 + 1
 
 
 def test_stop_tells_what_arrived_and_that_is_indexed(page: Page, api: httpx.Client, empty: str) -> None:

@@ -130,7 +130,7 @@ def test_a_corrected_sheet_that_is_dropped_meanwhile_is_sent_in_an_upload_of_its
 ) -> None:
     files = pictures(tmp_path / "all", [f"{n}.png" for n in range(22)])
     sheet = tmp_path / "all" / "captions.csv"
-    sheet.write_text("file,caption\n0.png,a wrogn word\n1.png,another picture\n")
+    sheet.write_text("file,caption\n0.png,a wrogn word\n1.png,another picture\n99.png,no picture\n")
     held: list[Route] = []
 
     def answer(route: Route) -> None:
@@ -153,12 +153,34 @@ def test_a_corrected_sheet_that_is_dropped_meanwhile_is_sent_in_an_upload_of_its
         expect(said).to_have_text("1 file arrived. Captions are applied when your upload before this one is processed.")
     expect(said).to_have_text("1 file arrived.")
     expect(page.locator("#outcomes [data-summary]")).to_have_text("1 updated.")
+    before = page.locator("#outcomes [data-before]")
+    expect(before).to_have_text("An earlier upload: 1 row rejected.")
     second, first = jobs(api, empty)
     counts = [api.get(f"/uploads/{job['id']}").raise_for_status().json()["counts"] for job in (first, second)]
-    assert counts == [{"added": 22, "read": 1, "updated": 2}, {"read": 1, "updated": 1}]
+    assert counts == [{"added": 22, "read": 1, "updated": 2, "rejected": 1}, {"read": 1, "updated": 1}]
     items = api.get(f"/collections/{empty}/items?limit=200").raise_for_status().json()["items"]
     texts = {item["name"].rpartition("/")[2]: item["text"] for item in items if item["text"]}
     assert texts == {"0.png": "a right word", "1.png": "another picture"}
+    before.get_by_role("link").click()
+    expect(page.locator("tr[data-status=rejected]")).to_contain_text("99.png")
+
+
+def test_files_can_be_dropped_anywhere_on_the_page(page: Page, api: httpx.Client, empty: str, tmp_path: Path) -> None:
+    """Except for a picture to search by, and a picture of the page itself."""
+    first, second, third = pictures(tmp_path, ["1.png", "2.png", "3.png"])
+    drop_paths(page, first, on="h1")
+    expect(page.locator("[data-said]")).to_have_text("1 file arrived.")
+    expect(page.locator(".over")).to_have_count(0)
+    expect(page.locator(".tile")).to_have_count(1)
+    drop_paths(page, second, on="form[data-search] [data-picture]")
+    expect(page.locator("[data-chosen]")).to_contain_text("2.png")
+    page.locator(".tile img").first.dispatch_event("dragstart")
+    drop(page, 0, 1)
+    page.locator(".tile img").first.dispatch_event("dragend")
+    drop_paths(page, third, on="#items-title")
+    expect(page.locator(".tile")).to_have_count(2)
+    assert len(jobs(api, empty)) == 2
+    assert names(api, empty) == Counter(["1.png", "3.png"])
 
 
 def test_names_are_the_same_whether_sent_or_known(page: Page, api: httpx.Client, empty: str, tmp_path: Path) -> None:

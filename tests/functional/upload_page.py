@@ -26,13 +26,17 @@ def drop(page: Page, first: int, last: int) -> None:
     page.locator("[data-drop]").dispatch_event("drop", {"dataTransfer": page.evaluate_handle(_DROP, [first, last])})
 
 
-def drop_paths(page: Page, *paths: Path) -> None:
+def drop_paths(page: Page, *paths: Path, on: str = "[data-drop]") -> None:
     """Drop files and folders of this machine as the system does; a script can make no such drop."""
-    area = page.locator("[data-drop]").bounding_box()
+    page.locator(on).scroll_into_view_if_needed()
+    area = page.locator(on).bounding_box()
     assert area is not None
     data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
     browser = page.context.new_cdp_session(page)
     for kind in ("dragEnter", "dragOver", "drop"):
+        if kind == "drop":
+            # every place where files can be dropped says so
+            expect(page.locator(".over")).to_have_count(1)
         browser.send("Input.dispatchDragEvent", {"type": kind, "x": area["x"] + 9, "y": area["y"] + 9, "data": data})
 
 

@@ -18,6 +18,7 @@ from retllm.cli.client import Json, RequestRejected, Unreachable
 from retllm.cli.folders import Found, OpenedFile, Unreadable
 from retllm.cli.patience import PatientApi
 from retllm.errors import RetllmError, TooLarge, Unsendable
+from retllm.media.fingerprints import Fingerprint
 from retllm.media.outcomes import FileOutcome, rejected
 
 # limits of one request; within them it has what the line takes in a second, so that an upload that is interrupted loses
@@ -30,6 +31,8 @@ _REQUEST_SECONDS = 1.0
 _LOT_FILES = 256
 _LOT_BYTES = 256 << 20
 _NOTED = 1000
+# of larger files browsers have no other hash: either goes on with what the other sent
+_FINGERPRINTED = 64 << 20
 # when it is stopped, to say what was not sent, and then to close the upload
 _LEAVING_SECONDS = 20.0
 _CLOSING_SECONDS = 5.0
@@ -41,6 +44,7 @@ _PART = {**_TUS, "Content-Type": "application/offset+octet-stream"}
 class _Hashed:
     file: Found
     sha256: str
+    fingerprint: str | None
 
 
 @dataclass(slots=True)
@@ -148,14 +152,17 @@ class Sender:
         hashed = []
         for file in files:
             sha = hashlib.sha256()
+            fingerprint = Fingerprint() if file.size > _FINGERPRINTED else None
             try:
                 with file.open() as stream:
                     while not stop.is_set() and (data := stream.read(1 << 20)):
                         sha.update(data)
+                        if fingerprint:
+                            fingerprint.update(data)
             except Unreadable as error:
                 self._leave_out(file, error)
             else:
-                hashed.append(_Hashed(file, sha.hexdigest()))
+                hashed.append(_Hashed(file, sha.hexdigest(), fingerprint.hexdigest() if fingerprint else None))
         return hashed
 
     def _leave_out(self, file: Found, error: Unsendable) -> None:
@@ -284,10 +291,10 @@ class Sender:
         return True
 
     def _send_large(self, one: _Hashed) -> None:
-        metadata = ",".join(
-            f"{name} {base64.b64encode(value.encode()).decode()}"
-            for name, value in (("filename", one.file.sent_name), ("sha256", one.sha256))
-        )
+        values = {"filename": one.file.sent_name, "sha256": one.sha256}
+        if one.fingerprint:
+            values["slices"] = one.fingerprint
+        metadata = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in values.items())
         headers = {**_TUS, "Upload-Length": str(one.file.size), "Upload-Metadata": metadata}
         try:
             large = self.api.call("POST", f"/uploads/{self.upload_id}/tus", headers=headers)

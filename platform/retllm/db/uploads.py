@@ -96,6 +96,7 @@ class LargeFile(Keyed, Base):
         job_id: the upload that it belongs to; null when that was deleted.
         raw_end: the last part of its name as it came, as of an uploaded file.
         size_bytes, sha256: of the whole file, as its sender says; the hash is null if they did not say.
+        fingerprint: the SHA-256 of the SHA-256 of its slices, as its sender says; null if they did not say.
         file_id: the file of the upload that it became; null until all parts are there.
         active_at: when the last part came.
     """
@@ -112,6 +113,7 @@ class LargeFile(Keyed, Base):
     raw_end: Mapped[str | None]
     size_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     sha256: Mapped[str | None]
+    fingerprint: Mapped[str | None]
     file_id: Mapped[uuid.UUID | None]
     active_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
 

@@ -22,6 +22,7 @@ from retllm.db.uploads import FilePart, LargeFile, Upload, UploadFile
 from retllm.errors import Conflict, Incomplete, MediaRejected, NotFound, NotSent, TooLarge
 from retllm.media import streams
 from retllm.media.clutter import ClutterCount
+from retllm.media.fingerprints import Fingerprint
 from retllm.media.names import clean_name, raw_end
 from retllm.media.outcomes import IncomingFile, not_sent
 from retllm.media.storage import Storage
@@ -45,6 +46,16 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Announced:
+    """A large file that is to come; each hash finds what arrived of the same file before."""
+
+    name: str
+    size: int
+    sha256: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
 class Arrived:
     """A large file and its parts so far."""
 
@@ -55,6 +66,7 @@ class Arrived:
     file_id: UUID | None
     parts: Sequence[Part]
     raw_end: str | None = None
+    fingerprint: str | None = None
 
     @property
     def offset(self) -> int:
@@ -64,28 +76,33 @@ class Arrived:
         return sum(part.size for part in self.parts)
 
 
-def begin(session: Session, job: Job, name: str, size: int, sha256: str | None, settings: Settings) -> Arrived:
+def begin(session: Session, job: Job, file: Announced, settings: Settings) -> Arrived:
     """Announce a large file of an open upload, whose job is locked.
 
-    If its hash is given, parts of the same file are used that came with this upload, or with one that is closed.
+    If a hash of it is given, parts of the same file are used that came with this upload, or with one that is closed.
 
     Raises:
         TooLarge: no file may be so large.
     """
     limit = settings.max_request_bytes
-    if size > limit:
+    if file.size > limit:
         raise TooLarge(f"The file is larger than {streams.mebibytes(limit)}, the limit of this server.", limit=limit)
-    clean = clean_name(name)
-    large = _earlier(session, job, clean, size, sha256) if sha256 else None
+    clean = clean_name(file.name)
+    large = _earlier(session, job, clean, file)
     if large is None:
-        large = LargeFile(id=new_id(), collection_id=job.collection_id, size_bytes=size, sha256=sha256)
+        hashes = {"sha256": file.sha256, "fingerprint": file.fingerprint}
+        large = LargeFile(id=new_id(), collection_id=job.collection_id, size_bytes=file.size, **hashes)
         session.add(large)
-    large.job_id, large.name, large.raw_end, large.active_at = job.id, clean, raw_end(name), sa.func.now()
+    large.job_id, large.name, large.raw_end, large.active_at = job.id, clean, raw_end(file.name), sa.func.now()
     session.flush()
     return _arrived(session, large)
 
 
-def _earlier(session: Session, job: Job, name: str, size: int, sha256: str) -> LargeFile | None:
+def _earlier(session: Session, job: Job, name: str, file: Announced) -> LargeFile | None:
+    hashes = ((LargeFile.sha256, file.sha256), (LargeFile.fingerprint, file.fingerprint))
+    equal = [column == value for column, value in hashes if value is not None]
+    if not equal:
+        return None
     # two files of one upload may have the same content
     same = sa.and_(LargeFile.job_id == job.id, LargeFile.name == name)
     closed = sa.select(Upload.id).where(Upload.id == LargeFile.job_id, Upload.closed_at.is_not(None)).exists()
@@ -93,8 +110,8 @@ def _earlier(session: Session, job: Job, name: str, size: int, sha256: str) -> L
         sa.select(LargeFile)
         .where(
             LargeFile.collection_id == job.collection_id,
-            LargeFile.size_bytes == size,
-            LargeFile.sha256 == sha256,
+            LargeFile.size_bytes == file.size,
+            sa.or_(*equal),
             LargeFile.file_id.is_(None),
             sa.or_(same, LargeFile.job_id.is_(None), closed),
         )
@@ -125,7 +142,8 @@ def _large(session: Session, job_id: UUID, large_file_id: UUID, *, lock: bool) -
 def _arrived(session: Session, large: LargeFile) -> Arrived:
     rows = session.scalars(sa.select(FilePart).filter_by(large_file_id=large.id).order_by(FilePart.start))
     parts = [Part(row.start, row.size_bytes, row.file_key) for row in rows]
-    return Arrived(large.id, large.name, large.size_bytes, large.sha256, large.file_id, parts, large.raw_end)
+    of_file = (large.id, large.name, large.size_bytes, large.sha256, large.file_id)
+    return Arrived(*of_file, parts, large.raw_end, large.fingerprint)
 
 
 def check_next(arrived: Arrived, offset: int) -> None:
@@ -198,9 +216,11 @@ def put_together(
     if clutter.take(arrived.name):
         return ReceivedFile.left_out(clutter.outcomes()[0])
     with closing(_Whole(storage, parts)) as whole:
-        received = receive(storage, job_id, IncomingFile(arrived.name, cast("BinaryIO", whole)), settings)
+        file, fingerprint = IncomingFile(arrived.name, cast("BinaryIO", whole)), Fingerprint()
+        received = receive(storage, job_id, file, settings, fingerprint if arrived.fingerprint else None)
     received = replace(received, raw_end=arrived.raw_end)
-    if received.key is None or arrived.sha256 in (None, received.sha256):
+    same = arrived.sha256 in (None, received.sha256) and arrived.fingerprint in (None, fingerprint.hexdigest())
+    if received.key is None or same:
         return received
     storage.delete(received.key)
     error = MediaRejected("What arrived is not the file that was announced, its SHA-256 differs: send it again.")
@@ -294,9 +314,10 @@ def reject_incomplete(session: Session, job_id: UUID) -> None:
             told = NotSent(f"Not sent: nothing of its {whole} arrived. Send the file again.")
             unsent.note(session, job_id, [not_sent(large.name, told)])
             continue
+        kept = "within a day, and only the rest is sent" if large.sha256 or large.fingerprint else "from its beginning"
         error = Incomplete(
             f"Not sent whole: only {streams.mebibytes(offset)} of {whole} arrived, so the file was not taken. Send it "
-            "again within a day, and only the rest is sent."
+            f"again {kept}."
         )
         unsent.forget(session, job_id, [large.name])
         columns = {"size_bytes": large.size_bytes, "sha256": large.sha256, **missing(error)}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 from uuid import UUID
 
 from retllm.db.enums import FileStatus
 from retllm.db.tables import new_id
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import streams
+from retllm.media.fingerprints import Fingerprint
 from retllm.media.names import clean_name, one_line, raw_end
 from retllm.media.outcomes import FileOutcome, IncomingFile
 from retllm.media.sniffing import FileKind, limit_of, sniff
@@ -66,8 +68,10 @@ def missing(error: RetllmError) -> dict[str, Any]:
     return {**rejection(error), "status": FileStatus.NOT_SENT}
 
 
-def receive(storage: Storage, job_id: UUID, file: IncomingFile, settings: Settings) -> ReceivedFile:
-    """Store a file of an upload under a key of its own.
+def receive(
+    storage: Storage, job_id: UUID, file: IncomingFile, settings: Settings, fingerprint: Fingerprint | None = None
+) -> ReceivedFile:
+    """Store a file of an upload under a key of its own; ``fingerprint`` gets the bytes that are stored.
 
     Raises:
         StorageFull: the storage is full.
@@ -84,9 +88,10 @@ def receive(storage: Storage, job_id: UUID, file: IncomingFile, settings: Settin
     except (MediaRejected, TooLarge) as error:
         return ReceivedFile(file_id, name, size, error=error)
     key = f"{folder_of_upload(job_id)}/{file_id}"
-    hashed = _Hashed(file.stream)
+    sha256 = hashlib.sha256()
+    hashed = _Hashed(file.stream, [sha256, fingerprint] if fingerprint else [sha256])
     storage.put(key, hashed)  # type: ignore[arg-type]  # `put` only reads
-    return ReceivedFile(file_id, name, size, content, hashed.sha256.hexdigest(), key, raw_end=raw_end(file.name))
+    return ReceivedFile(file_id, name, size, content, sha256.hexdigest(), key, raw_end=raw_end(file.name))
 
 
 def folder_of_upload(job_id: UUID) -> str:
@@ -94,14 +99,18 @@ def folder_of_upload(job_id: UUID) -> str:
     return f"uploads/{job_id}"
 
 
-class _Hashed:
-    """A stream that computes the SHA-256 of what is read from it."""
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.sha256 = hashlib.sha256()
+
+class _Hashed:
+    """A stream that adds what is read from it to hashes."""
+
+    def __init__(self, stream: BinaryIO, hashes: Sequence[_Hash]) -> None:
+        self._stream, self._hashes = stream, hashes
 
     def read(self, count: int = -1) -> bytes:
         data = self._stream.read(count)
-        self.sha256.update(data)
+        for one in self._hashes:
+            one.update(data)
         return data

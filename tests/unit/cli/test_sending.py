@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.unit.media.fingerprints import fingerprint
 
 from retllm.cli import sending, show
 from retllm.cli.client import Unreachable
@@ -29,6 +31,7 @@ class Line:
     requests: list[list[str]] = dataclasses.field(default_factory=list)
     sizes: list[int] = dataclasses.field(default_factory=list)
     large: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    metadata: list[dict[str, str]] = dataclasses.field(default_factory=list)
     patience: Patience = dataclasses.field(
         default_factory=lambda: Patience(600, say=lambda _: None, sleep=lambda _: None)
     )
@@ -40,6 +43,8 @@ class Line:
         if path.endswith("/known"):
             return {"needs": ["known" if self.known(one["name"]) else "send" for one in options["json"]["files"]]}
         if path.endswith("/tus"):
+            pairs = (pair.split(" ") for pair in options["headers"]["Upload-Metadata"].split(","))
+            self.metadata.append({name: base64.b64decode(value).decode() for name, value in pairs})
             self.large["/large"] = [0, int(options["headers"]["Upload-Length"])]
             return {"id": "large"}
         if method == "GET":
@@ -130,6 +135,19 @@ def test_a_file_larger_than_a_request_comes_in_parts_of_that_size(
     assert [size / MIB for size in line.sizes] == [4, 4, 2]
     assert line.requests == []
     assert told[-1] == Sent(of_files=1, of_bytes=10 * MIB, files=1, bytes=10 * MIB)
+
+
+@pytest.mark.parametrize(("size", "more"), [(64 * MIB, set()), (64 * MIB + 1, {"slices"})])
+def test_a_browser_can_go_on_with_the_parts_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, more: set[str]
+) -> None:
+    """It hashes files of up to 64 MiB as a whole, and larger ones in slices."""
+    fill(tmp_path, 1, size)
+    line = Line(100 * MIB)
+    send(line, tmp_path, monkeypatch)
+    (metadata,) = line.metadata
+    assert metadata.keys() == {"filename", "sha256"} | more
+    assert metadata.get("slices") in (None, fingerprint((tmp_path / "000.png").read_bytes()))
 
 
 def test_few_small_files_say_nothing_of_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

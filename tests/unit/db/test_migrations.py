@@ -310,6 +310,27 @@ def test_files_keep_their_rows_when_raw_names_come_and_go(own_database: str) -> 
     engine.dispose()
 
 
+def test_large_files_keep_their_rows_when_fingerprints_come_and_go(own_database: str) -> None:
+    command.downgrade(config(own_database), "0022")
+    engine = make_engine(own_database)
+    large = """INSERT INTO large_files (id, collection_id, name, size_bytes)
+        VALUES (gen_random_uuid(), gen_random_uuid(), 'large.zip', 9)"""
+    with engine.begin() as connection:
+        connection.execute(sa.text(large))
+    upgrade(own_database)
+    with engine.begin() as connection:
+        assert connection.scalars(sa.text("SELECT fingerprint FROM large_files")).all() == [None]
+        # as the previous release does, which knows no fingerprints
+        connection.execute(sa.text(large))
+        connection.execute(sa.text("UPDATE large_files SET fingerprint = 'x'"))
+    command.downgrade(config(own_database), "0022")
+    with engine.connect() as connection:
+        assert connection.scalars(sa.text("SELECT name FROM large_files")).all() == ["large.zip"] * 2
+    upgrade(own_database)
+    command.check(config(own_database))
+    engine.dispose()
+
+
 def test_an_unknown_schema_is_rejected_with_advice(own_database: str) -> None:
     engine = make_engine(own_database)
     with engine.begin() as connection:

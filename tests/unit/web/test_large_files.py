@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.media.fingerprints import fingerprint
 from tests.unit.web.conftest import Caller
 from tests.unit.web.uploads import BLUE, RED, STREAM, TUS, Body, begin, needs, outcomes, sha256
 
@@ -28,8 +29,10 @@ def _metadata(**values: str) -> str:
     return ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in values.items())
 
 
-def announce(caller: Caller, upload: str, name: str, content: bytes, *, hashed: bool = True) -> str:
-    metadata = _metadata(filename=name, **({"sha256": sha256(content)} if hashed else {}))
+def announce(caller: Caller, upload: str, name: str, content: bytes, *, hashed: bool = True, **hashes: str) -> str:
+    if not hashes and hashed:
+        hashes = {"sha256": sha256(content)}
+    metadata = _metadata(filename=name, **hashes)
     headers = {**TUS, "Upload-Length": str(len(content)), "Upload-Metadata": metadata}
     answer = caller.post(f"/uploads/{upload}/tus", headers=headers)
     assert answer.status_code == 201
@@ -113,6 +116,42 @@ def test_an_upload_goes_on_with_the_parts_of_an_earlier_one(ada: Caller, collect
     patch(ada, address, 50, RED[50:])
     assert outcomes(ada, second) == {"other/red.png": "added"}
     assert offset(ada, announce(ada, begin(ada, collection), "blue.png", BLUE)) == 0
+
+
+def test_an_upload_goes_on_with_parts_of_the_same_fingerprint(ada: Caller, collection: str) -> None:
+    """As browsers do, which can't hash a large file as a whole; with both hashes either finds the parts."""
+    first = begin(ada, collection)
+    patch(ada, announce(ada, first, "red.png", RED, slices=fingerprint(RED)), 0, RED[:50])
+    ada.post(f"/uploads/{first}/close")
+    (file,) = ada.get(f"/uploads/{first}/files").json["files"]
+    assert file["error"]["message"].endswith("Send it again within a day, and only the rest is sent.")
+    second = begin(ada, collection)
+    other = RED[:-1] + b"x"
+    assert offset(ada, announce(ada, second, "red.png", other, slices=fingerprint(other))) == 0
+    hashes = {"slices": fingerprint(RED), "sha256": sha256(RED)}
+    address = announce(ada, second, "other/red.png", RED, **hashes)
+    assert offset(ada, address) == 50
+    patch(ada, address, 50, RED[50:])
+    assert outcomes(ada, second)["other/red.png"] == "added"
+
+
+def test_bytes_that_are_not_those_of_the_fingerprint_are_rejected(
+    ada: Caller, collection: str, served: Services
+) -> None:
+    upload = begin(ada, collection)
+    patch(ada, announce(ada, upload, "red.png", RED, slices=fingerprint(RED[::-1])), 0, RED)
+    assert outcomes(ada, upload) == {"red.png": "rejected"}
+    assert _stored_parts(served) == []
+
+
+def test_only_of_a_file_with_a_hash_the_rest_alone_is_sent(ada: Caller, collection: str) -> None:
+    """As by a browser without HTTPS, which has no hashes."""
+    upload = begin(ada, collection)
+    patch(ada, announce(ada, upload, "red.png", RED, hashed=False), 0, RED[:50])
+    ada.post(f"/uploads/{upload}/close")
+    (file,) = ada.get(f"/uploads/{upload}/files").json["files"]
+    assert file["error"]["message"].endswith("so the file was not taken. Send it again from its beginning.")
+    assert offset(ada, announce(ada, begin(ada, collection), "red.png", RED, hashed=False)) == 0
 
 
 def test_two_files_of_one_upload_with_the_same_content_are_two(ada: Caller, collection: str) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import OVER_JOBS, JobKind, JobState
+from retllm.db.enums import OVER_JOBS, FileStatus, JobKind, JobState
 from retllm.db.tables import Job
+from retllm.db.uploads import UploadFile
 from retllm.history.file_counts import FileCounts, file_counts
 from retllm.identity.access import collection_for
 from retllm.identity.actor import Actor
@@ -19,13 +21,24 @@ from retllm.uploads.views import OUTCOMES, FileView, UploadState, files_with_pro
 
 SHOWN_FILES = 20
 """Files of the last upload on the page of its collection."""
+_SHOWN_BEFORE = 3
+_BEFORE = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Rejections:
+    """How many files and rows of an upload were rejected."""
+
+    job_id: UUID
+    files: FileCounts
 
 
 @dataclass(frozen=True)
 class LastUpload:
     """The newest upload of an account to a collection: its state, and some files, those with problems first.
 
-    ``waits_for`` says how many files came and are to come while it is open; else None.
+    ``waits_for`` says how many files came and are to come while it is open; else None. ``before`` are uploads of the
+    last day of which something was rejected, the newest first: one upload may follow another by itself.
     """
 
     job_id: UUID
@@ -34,6 +47,7 @@ class LastUpload:
     rest: Rest
     files: Sequence[FileView]
     waits_for: FileCounts | None
+    before: Sequence[Rejections]
 
     @property
     def over(self) -> bool:
@@ -48,14 +62,22 @@ def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUplo
         NotFound: no such collection that ``actor`` may see.
     """
     collection_for(session, actor, collection_id)
-    query = sa.select(Job).where(
-        Job.collection_id == collection_id, Job.kind == JobKind.UPLOAD, Job.user_id == actor.id
-    )
-    job = session.scalar(query.order_by(Job.id.desc()).limit(1))
+    theirs = Job.collection_id == collection_id, Job.kind == JobKind.UPLOAD, Job.user_id == actor.id
+    job = session.scalar(sa.select(Job).where(*theirs).order_by(Job.id.desc()).limit(1))
     state = upload_state(session, job.id) if job is not None else None
     if job is None or state is None:
         return None
     files = files_with_problems_first(session, job.id, statuses=OUTCOMES, limit=SHOWN_FILES)
     is_open = state.closed_at is None and job.state not in OVER_JOBS
     waits_for = file_counts(session, [job.id]).get(job.id) if is_open else None
-    return LastUpload(job.id, job.state, state, rest_of(session, job, state.counts), files, waits_for)
+    earlier = sa.select(Job.id).where(*theirs, Job.id < job.id, Job.created_at > job.created_at - _BEFORE)
+    rest = rest_of(session, job, state.counts)
+    return LastUpload(job.id, job.state, state, rest, files, waits_for, _rejections(session, earlier))
+
+
+def _rejections(session: Session, jobs: sa.Select[UUID]) -> list[Rejections]:
+    rejected = sa.select(UploadFile.id).where(UploadFile.job_id == Job.id, UploadFile.status == FileStatus.REJECTED)
+    query = jobs.where(rejected.exists()).order_by(Job.id.desc()).limit(_SHOWN_BEFORE)
+    found = session.scalars(query).all()
+    counts = file_counts(session, found)
+    return [Rejections(job_id, counts[job_id]) for job_id in found]

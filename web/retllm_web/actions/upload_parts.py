@@ -22,7 +22,7 @@ from retllm.media.outcomes import FileOutcome, IncomingFile
 from retllm.queue import lifecycle
 from retllm.queue.routing import Notification
 from retllm.uploads import large_files, offers, retry, submit, unsent
-from retllm.uploads.large_files import Arrived, Part
+from retllm.uploads.large_files import Announced, Arrived, Part
 from retllm.uploads.offers import Offer
 from retllm.uploads.views import FileView, UploadState, upload_files, upload_state
 from retllm_web.actions import submissions, uploads
@@ -196,7 +196,7 @@ def retry_rejected(actor: Actor, upload_id: UUID) -> RetriedJobView:
 # files in parts
 
 
-def begin_large(actor: Actor, upload_id: UUID, name: str, size: int, sha256: str | None) -> Arrived:
+def begin_large(actor: Actor, upload_id: UUID, file: Announced) -> Arrived:
     """Announce a large file of an open upload; parts of it that came before are used.
 
     Raises:
@@ -210,7 +210,7 @@ def begin_large(actor: Actor, upload_id: UUID, name: str, size: int, sha256: str
     def begin(session: Session) -> Arrived:
         for_change(session, actor, upload_id)
         job = submit.lock_open(session, upload_id)
-        return large_files.begin(session, job, name, size, sha256, found.settings)
+        return large_files.begin(session, job, file, found.settings)
 
     arrived = run_transaction(found.sessions, begin)
     if arrived.offset == arrived.size and arrived.file_id is None:

@@ -15,7 +15,7 @@ from werkzeug.exceptions import PreconditionFailed, UnsupportedMediaType
 
 from retllm.errors import InvalidInput
 from retllm.media.name_encodings import decoded
-from retllm.uploads.large_files import Arrived
+from retllm.uploads.large_files import Announced, Arrived
 from retllm_web.actions import upload_parts
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, STREAM, api
@@ -64,7 +64,9 @@ class NewLargeFile(TusHeader):
 
     upload_length: int = Field(ge=0, le=_LARGEST, alias="Upload-Length", description="size of the file in bytes")
     upload_metadata: Annotated[str, StringConstraints(max_length=8192, pattern=_METADATA)] | None = optional(
-        "`filename` and, to go on with what arrived before, `sha256` (in hex), each with its value in base64",
+        "`filename` and, to go on with what arrived before, `sha256` or `slices` (in hex), each with its value in "
+        "base64; `slices` is the SHA-256 of the SHA-256 digests (32 bytes each) of the file's slices of 4 MiB, one "
+        "after the other",
         alias="Upload-Metadata",
     )
 
@@ -110,18 +112,13 @@ def _name_protocol(response: Response) -> Response:
 def create_large_file(path: UploadPath, header: NewLargeFile) -> Response:
     """Announce a large file (tus: creation); its parts then go to the address in the header Location.
 
-    With `sha256`, the parts of the same file are used that came to this collection before.
+    With `sha256` or `slices`, the parts of the same file are used that came to this collection before.
     """
     _check(path, header)
     metadata = _metadata(header.upload_metadata or "")
     (name,) = decoded([metadata.get("filename", b"")])
-    sha256 = metadata.get("sha256", b"").decode("ascii", "replace")
-    if sha256 and not _SHA256.fullmatch(sha256):
-        raise InvalidInput(
-            "The sha256 in Upload-Metadata must have 64 hexadecimal digits in lower case.", field="Upload-Metadata"
-        )
-    arrived = upload_parts.begin_large(current_actor(), path.upload_id, name, header.upload_length, sha256 or None)
-    return _answer(arrived, path.upload_id, 201)
+    file = Announced(name, header.upload_length, _hash(metadata, "sha256"), _hash(metadata, "slices"))
+    return _answer(upload_parts.begin_large(current_actor(), path.upload_id, file), path.upload_id, 201)
 
 
 def _check(path: UploadPath, header: TusHeader) -> None:
@@ -136,6 +133,15 @@ def _check(path: UploadPath, header: TusHeader) -> None:
 def _metadata(text: str) -> dict[str, bytes]:
     pairs = (pair.strip().partition(" ") for pair in text.split(",") if pair.strip())
     return {name: base64.b64decode(value) for name, _, value in pairs}
+
+
+def _hash(metadata: dict[str, bytes], name: str) -> str | None:
+    value = metadata.get(name, b"").decode("ascii", "replace")
+    if value and not _SHA256.fullmatch(value):
+        raise InvalidInput(
+            f"The {name} in Upload-Metadata must have 64 hexadecimal digits in lower case.", field="Upload-Metadata"
+        )
+    return value or None
 
 
 def _answer(arrived: Arrived, upload_id: UUID, status: int) -> Response:

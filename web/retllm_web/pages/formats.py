@@ -193,6 +193,11 @@ def file_counts(files: FileCounts | UploadState) -> str:
     return f"{told}." if told else ""
 
 
+def rejections(files: FileCounts) -> str:
+    """Return how many files of an upload, or rows of it, were rejected, as the end of a sentence."""
+    return f"{outcome_counts(files.counts, files.parts, [FileStatus.REJECTED])}."
+
+
 def state_words(state: JobState, files: FileCounts | None = None) -> str:
     """Return the state of a job; of an upload, also whether it waits for files, or which of them it does not have."""
     if files is None:
@@ -264,6 +269,7 @@ def install(app: Flask) -> None:
         waits_too_long=waits_too_long,
         same_errors=lambda errors: same_errors([error.model_dump() for error in errors]),
         file_counts=file_counts,
+        rejections=rejections,
         outcome_counts=outcome_counts,
         arrived_files=arrived_files,
     )

@@ -144,8 +144,9 @@ def last_upload(collection_id: UUID) -> ResponseReturnValue:
         found = page_uploads.last_upload(session, current_actor(), collection_id)
     if found is not None:
         state = found.state
+        before = [(one.job_id, sorted(one.files.counts.items())) for one in found.before]
         same = conditional.unchanged(
-            found.job_id, found.job_state, state.closed_at, state.processed, sorted(state.counts.items())
+            found.job_id, found.job_state, state.closed_at, state.processed, sorted(state.counts.items()), before
         )
         if same is not None:
             return same

@@ -3,7 +3,7 @@ import { forms } from "./forms.js";
 import { keys } from "./keys.js";
 import { follow } from "./live.js";
 import { moreItems } from "./more.js";
-import { uploads } from "./upload.js";
+import { uploads } from "./upload_form.js";
 
 for (const root of document.querySelectorAll("[data-live]")) follow(root);
 for (const form of document.querySelectorAll("form[data-upload]")) uploads(form);

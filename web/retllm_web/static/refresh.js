@@ -18,7 +18,10 @@ export async function refresh(address) {
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll("[data-refresh]")) {
     const next = fresh.querySelector(`[data-refresh="${part.dataset.refresh}"]`);
-    if (next && part.innerHTML !== next.innerHTML && !isInUse(part, next)) part.replaceChildren(...next.childNodes);
+    if (!next || part.innerHTML === next.innerHTML || isInUse(part, next)) continue;
+    part.replaceChildren(...next.childNodes);
+    // scripts of a parsed text do not run by themselves
+    for (const script of part.querySelectorAll("script[src]")) import(script.src);
   }
 }
 

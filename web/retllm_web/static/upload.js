@@ -2,11 +2,12 @@
 // meanwhile join it, unless they may correct what it says of pictures: those are sent afterwards, as a job of their own.
 // Without JavaScript the form is sent in one request.
 // After an interruption the server says which files it has, so that none is sent twice.
-import { chosen, describes, dropped, unreadable } from "./folders.js";
+import { describes, unreadable } from "./folders.js";
 import { tellApart } from "./names.js";
 import { mayContradict, nextBatch } from "./upload_batches.js";
+import { isReadable } from "./upload_hashes.js";
 import { Progress, arrivedText, bytesOf, filesText, linesOf, sendingText } from "./upload_progress.js";
-import { Lost, Refused, begin, closeByBeacon, isProcessed, isReadable, offsetOf, post, send, sendPart, wellFormed } from "./upload_requests.js";
+import { Lost, Refused, begin, closeByBeacon, isProcessed, offsetOf, post, send, sendPart, wellFormed } from "./upload_requests.js";
 
 const MAX_NOTED = 500;
 const MAX_NAMED = 1000;
@@ -20,41 +21,9 @@ const PROCESSED_MS = 1000;
 // logged out, forbidden, deleted, closed or a full storage: other files would fail too
 const FINAL = [401, 403, 404, 409, 507];
 
-export function uploads(form) {
-  const inputs = [...form.querySelectorAll("input[type=file]")];
-  const drop = form.querySelector("[data-drop]");
-  const upload = new Upload(form);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (!inputs.some((input) => input.files.length)) { upload.showMessage("Choose files or a folder first."); return; }
-    const found = chosen(inputs.flatMap((input) => [...input.files]));
-    for (const input of inputs) input.value = "";
-    upload.add(found);
-  });
-  let inside = 0;
-  const over = (by) => { inside = Math.max(0, inside + by); drop.classList.toggle("over", inside > 0); };
-  drop.addEventListener("dragenter", (event) => { event.preventDefault(); over(1); });
-  drop.addEventListener("dragover", (event) => event.preventDefault());
-  drop.addEventListener("dragleave", () => over(-1));
-  // a file dropped outside the field would replace the page
-  for (const name of ["dragover", "drop"]) {
-    document.addEventListener(name, (event) => { if (!event.target.matches?.("input[type=file]")) event.preventDefault(); });
-  }
-  drop.addEventListener("drop", async (event) => {
-    event.preventDefault();
-    over(-inside);
-    // the dropped entries are only readable during this event
-    const found = dropped(event.dataTransfer);
-    upload.showMessage("Reading dropped files…");
-    const { files, unsent } = await found;
-    if (files.length || unsent.length) upload.add({ files, unsent });
-    else upload.showMessage("No files were dropped.");
-  });
-}
-
 class Stopped extends Error {}
 
-class Upload {
+export class Upload {
   constructor(form) {
     this.form = form;
     this.waiting = [];
@@ -268,7 +237,7 @@ class Upload {
 
   async sendPending() {
     // also after an attempt that failed, which may be why
-    const readable = await this.unlessStopped(Promise.all(this.pending.map(isReadable)));
+    const readable = await this.unlessStopped(Promise.all(this.pending.map((entry) => isReadable(entry, this.onReading(entry)))));
     const gone = this.pending.filter((_, n) => !readable[n]);
     this.notes.push(...gone.map((entry) => unreadable(entry.name)));
     this.unread += gone.length;
@@ -288,6 +257,15 @@ class Upload {
     this.arrive(files);
   }
 
+  // Return what shows how much of a large file was read, until the upload is stopped.
+  onReading({ file, name }) {
+    const run = this.whenStopped;
+    return (bytes) => {
+      this.endIfStopped(run);
+      this.progress.showReading(name, bytes, file.size);
+    };
+  }
+
   async sendNotes(awaited) {
     while (this.notes.length) {
       const notes = this.notes.slice(0, MAX_NOTED);
@@ -305,6 +283,7 @@ class Upload {
 
   // Send a file in parts (tus 1.0.0), on from where the server says after an error.
   async sendLarge(entry) {
+    this.show(this.sentBytes);
     if (!this.largeFiles.has(entry)) {
       this.largeFiles.set(entry, await this.unlessStopped(begin(this.addresses.large, this.token, wellFormed(entry.name), entry)));
     }
@@ -320,10 +299,14 @@ class Upload {
   }
 
   async unlessStopped(promise) {
+    const run = this.whenStopped;
     const value = await promise;
-    if (this.stopped) throw new Stopped();
+    this.endIfStopped(run);
     return value;
   }
+
+  // After Stop, the rest may be on its way already.
+  endIfStopped(run) { if (this.stopped || run !== this.whenStopped) throw new Stopped(); }
 
   ask(address, body) {
     return post(address, JSON.stringify(body), { "Content-Type": "application/json", "X-CSRFToken": this.token });

@@ -56,6 +56,12 @@ export class Progress {
     this.text.textContent = `${arrived.toLocaleString("en")} of ${filesText(files)}, ${size(sentBytes)} of ${size(bytes)}${time}`;
   }
 
+  // Show how much of a large file was read, before anything of it is sent.
+  showReading(name, bytes, whole) {
+    this.text.textContent = `Reading ${name}, ${size(bytes)} of ${size(whole)}…`;
+    this.forget();
+  }
+
   // Return the bytes per second, 0 if that is not known.
   speed(sentBytes) {
     const now = performance.now();

@@ -4,30 +4,12 @@ import { Refused, answered, asScript } from "./piece.js";
 export { Refused };
 
 const TUS = { "Tus-Resumable": "1.0.0" };
-// larger files are compared by name and size
-const MAX_HASHED = 64 * 1024 * 1024;
 // without any progress for so long, the connection counts as lost
 const STALLED_MS = 60000;
 const LOST = [429, 502, 503, 504];
 
 export class Lost extends Error {
   constructor(status) { super(status ? "The server is not available." : "Connection lost."); }
-}
-
-// Return whether a file can still be read, and note its hash.
-export async function isReadable(entry) {
-  const whole = Boolean(globalThis.crypto?.subtle) && entry.file.size <= MAX_HASHED;
-  try {
-    const bytes = await (whole ? entry.file : entry.file.slice(0, 1)).arrayBuffer();
-    entry.sha256 = whole ? hexadecimal(await crypto.subtle.digest("SHA-256", bytes)) : null;
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function hexadecimal(buffer) {
-  return [...new Uint8Array(buffer)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 // Post a body and return the object in the answer; null if there is none.
@@ -72,8 +54,8 @@ export async function send(address, token, entries, onProgress, started) {
 }
 
 // Announce a large file (tus: creation). Return its address, and where its next part begins: parts may be here already.
-export async function begin(address, token, name, { file, sha256 }) {
-  const values = { filename: name, ...(sha256 ? { sha256 } : {}) };
+export async function begin(address, token, name, { file, sha256, slices }) {
+  const values = { filename: name, ...(sha256 ? { sha256 } : {}), ...(slices ? { slices } : {}) };
   const metadata = Object.entries(values).map(([key, value]) => `${key} ${inBase64(value)}`).join(",");
   const { id, offset } = await post(address, undefined, { ...TUS, "X-CSRFToken": token, "Upload-Length": file.size, "Upload-Metadata": metadata });
   return { address: `${address}/${id}`, offset };

@@ -136,6 +136,24 @@ def test_the_collection_shows_the_last_upload_of_this_person_only(script: Script
     assert page.all("a", href=f"/jobs/{upload}")
 
 
+def test_rejections_of_the_uploads_before_the_last_one_stay_in_view(script: Script, reader: Visitor) -> None:
+    """One upload may follow another by itself, such as that of a corrected sheet."""
+    good, bad, last = script.open(), script.open(), script.open()
+    address = f"/collections/{script.collection}/last-upload"
+    tag = script.reader.client.get(address, headers=SCRIPT).headers["ETag"]
+    script.send(good, red=RED)
+    script.send(bad, blue=BLUE, broken=BROKEN)
+    for upload in (good, bad):
+        script.ask(upload, "close")
+    changed = script.reader.client.get(address, headers={**SCRIPT, "If-None-Match": tag})
+    assert changed.status_code == 200
+    page = reader.get(f"/collections/{script.collection}")
+    assert [one.attributes["data-before"] for one in page.all("p") if "data-before" in one.attributes] == [bad]
+    assert page.one("p", data_before=bad).text.split() == ["An", "earlier", "upload", ":", "1", "rejected."]
+    assert page.all("a", href=f"/jobs/{bad}")
+    assert page.all("a", href=f"/jobs/{last}")
+
+
 def test_the_last_upload_is_only_sent_again_after_a_change(script: Script) -> None:
     upload = script.open()
     address = f"/collections/{script.collection}/last-upload"
