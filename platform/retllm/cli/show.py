@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -191,9 +192,19 @@ def notice(source: Json) -> None:
         click.secho(source["notice"], fg="yellow", err=True)
 
 
+def _names(candidates: Sequence[Json]) -> list[str]:
+    """Return the names of candidates; those that others have too with the archives that the items came in."""
+    times = Counter(row["name"] for row in candidates)
+    return [
+        f"{row['name']} in {row['archive']}" if times[row["name"]] > 1 and row.get("archive") else row["name"]
+        for row in candidates
+    ]
+
+
 def candidates(search: Json) -> None:
     """Print the candidates of a search in their order, with ranks and scores."""
     notice(search)
+    names = _names(search["candidates"])
     with_fused = search["fusion_weight"] > 0
     rows = [
         (
@@ -204,17 +215,17 @@ def candidates(search: Json) -> None:
             number(row["entropy"]),
             number(row["similarity"]),
             row["decided_by"],
-            row["name"],
+            name,
             row["error"] or row["text"],
         )
-        for row in search["candidates"]
+        for name, row in zip(names, search["candidates"], strict=True)
     ]
     title = "Provisional order" if search["provisional"] else None
     fused = ("fused",) if with_fused else ()
     table(("rank", "coarse", "score", *fused, "entropy", "similarity", "decided by", "item", ""), rows, title)
-    for row in search["candidates"]:
+    for name, row in zip(names, search["candidates"], strict=True):
         if row.get("remark"):
-            click.echo(f"{row['name']}: {row['remark']}")
+            click.echo(f"{name}: {row['remark']}")
     _print_sources(search["sources"])
     if search["no_match"]:
         click.echo("No good match: even the best candidate is more likely wrong than right.")

@@ -76,6 +76,7 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSONB(none_as_null=True),
         str: sa.Text,
         list[str]: ARRAY(sa.Text),
+        list[uuid.UUID]: ARRAY(sa.Uuid),
         Role: _enum(Role),
         MemberRole: _enum(MemberRole),
         Visibility: _enum(Visibility),

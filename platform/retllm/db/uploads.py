@@ -56,7 +56,8 @@ class UploadFile(Keyed, Base):
         content: the kind of file by its content, a member of ``media.sniffing.FileKind``; null for a row, and until an
             entry is unpacked.
         file_key: the storage key of the received bytes, or of an archive in another form (``UNPACKED``), while kept.
-        item_id: the item that it became or changed.
+        item_id: the item that it became or gave a caption.
+        further_item_ids: the other items to which it gave this caption, such as the pages of a whole file; else null.
         error_code, error, remark: why it was rejected; what else there is to know about it.
         count: how many files or rows it stands for: clutter of one folder, further refused rows of a sheet.
     """
@@ -80,11 +81,17 @@ class UploadFile(Keyed, Base):
     file_key: Mapped[str | None]
     status: Mapped[FileStatus] = mapped_column(default=FileStatus.WAITING)
     item_id: Mapped[uuid.UUID | None]
+    further_item_ids: Mapped[list[uuid.UUID] | None]
     kind: Mapped[ItemKind | None]
     error_code: Mapped[str | None]
     error: Mapped[str | None]
     remark: Mapped[str | None]
     count: Mapped[int] = mapped_column(server_default=sa.text("1"))
+
+
+def items_named() -> sa.ColumnElement[uuid.UUID]:
+    """Return a column with all items of each file that is selected, one in a row."""
+    return sa.func.unnest(sa.func.array_prepend(UploadFile.item_id, UploadFile.further_item_ids))
 
 
 class LargeFile(Keyed, Base):

@@ -32,6 +32,7 @@ class FileCounts(BaseModel):
     parts: Mapping[FileStatus, Mapping[str, int]] = Field(default={}, description=PARTS_COUNTED)
     open: bool = Field(default=False, description="whether it takes more files")
     expected: int = Field(default=0, description="how many files an open upload was to get, if its client said so")
+    first: str | None = Field(default=None, description="name of its first folder, archive or file; null if none came")
     to_come: int = Field(default=0, description="how many files an open upload still expects, if its client said so")
 
 
@@ -41,18 +42,28 @@ NO_FILES = FileCounts(counts={})
 
 def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCounts]:
     """Return the counts of those jobs that have files or are open, with at most three queries."""
+    other = sa.orm.aliased(UploadFile)
+    names = sa.select(sa.func.split_part(other.name, "/", 1)).where(other.job_id == UploadFile.job_id)
+    first = names.where(other.parent_id.is_(None)).order_by(other.id).limit(1).scalar_subquery()
     query = (
-        sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count))
+        sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count), first)
         .where(UploadFile.job_id.in_(job_ids))
         .group_by(UploadFile.job_id, UploadFile.status)
     )
     counts: dict[UUID, dict[FileStatus, int]] = {}
-    for job_id, status, count in session.execute(query):
+    named: dict[UUID, str] = {}
+    for job_id, status, count, name in session.execute(query):
         counts.setdefault(job_id, {})[status] = count
+        named[job_id] = name
     parts = _parts(session, [job_id for job_id, found in counts.items() if not found.keys().isdisjoint(PROBLEMS)])
     still_open = _open(session, job_ids)
     return {
-        job_id: FileCounts(counts=counts.get(job_id, {}), parts=parts.get(job_id, {}), **still_open.get(job_id, {}))
+        job_id: FileCounts(
+            counts=counts.get(job_id, {}),
+            parts=parts.get(job_id, {}),
+            first=named.get(job_id),
+            **still_open.get(job_id, {}),
+        )
         for job_id in {**counts, **still_open}
     }
 

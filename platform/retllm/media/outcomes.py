@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from retllm.db.enums import ItemKind
 from retllm.errors import RetllmError
@@ -40,6 +41,7 @@ class FileOutcome(BaseModel):
     ``read``: a sheet, an archive or a file of several pictures; its rows, entries or parts have outcomes of their own.
 
     Attributes:
+        further_item_ids: the other items that got the same caption; not in answers.
         item_name: the name of the item, as far as it is known; a duplicate has that of the item that it is the same as.
         remark: what else there is to know about the file.
         count: how many files or rows the outcome stands for: clutter is listed once for each folder, and the further
@@ -51,6 +53,7 @@ class FileOutcome(BaseModel):
     name: str
     status: Literal["added", "duplicate", "updated", "rejected", "unprocessed", "not_sent", "ignored", "read"]
     item_id: UUID | None = None
+    further_item_ids: SkipJsonSchema[tuple[UUID, ...]] = Field(default=(), exclude=True)
     item_name: str | None = None
     kind: ItemKind | None = None
     error: FileError | None = None

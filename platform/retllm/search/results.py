@@ -48,6 +48,7 @@ class CandidateView(BaseModel):
     )
     item_id: UUID
     name: str
+    archive: str | None = Field(default=None, description="the archive that the item came in, while its upload is kept")
     kind: ItemKind
     item_state: ItemState
     text: str | None

@@ -15,6 +15,7 @@ from retllm.errors import NotFound
 from retllm.history.job_views import job_view
 from retllm.identity.access import job_for
 from retllm.identity.actor import Actor
+from retllm.media.came_in import archives_of
 from retllm.search import coarse, ranking
 from retllm.search.results import CandidateView, SearchView
 from retllm.search.settings import SearchSettings
@@ -69,6 +70,7 @@ def _candidates(session: Session, search: Search) -> list[CandidateView]:
     if len(items) < len(by_item):
         # items are deleted with their whole collection only
         raise NotFound("There is no such search.")
+    archives = archives_of(session, items)
     shown: list[tuple[int, UUID, DecidedBy | None]]
     if search.final_at is None:
         order = ranking.order_of(rows, search)
@@ -77,13 +79,20 @@ def _candidates(session: Session, search: Search) -> list[CandidateView]:
         shown = [(row.candidate.final_rank or 0, row.candidate.item_id, row.candidate.decided_by) for row in rows]
         shown.sort(key=lambda entry: entry[0])
     return [
-        _candidate(rank, by_item[item_id], items[item_id], decided if by_item[item_id].score else None, fused[item_id])
+        _candidate(
+            rank,
+            by_item[item_id],
+            items[item_id],
+            archives.get(item_id),
+            decided if by_item[item_id].score else None,
+            fused[item_id],
+        )
         for rank, item_id, decided in shown
     ]
 
 
 def _candidate(
-    rank: int, row: ranking.Row, item: Item, decided: DecidedBy | None, fused: float | None
+    rank: int, row: ranking.Row, item: Item, archive: str | None, decided: DecidedBy | None, fused: float | None
 ) -> CandidateView:
     candidate, score = row.candidate, row.score or Score()
     return CandidateView(
@@ -105,6 +114,7 @@ def _candidate(
         remark=score.remark,
         item_id=item.id,
         name=item.name,
+        archive=archive,
         kind=item.kind,
         item_state=item.state,
         text=item.text,

@@ -15,7 +15,7 @@ from retllm.db.enums import FileStatus, ItemKind
 from retllm.db.many import insert_many, one_of, update_many
 from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Item, Job, new_id
-from retllm.db.uploads import UploadFile
+from retllm.db.uploads import UploadFile, items_named
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.names import one_line
@@ -146,9 +146,8 @@ def _earlier_rows(session: Session, sheets: Sequence[UploadFile]) -> dict[UUID, 
 
 def _given(session: Session, job_id: UUID) -> dict[UUID, Given]:
     """Return the captions that the files of an upload gave when they were read before: rows of sheets, and sidecars."""
-    query = (
-        sa.select(UploadFile.item_id, UploadFile.name, Item.text)
-        .join(Item, Item.id == UploadFile.item_id)
+    files = (
+        sa.select(UploadFile.id, UploadFile.parent_id, UploadFile.name, items_named().label("item_id"))
         .where(
             UploadFile.job_id == job_id,
             UploadFile.status.in_([FileStatus.UPDATED, FileStatus.DUPLICATE]),
@@ -156,12 +155,16 @@ def _given(session: Session, job_id: UUID) -> dict[UUID, Given]:
             # neither a picture nor a part of one
             sa.or_(UploadFile.content.is_(None), UploadFile.content.not_in(PICTURED)),
         )
+        .subquery()
+    )
+    query = (
+        sa.select(Item.id, files.c.name, Item.text)
+        .join(files, files.c.item_id == Item.id)
         # a sheet goes before a sidecar, and of two sheets the first one counts
-        .order_by(UploadFile.parent_id.is_(None), UploadFile.id)
+        .order_by(files.c.parent_id.is_(None), files.c.id)
     )
     given: dict[UUID, Given] = {}
     for item_id, name, text in session.execute(query):
-        assert item_id is not None
         given.setdefault(item_id, Given(name, text or ""))
     return given
 
@@ -221,6 +224,7 @@ def columns_of(outcome: FileOutcome) -> dict[str, Any]:
     return {
         "status": FileStatus(outcome.status),
         "item_id": outcome.item_id,
+        "further_item_ids": list(outcome.further_item_ids) or None,
         "kind": ItemKind(outcome.kind) if outcome.kind is not None else None,
         "error_code": error.code if error is not None else None,
         "error": _storable(error.message) if error is not None else None,

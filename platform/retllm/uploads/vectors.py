@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, Stage, UnitState
 from retllm.db.tables import Item, Job, Unit
-from retllm.db.uploads import UploadFile
+from retllm.db.uploads import UploadFile, items_named
 from retllm.indexing.indexed import is_ready
 from retllm.indexing.submit import items_in_units, to_embed
 from retllm.media.file_table import SUFFIXES, FileRole
@@ -59,7 +59,7 @@ def embed_rest(session: Session, job: Job, settings: Settings) -> Sequence[dict[
     Items that got a caption after they were embedded are embedded once more for each pass of captions; not those whose
     unit is dead, which wait for a retry.
     """
-    arrived = sa.select(UploadFile.item_id).where(UploadFile.job_id == job.id, UploadFile.item_id.is_not(None))
+    arrived = sa.select(items_named()).where(UploadFile.job_id == job.id, UploadFile.item_id.is_not(None))
     ready = sa.select(Item.id).where(Item.id.in_(arrived), is_ready())
     payloads = to_embed(session, ready.where(Item.id.not_in(items_in_units(job.id))), job.params, settings)
     label = Unit.payload["pass"].astext

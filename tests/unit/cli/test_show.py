@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,18 @@ def test_a_result_is_printed_as_a_table_of_candidates(capsys: pytest.CaptureFixt
     assert head.split() == ["rank", "coarse", "score", "entropy", "similarity", "decided", "by", "item"]
     assert first.split()[:6] == ["1", "2", "0.9000", "0.1000", "0.3000", "score"]
     assert "no number" in second
+
+
+def test_candidates_of_one_name_are_printed_with_their_archives(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        _row(name="1.png", archive="one.zip", remark="padded"),
+        _row(name="1.png", archive="two.zip"),
+        _row(name="1.png", archive=None),
+        _row(name="2.png", archive="two.zip"),
+    ]
+    show.candidates(_search(candidates=rows))
+    found = re.findall(r"\d[.]png(?: in \w+[.]zip)?", capsys.readouterr().out)
+    assert found == ["1.png in one.zip", "1.png in two.zip", "1.png", "2.png", "1.png in one.zip"]
 
 
 def test_a_remark_on_a_candidate_is_printed_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:

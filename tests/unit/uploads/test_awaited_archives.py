@@ -17,7 +17,10 @@ from retllm.db.tables import new_id
 from retllm.db.uploads import LargeFile
 from retllm.uploads import unsent
 
-LATER = "which another upload is still bringing: retry this job when that one has ended"
+LATER = (
+    "which another upload is still bringing: when that one has ended, or you closed it on its page because it is "
+    "abandoned, retry this job"
+)
 AS_TEXT = ", or upload it with --texts (texts=true in the API) if it is no caption"
 ARCHIVE = {"x/b.zip": packed({"a.png": picture(1)})}
 SAYS: Files = {"a.txt": b"of the text", "c.csv": b"file,caption\na.png,of the row\nno.png,none\n"}

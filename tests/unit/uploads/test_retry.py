@@ -116,6 +116,25 @@ def test_a_part_that_was_refused_is_read_again_and_the_others_are_left_alone(
     assert uploads.stored("uploads/") == []
 
 
+def test_a_second_caption_of_a_whole_file_is_refused_for_every_page_by_a_retry_too(uploads: Uploads) -> None:
+    whole = {
+        "scan.tif": pages(3),
+        "a.csv": b"file,caption\nscan.tif,whole\n",
+        "b.csv": b"file,caption\nb.png,another\nscan.tif,second\n",
+    }
+    job_id = uploads.upload(whole, index=False)
+    before = texts(uploads)
+    assert list(before.values()) == ["whole"] * 3
+    refused = uploads.rows(job_id)["b.csv, row 3"].error
+    assert "another caption than a.csv, row 2" in (refused or "")
+    uploads.upload({"b.png": picture(2)}, index=False)
+    retry(uploads, job_id)
+    assert rows(uploads, job_id)["b.csv, row 2"] is FileStatus.UPDATED
+    assert uploads.rows(job_id)["b.csv, row 3"].error == refused
+    assert texts(uploads) == before | {"b.png": "another"}
+    uploads.check()
+
+
 def progress(uploads: Uploads, job_id: UUID) -> float:
     with uploads.world.sessions() as session:
         return job_view(session, session.get_one(Job, job_id)).progress

@@ -8,6 +8,8 @@ from uuid import UUID
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from tests.unit.media.sheets.xmp_packets import packet
+from tests.unit.media.test_parts import pages
 from tests.unit.stand_ins import FakeEmbedder
 from tests.unit.uploads.conftest import Uploads, packed, picture
 
@@ -168,4 +170,70 @@ def test_an_index_job_beside_an_upload_embeds_nothing_twice(uploads: Uploads, em
         uploads.do(other)
     assert embedder.seen == Counter(range(4))
     assert {world.job(one).state for one in (job_id, index_id)} == {JobState.SUCCEEDED}
+    uploads.check()
+
+
+WHOLE = {"a.tif": pages(3), "b.pdf": pages(2, "PDF")}
+"""Files that become 5 items."""
+OF_WHOLE = {
+    "sheet": {"c.csv": b"file,caption\na.tif,red\nb.pdf,blue\n"},
+    "sidecars": {"a.txt": b"red", "b.pdf.xmp": packet(description="blue")},
+    "archive": {"z.zip": packed({"c.csv": b"file,caption\na.tif,red\nb.pdf,blue\n"})},
+}
+
+
+@pytest.mark.parametrize("how", OF_WHOLE)
+def test_a_caption_of_a_whole_file_lets_every_page_be_embedded_once_more(
+    uploads: Uploads, embedder: Counting, how: str
+) -> None:
+    uploads.upload(WHOLE)
+    assert embedded(uploads) == 5
+    uploads.upload(OF_WHOLE[how])
+    assert Counter(item.text for item in uploads.items().values()) == {"red": 3, "blue": 2}
+    assert embedded(uploads) == 5
+    uploads.check()
+
+
+def test_a_sidecar_of_several_pictures_lets_each_be_embedded_once_more(uploads: Uploads, embedder: Counting) -> None:
+    uploads.upload({"a.png": picture(0), "a.tif": pages(2)})
+    uploads.upload({"a.txt": b"red"})
+    assert [item.text for item in uploads.items().values()] == ["red"] * 3
+    assert embedded(uploads) == 3
+    uploads.check()
+
+
+@pytest.mark.parametrize("done", [0, 1, 3])
+def test_pages_captioned_while_their_vectors_are_made_are_up_to_date_at_the_end(
+    uploads: Uploads, embedder: Counting, done: int
+) -> None:
+    job_id = uploads.open()
+    uploads.send(job_id, WHOLE)
+    uploads.run(job_id, Stage.MEDIA)
+    units = uploads.ready(job_id, Stage.EMBED)
+    assert len(units) == 3
+    for unit in units[:done]:
+        uploads.do(unit)
+    uploads.send(job_id, OF_WHOLE["sheet"])
+    uploads.close(job_id)
+    uploads.run(job_id, Stage.MEDIA)
+    uploads.run(job_id)
+    assert embedded(uploads) == 5
+    assert uploads.world.job(job_id).state is JobState.SUCCEEDED
+    uploads.check()
+
+
+def test_pages_captioned_before_a_cancellation_are_embedded_by_a_retry(uploads: Uploads, embedder: Counting) -> None:
+    uploads.upload(WHOLE)
+    job_id = uploads.open()
+    uploads.send(job_id, OF_WHOLE["sheet"])
+    uploads.close(job_id)
+    uploads.run(job_id, Stage.MEDIA)
+    assert embedded(uploads) == 0
+    with transaction(uploads.world.sessions) as session:
+        control.cancel_job(session, uploads.world.user, job_id)
+    assert uploads.world.job(job_id).state is JobState.CANCELLED
+    with transaction(uploads.world.sessions) as session:
+        control.retry_job(session, uploads.world.user, job_id)
+    uploads.run(job_id)
+    assert embedded(uploads) == 5
     uploads.check()

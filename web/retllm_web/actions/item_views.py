@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind
 from retllm.db.tables import Item, Source
+from retllm.media.came_in import archives_of
 from retllm.media.sources import part_label
 
 
@@ -45,6 +46,7 @@ class ItemView(BaseModel):
     collection_id: UUID
     kind: ItemKind
     name: str
+    archive: str | None = Field(description="the archive that it came in, while its upload is kept")
     text: str | None
     media_type: str | None
     width: int | None = Field(description="pixels")
@@ -62,7 +64,7 @@ class ItemView(BaseModel):
     error: str | None = Field(description="why its last embedding failed")
 
 
-_COLUMNS = ItemView.model_fields.keys() - {"has_picture", "indexed", "part", "source"}
+_COLUMNS = ItemView.model_fields.keys() - {"archive", "has_picture", "indexed", "part", "source"}
 
 
 def item_view(session: Session, item: Item, indexed: bool) -> ItemView:
@@ -76,9 +78,11 @@ def item_views(session: Session, rows: Sequence[tuple[Item, bool]]) -> list[Item
     whole = (
         {source.id: source for source in session.scalars(sa.select(Source).where(Source.id.in_(keys)))} if keys else {}
     )
+    archives = archives_of(session, [item.id for item, _ in rows])
     return [
         ItemView(
             **{name: getattr(item, name) for name in _COLUMNS},
+            archive=archives.get(item.id),
             has_picture=item.picture_key is not None,
             part=PartView(**item.part, label=part_label(item.part)) if item.part else None,
             source=WholeFileView.model_validate(whole[item.source_id]) if item.source_id in whole else None,

@@ -134,7 +134,7 @@ def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -
         job, shown = _job_and_counts(session, found)
         right = right_in(session, current_actor(), found)
         items, following = _items(session, found, filters)
-        archives = same_names.archives(session, ((item.id, item.name) for item in items))
+        archives = same_names.archives((item.id, item.name, item.archive) for item in items)
         pause = _pause(session, job)
         upload = page_uploads.last_upload(session, current_actor(), collection_id)
         known = languages(session)
@@ -174,7 +174,7 @@ def collection(collection_id: UUID) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         found = collection_for(session, current_actor(), collection_id)
         items, following = _items(session, found, filters)
-        archives = same_names.archives(session, ((item.id, item.name) for item in items))
+        archives = same_names.archives((item.id, item.name, item.archive) for item in items)
     return render_template(
         "_items.html", collection=found, items=items, archives=archives, next=following, filters=filters
     )

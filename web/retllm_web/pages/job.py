@@ -61,7 +61,7 @@ def _shown(job_id: UUID) -> dict[str, Any]:
         return {
             "job": job,
             "search": search,
-            "archives": same_names.archives(session, [(row.item_id, row.name) for row in search.candidates])
+            "archives": same_names.archives((row.item_id, row.name, row.archive) for row in search.candidates)
             if search
             else {},
             "upload": upload,

@@ -12,6 +12,7 @@ from retllm.db.enums import ItemState
 from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Item
 from retllm.errors import InvalidInput, RetllmError
+from retllm.media.came_in import archives_of
 from retllm.review import marks
 from retllm.review.measures import Verdict
 from retllm.review.search import Review
@@ -86,7 +87,8 @@ def missing(job_id: UUID) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         asked = marks.asked_by(session, current_actor(), job_id)
         found = marks.find_items(session, asked, text) if text else []
-        archives = same_names.archives(session, [(item.id, item.name) for item in found])
+        came_in = archives_of(session, [item.id for item in found])
+        archives = same_names.archives((item.id, item.name, came_in.get(item.id)) for item in found)
     template = "_found.html" if wants_fragment() else "missing.html"
     return render_template(
         template, search_id=job_id, found=found, archives=archives, find=text, review=review_of(job_id)

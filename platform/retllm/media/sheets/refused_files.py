@@ -39,7 +39,10 @@ def _picture_in(name: str, archive: str) -> str:
     return f"The picture of {base_name(name)!r} may be in {base_name(archive)!r}"
 
 
-STILL_COMES = "another upload is still bringing: retry this job when that one has ended"
+STILL_COMES = (
+    "another upload is still bringing: when that one has ended, or you closed it on its page because it is abandoned, "
+    "retry this job"
+)
 """What is said of a picture or archive that may come."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 from uuid import UUID
 
 from retllm.db.enums import ItemKind
@@ -13,12 +12,19 @@ from retllm.media.records import Change
 
 def captioned(name: str, changes: Mapping[UUID, Change], remark: str | None) -> FileOutcome:
     """Return the outcome of what gave these items one caption; that of a later upload stays, and the remark says so."""
-    item_id, first = next(iter(changes.items()))
-    if all(change.remark for change in changes.values()):
+    counted = [item_id for item_id, change in changes.items() if not change.remark]
+    if not counted:
+        item_id, first = next(iter(changes.items()))
         return FileOutcome(name=name, status="ignored", item_id=item_id, remark=first.remark)
     is_changed = any(change.changed for change in changes.values())
-    status: Literal["updated", "duplicate"] = "updated" if is_changed else "duplicate"
-    return FileOutcome(name=name, status=status, item_id=item_id, kind=ItemKind.BOTH, remark=remark)
+    return FileOutcome(
+        name=name,
+        status="updated" if is_changed else "duplicate",
+        item_id=counted[0],
+        further_item_ids=tuple(counted[1:]),
+        kind=ItemKind.BOTH,
+        remark=remark,
+    )
 
 
 def unused(name: str, item_id: UUID, others: Sequence[str]) -> FileOutcome:

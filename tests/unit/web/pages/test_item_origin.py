@@ -113,6 +113,19 @@ def test_items_of_one_name_are_listed_with_their_archives(
         ("t.txt", "one"),
         ("t.txt", "two"),
     ]
+    items = ada.get(f"/collections/{texts}/items?limit=50").json["items"]
+    came = sorted((item["name"], item["archive"]) for item in items if item["archive"])
+    assert came == [
+        ("a/1.png", "one.zip"),
+        ("a/1.png", "two.zip"),
+        ("a/one.png", "one.zip"),
+        ("a/two.png", "two.zip"),
+        ("t.txt", "one.zip"),
+        ("t.txt", "two.zip"),
+    ]
+    of_search = ada.get(f"/searches/{job}").json["candidates"]
+    assert sorted((row["name"], row["archive"]) for row in of_search if row["archive"]) == came
+    assert {row["archive"] for row in of_search} == {"one.zip", "two.zip", None}
 
 
 def test_without_its_upload_an_item_says_nothing_of_it(reader: Visitor, ada: Caller, texts: str, job: str) -> None:

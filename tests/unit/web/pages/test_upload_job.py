@@ -10,6 +10,7 @@ import uuid
 
 import pytest
 import sqlalchemy as sa
+from tests.unit.media.samples import zipped
 from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pages.conftest import Page, Visitor
 from tests.unit.web.pages.upload_script import BLUE, BROKEN, RED, SCRIPT, Outcomes, Script
@@ -152,6 +153,34 @@ def test_without_kept_bytes_nothing_can_be_tried_again(reader: Visitor, script: 
 
 def test_the_history_counts_the_outcomes_of_an_upload(reader: Visitor, mixed: str) -> None:
     assert "2 added, 1 duplicate, 2 rejected" in reader.get("/jobs").text
+
+
+@pytest.mark.parametrize(
+    ("first", "shown"),
+    [
+        ("Archiv/1923/b.png", "Upload: Archiv"),
+        ("scans.zip", "Upload: scans.zip"),
+        ("b.png", "Upload: b.png"),
+        (None, "Upload"),
+    ],
+)
+def test_an_upload_is_named_by_its_first_folder_archive_or_file(
+    reader: Visitor, script: Script, ada: Caller, first: str | None, shown: str
+) -> None:
+    upload = script.open()
+    content = zipped({"x/c.png": BROKEN}) if first == "scans.zip" else BROKEN
+    for name in filter(None, [first, "a/later.png" if first else None]):
+        part = {"file": [(io.BytesIO(content), name)]}
+        ada.post(f"/uploads/{upload}/files", data=part, content_type="multipart/form-data")
+    script.ask(upload, "close")
+    page = reader.get(f"/jobs/{upload}")
+    assert (page.one("h1").text, page.one("title").text.partition(" – ")[0].strip()) == (shown, shown)
+    listed = [link.text for link in reader.get("/jobs").all("a") if link.attributes.get("href") == f"/jobs/{upload}"]
+    assert listed[0] == shown
+    problems = [link.text for link in reader.get("/").all("a") if link.attributes.get("href") == f"/jobs/{upload}"]
+    assert set(problems) <= {shown}
+    assert bool(problems) is bool(first)
+    assert ada.get(f"/jobs/{upload}").json["files"]["first"] == (shown.partition(": ")[2] or None)
 
 
 @pytest.fixture

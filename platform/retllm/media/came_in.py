@@ -1,0 +1,36 @@
+"""The archives that items came in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from retllm.db.many import one_of
+from retllm.db.tables import Item
+from retllm.db.uploads import UploadFile
+from retllm.media.sniffing import FileKind
+
+
+def archives_of(session: Session, item_ids: Collection[UUID]) -> Mapping[UUID, str]:
+    """Return for each of these items the name of the archive that it came in.
+
+    Nothing is known of an item that came in none, or whose upload was deleted.
+    """
+    if not item_ids:
+        return {}
+    # a picture has the key of its file; of a text, the item names the archive itself
+    file, parent, outermost = (sa.orm.aliased(UploadFile) for _ in range(3))
+    pack = sa.orm.aliased(UploadFile)
+    query = (
+        sa.select(Item.id, pack.name)
+        .outerjoin(file, file.id == Item.id)
+        .outerjoin(parent, parent.id == file.parent_id)
+        .outerjoin(outermost, outermost.id == parent.parent_id)
+        .join(pack, pack.id == sa.func.coalesce(outermost.id, parent.id, Item.caption_file_id))
+        .where(one_of(Item.id, item_ids), pack.content == FileKind.ARCHIVE)
+        .where(sa.or_(file.id.is_not(None), Item.picture_key.is_(None)))
+    )
+    return {row.id: row.name for row in session.execute(query)}
