@@ -244,7 +244,8 @@ class Captioner:
         """Return whether JSON says something of one picture: it is an object, and no sheet that is named like one."""
         named = sidecars.is_of_one(document.located.name)
         if not (named or neighbours.meant or neighbours.alike or self._may_come(document)):
-            return False
+            with document.opened() as stream:
+                return sidecars.is_record(document.located.name, stream)
         with document.opened() as stream:
             fields = sidecars.read_object(stream)
             if fields is None:

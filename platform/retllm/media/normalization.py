@@ -21,6 +21,11 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", _MAY_BE_MARKS.sub(_divided, text))
 
 
+def is_blank(text: str) -> bool:
+    """Return whether a text has nothing to see: no characters but spaces, and those that only format others."""
+    return all(character.isspace() or unicodedata.category(character) == "Cf" for character in text)
+
+
 def _divided(found: re.Match[str]) -> str:
     parts, marks = [], 0
     for character in found[0]:

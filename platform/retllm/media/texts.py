@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import streams
-from retllm.media.normalization import composed
+from retllm.media.normalization import composed, is_blank
 from retllm.media.sheets.encodings import as_text, encoding_of
 from retllm.media.sheets.references import names_a_picture
 from retllm.settings import Settings
@@ -36,7 +36,7 @@ def clean_text(text: str, settings: Settings) -> str:
     # composing makes a text shorter, but not that much
     _check_length(unified, _MOST_COMPOSED * settings.max_text_chars, settings)
     clean = composed(unified).strip()
-    if not clean:
+    if is_blank(clean):
         raise MediaRejected("The text is empty.")
     _check_length(clean, settings.max_text_chars, settings)
     return clean

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from retllm.errors import TooLarge
 from retllm.media.names import one_line
+from retllm.media.normalization import is_blank
 from retllm.media.sheets.column_names import CAPTIONS, FILES, NUMBERS, plain, role
 from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8
 from retllm.media.sheets.objects import Repeated, loads
@@ -100,7 +101,7 @@ class Columns:
 
         def rank(name: str) -> tuple[float, int]:
             values = [value for record in sample if (value := record.fields.get(name)) not in (None, "")]
-            fit = sum(table is CAPTIONS or names_a_picture(_file(value)) for value in values)
+            fit = sum(table is CAPTIONS or names_a_picture(file_in(value)) for value in values)
             share = fit / len(values) if values else 0
             # the values of a good column fit everywhere; a column of captions only has to be filled
             return (-round(share, 1) if table is FILES else -bool(values), table.index(self._roles[name] or ""))
@@ -111,7 +112,7 @@ class Columns:
         """Return the first column of an unknown name, or of none, whose values are all names of pictures."""
         for name, found in self._roles.items():
             values = [value for record in sample if (value := record.fields.get(name)) not in (None, "")]
-            if found is None and values and all(names_a_picture(_file(value)) for value in values):
+            if found is None and values and all(names_a_picture(file_in(value)) for value in values):
                 return {name: 0}
         return {}
 
@@ -120,7 +121,7 @@ class Columns:
         if "text" not in short or not short <= _TEXT_SHEET:
             return False
         values = (record.fields.get(name) for record in sample for name in self.files)
-        return not any(names_a_picture(_file(value)) for value in values)
+        return not any(names_a_picture(file_in(value)) for value in values)
 
     def row(self, record: Record) -> Row:
         """Return the row of a record: its picture, its captions, and the name of a text.
@@ -157,7 +158,7 @@ class Columns:
 
     def _file(self, fields: Mapping[str, object], files: Sequence[str]) -> tuple[str | None, str]:
         for name in files:
-            if value := _file(fields[name]):
+            if value := file_in(fields[name]):
                 self._used.add(name)
                 return name, self._with_folder(fields, files, name, value)
         return None, ""
@@ -214,7 +215,7 @@ def _present(fields: Mapping[str, object], ranked: Mapping[str, int]) -> list[st
     return sorted(fields.keys() & ranked.keys(), key=ranked.__getitem__)
 
 
-def _file(value: object) -> str:
+def file_in(value: object) -> str:
     """Return the name of a picture in a field, empty if there is none."""
     if isinstance(value, Repeated) and all(each == value[0] for each in value):
         value = value[0]
@@ -229,7 +230,7 @@ def flat(value: object, depth: int = _MAX_DEPTH) -> list[str]:
     """Return the captions in a field: a text, a list of them, or objects with a column of captions."""
     if isinstance(value, str):
         written = _written_list(value.strip())
-        return [value.strip()] if written is None and value.strip() else flat(written, depth)
+        return [value.strip()] if written is None and not is_blank(value) else flat(written, depth)
     if not depth:
         return []
     if isinstance(value, Mapping):

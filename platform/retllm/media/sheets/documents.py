@@ -20,6 +20,8 @@ MAX_DEPTH = 32
 """How deep the lists and objects of a document may lie in each other."""
 MAX_NODES = 100_000
 """How many values one element of a document may have."""
+TOO_DEEP = object()
+"""Stands for an element, or a member of the document, that is nested more than ``MAX_DEPTH`` deep."""
 _BUFFER = 1 << 14
 
 # the parser takes neither bytes that are no text nor half a surrogate pair: a mark and a digit stand for them, and
@@ -46,6 +48,7 @@ _IN_WORDS = string.ascii_letters + string.digits + "+-."
 _LONGEST_WORD = 1 << 10
 
 Event = tuple[str, Any]
+_BEGINS, _ENDS = ("start_map", "start_array"), ("end_map", "end_array")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +154,13 @@ def parts(text: io.TextIOBase) -> Iterator[Part]:
     """Yield the parts of a document: the elements of a list, or the members of an object.
 
     Raises:
-        MediaRejected: the document is not valid JSON, or nested too deeply.
+        MediaRejected: the document is not valid JSON, or ends where it is nested too deeply.
         TooLarge: one of its elements has more than ``MAX_NODES`` values.
     """
     events = _events(text)
     event, value = next(events, ("end", None))
     if event == "start_array":
-        yield from (Part(None, True, element) for element in _elements(events))
+        yield from (Part(None, True, element) for element in _elements(events, depth=1))
     elif event == "start_map":
         yield from _members(events)
     else:
@@ -171,14 +174,13 @@ def _events(text: io.TextIOBase) -> Iterator[Event]:
     depth = 0
     try:
         for event, value in ijson.basic_parse(_Bytes(text), use_float=True, buf_size=_BUFFER):
-            if event in ("start_map", "start_array"):
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise MediaRejected(f"The JSON is nested more than {MAX_DEPTH} deep, so it is no list of captions.")
-            elif event in ("end_map", "end_array"):
-                depth -= 1
+            depth += (event in _BEGINS) - (event in _ENDS)
             yield event, _unmarked(value) if isinstance(value, str) else value
     except (ijson.JSONError, ValueError, OverflowError) as error:
+        if depth > MAX_DEPTH:
+            raise MediaRejected(
+                f"The JSON is nested more than {MAX_DEPTH} deep, so it is no list of captions."
+            ) from error
         what = "cut short" if "premature EOF" in str(error) else "not valid"
         raise MediaRejected(f"The JSON is {what}: export or download it again.") from error
 
@@ -189,33 +191,34 @@ def _members(events: Iterator[Event]) -> Iterator[Part]:
             return
         event, value = next(events)
         if event == "start_array":
-            yield from (Part(key, True, element) for element in _elements(events))
+            yield from (Part(key, True, element) for element in _elements(events, depth=2))
         else:
-            yield Part(key, False, _value(event, value, events))
+            yield Part(key, False, _value(event, value, events, depth=2))
 
 
-def _elements(events: Iterator[Event]) -> Iterator[object]:
+def _elements(events: Iterator[Event], *, depth: int) -> Iterator[object]:
     for event, value in events:
         if event == "end_array":
             return
-        yield _value(event, value, events)
+        yield _value(event, value, events, depth=depth + 1)
 
 
-def _value(event: str, value: object, events: Iterator[Event]) -> object:
-    """Build the value that begins with this event."""
-    if event not in ("start_map", "start_array"):
+def _value(event: str, value: object, events: Iterator[Event], *, depth: int) -> object:
+    """Build the value that begins with this event, ``depth`` deep in the document."""
+    if event not in _BEGINS:
         return value
     top: dict[str, object] | list[object] = {} if event == "start_map" else []
     open_: list[dict[str, object] | list[object]] = [top]
     key = ""
     keys: list[str] = []
+    is_deep = False
     for nodes, (inner, given) in enumerate(events):
         if nodes > 2 * MAX_NODES:
             raise TooLarge(f"An element of the JSON has more than {MAX_NODES:,} values.", limit=MAX_NODES)
         if inner == "map_key":
             key = given
             continue
-        if inner in ("end_map", "end_array"):
+        if inner in _ENDS:
             open_.pop()
             if not open_:
                 break
@@ -227,7 +230,8 @@ def _value(event: str, value: object, events: Iterator[Event]) -> object:
             put(holder, key, made)
         else:
             holder.append(made)
-        if inner in ("start_map", "start_array"):
+        if inner in _BEGINS:
             open_.append(made)
             keys.append(key)
-    return top
+            is_deep = is_deep or depth + len(open_) > MAX_DEPTH + 1
+    return TOO_DEEP if is_deep else top

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from itertools import chain
 
 from retllm.errors import MediaRejected, TooLarge
@@ -12,8 +11,21 @@ from retllm.media.names import one_line
 from retllm.media.sheets import columns
 from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
 from retllm.media.sheets.columns import flat
-from retllm.media.sheets.documents import Part, parts
+from retllm.media.sheets.documents import TOO_DEEP, Part, parts
 from retllm.media.sheets.encodings import BROKEN, NOT_UTF8, escaped
+from retllm.media.sheets.entries import (
+    CONVERSATION,
+    NESTED,
+    NESTED_LINE,
+    OBJECT_LIKE,
+    Entry,
+    Refused,
+    any_picture,
+    entry_of,
+    has_captions,
+    names_a_file,
+    record_of,
+)
 from retllm.media.sheets.lines import bounded, max_length
 from retllm.media.sheets.objects import Repeated, loads, put
 from retllm.media.sheets.references import names_a_picture
@@ -23,14 +35,15 @@ from retllm.settings import Settings
 MAX_ROWS = 1_000_000
 """How many rows of a document are kept in memory until its end."""
 _SHOWN = 300
-# a conversation, and who answers in it
-_CONVERSATION = "conversations"
-_ANSWERING = ("gpt", "assistant")
-_OBJECT_LIKE = '{"file": ..., "caption": ...}'
 _EXPECTED = (
-    f"It has to be one object per line or a list of objects like {_OBJECT_LIKE}, an object of names and captions, or a "
+    f"It has to be one object per line or a list of objects like {OBJECT_LIKE}, an object of names and captions, or a "
     "file of COCO's or Karpathy's form."
 )
+
+# names of columns that may be those of anything
+_ANY_NAME = frozenset(("name", "key", "nom", "nombre", "nome", "имя"))
+# lists in a file of COCO's form of which no element is about a picture
+_NO_ROWS = frozenset(("categories", "licenses"))
 
 
 def are_lines(text: io.TextIOBase, settings: Settings) -> bool:
@@ -54,9 +67,16 @@ def are_lines(text: io.TextIOBase, settings: Settings) -> bool:
 def _object(line: str) -> dict[str, object] | None:
     try:
         parsed = loads(line)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        return {} if _is_closed(line) else None
+    except ValueError:
         return None
     return parsed if isinstance(parsed, dict) else None
+
+
+def _is_closed(line: str) -> bool:
+    """Return whether a line that is nested too deeply begins and ends like an object."""
+    return line.startswith("{") and line.endswith("}")
 
 
 def line_records(text: io.TextIOBase, settings: Settings) -> Iterator[Record]:
@@ -70,33 +90,14 @@ def line_records(text: io.TextIOBase, settings: Settings) -> Iterator[Record]:
         if not stripped:
             continue
         try:
-            yield _record(number, loads(escaped(stripped)))
-        except (ValueError, RecursionError):
+            yield record_of(number, entry_of(loads(escaped(stripped))))
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, RecursionError) and _is_closed(stripped):
+                yield record_of(number, NESTED_LINE)
+                continue
             broken = BROKEN.search(stripped)
             message = f"Row {number} {NOT_UTF8 if broken else 'is not valid JSON: write one object per line.'}"
             yield Record(number, problem=problem(Reason.UNREADABLE, message))
-
-
-def _record(number: int, value: object) -> Record:
-    if isinstance(value, dict):
-        return _of_conversation(number, value) or Record(number, value)
-    message = f"Row {number} is not an object like {_OBJECT_LIKE}."
-    return Record(number, problem=problem(Reason.UNREADABLE, message))
-
-
-def _of_conversation(number: int, value: dict[str, object]) -> Record | None:
-    """Return the row of a conversation on a picture, as LLaVA is trained with; None if the value is none.
-
-    A single answer is the caption; one of several says nothing without its question.
-    """
-    turns = value.get(_CONVERSATION)
-    if not isinstance(turns, list) or not turns or any(role(name) in CAPTIONS for name in value):
-        return None
-    answers = [turn.get("value") for turn in turns if isinstance(turn, dict) and turn.get("from") in _ANSWERING]
-    if len(answers) == 1:
-        return Record(number, {name: value[name] for name in value if name != _CONVERSATION} | {"caption": answers[0]})
-    message = f"Row {number} is a conversation with {len(answers):,} answers, as LLaVA is trained with, and no caption."
-    return Record(number, problem=problem(Reason.TEXT, message))
 
 
 def document_records(text: io.TextIOBase) -> Iterator[Record]:
@@ -117,7 +118,7 @@ def document_records(text: io.TextIOBase) -> Iterator[Record]:
         yield from whole.records()
     elif first.listed:
         for number, part in enumerate(chain([first], found), start=1):
-            yield _record(number, part.value)
+            yield record_of(number, entry_of(part.value))
     else:
         raise MediaRejected(f"The JSON is a single {_kind(first.value)}. {_EXPECTED}")
 
@@ -137,8 +138,9 @@ class _Whole:
         self._twice: set[str] = set()
         self._empty: list[str] = []
         self._captions: dict[str, list[str]] = {}
-        self._rows: list[Record] = []
-        self._row_keys: set[str] = set()
+        # of the lists of objects, each row and the key of its list
+        self._rows: list[tuple[str, Entry]] = []
+        self._of_objects: set[str] = set()
         self._lists: dict[str, list[object]] = {}
         self._members: dict[str, object] = {}
 
@@ -155,31 +157,35 @@ class _Whole:
         value = part.value
         if not part.listed:
             put(self._members, key, value)
-        elif not isinstance(value, dict) or names_a_picture(key):
+        elif value is TOO_DEEP:
+            self._rows.append((key, NESTED))
+        elif not isinstance(value, dict) or names_a_picture(key) or (key == CONVERSATION and "from" in value):
             self._lists.setdefault(key, []).append(value)
-        elif not self._of_coco(key, value):
-            self._row_keys.add(key)
-            row = _record(len(self._rows) + 1, value)
-            kept = {name: _kept(name, inner) for name, inner in row.fields.items()}
-            self._rows.append(replace(row, fields=kept))
+        else:
+            self._of_objects.add(key)
+            if not self._of_coco(key, value):
+                entry = entry_of(value)
+                if not isinstance(entry, Refused):
+                    entry = {name: _kept(name, inner) for name, inner in entry.items()}
+                self._rows.append((key, entry))
 
     def _of_coco(self, key: str, value: Mapping[str, object]) -> bool:
-        """Take a picture or an annotation of a file of COCO's form."""
-        if key == "images" and _is_id(value.get("id")) and not any(role(name) in CAPTIONS for name in value):
+        """Take a picture or an annotation of a file of COCO's form; return whether that is all that it says."""
+        if key == "images" and _is_id(value.get("id")):
             file = value.get("file_name") or value.get("filename") or value.get("coco_url") or value.get("url")
             if isinstance(file, str):
-                key = str(value["id"])
-                if self._names.setdefault(key, file) != file:
-                    self._twice.add(key)
-                return True
+                image = str(value["id"])
+                if self._names.setdefault(image, file) != file:
+                    self._twice.add(image)
+                return not flat(value)
         if key == "annotations" and _is_id(value.get("image_id")):
-            texts = flat(value.get("caption"))
-            if texts and "file_name" in value:
+            image, texts = str(value["image_id"]), flat(value)
+            if texts and names_a_file(value):
                 return False
             if texts:
-                self._captions.setdefault(str(value["image_id"]), []).extend(texts)
-            elif "caption" in value:
-                self._empty.append(str(value["image_id"]))
+                self._captions.setdefault(image, []).extend(texts)
+            elif has_captions(value):
+                self._empty.append(image)
             return True
         return False
 
@@ -189,78 +195,131 @@ class _Whole:
         Raises:
             MediaRejected: there are none.
         """
-        if self._captions:
-            yield from self._coco()
-        elif self._names and not any(role(name) in CAPTIONS for row in self._rows for name in row.fields):
+        if self._names and not self._captions and not any(has_captions(entry) for _, entry in self._rows):
             raise MediaRejected(
                 "The JSON is a file of COCO's form, but none of its annotations is a caption: upload that of captions."
             )
-        elif one := self._one_picture():
-            yield one
-        elif self._rows:
-            yield from self._rows
-        elif by_name := self._by_name():
-            yield from by_name
-        else:
+        number = 0
+        for number, entry in enumerate(self._entries(), start=1):
+            yield record_of(number, entry)
+        if not number:
             keys = columns.listed(self._keys) or "nothing"
             raise MediaRejected(f"The JSON is no list of captions; its object has {keys}. {_EXPECTED}")
 
-    def _coco(self) -> Iterator[Record]:
-        for number, (key, captions) in enumerate(self._captions.items(), start=1):
+    def _entries(self) -> Iterator[Entry]:
+        own = self._one_picture()
+        rows = [(key, entry) for key, entry in self._rows if not (own and _is_caption_only(key, entry))]
+        if self._names or self._captions:
+            yield from self._coco()
+            yield from _beside_coco(rows)
+        else:
+            yield from (entry for _, entry in rows)
+        if own:
+            yield own
+        for key in self._lists:
+            # beside objects: what is none
+            if key in self._of_objects and not (own and role(key) in CAPTIONS):
+                yield from map(entry_of, self._lists[key])
+        if own is None:
+            table = _by_column({**self._lists, **self._members})
+            yield from table
+            if table:
+                return
+        yield from self._by_name(alone=not (own or rows or self._captions))
+
+    def _coco(self) -> Iterator[Entry]:
+        for key, captions in self._captions.items():
             if key in self._twice:
-                message = (
-                    f"Row {number} has captions for image_id {key}, which is the id of several images: correct it."
-                )
-                yield Record(number, problem=problem(Reason.AMBIGUOUS, message))
+                words = f" has captions for image_id {key}, which is the id of several images: correct it."
+                yield Refused(Reason.AMBIGUOUS, words)
             elif key in self._names or not self._names:
-                yield Record(number, {"file_name": self._names.get(key, key), "captions": captions})
+                yield {"file_name": self._names.get(key, key), "captions": captions}
             else:
-                message = f"Row {number} has captions for image_id {key}, which is not among the images of the file."
-                yield Record(number, problem=problem(Reason.NO_PICTURE, message))
-        unused = [(Reason.TEXT, f": a caption for image_id {key} is empty.") for key in self._empty]
-        for _ in filter(_names_no_image, self._rows):
-            unused.append(
-                (Reason.NO_PICTURE, " has a caption whose image_id is neither a text nor a number for an id.")
-            )
-        for number, (reason, message) in enumerate(unused, start=len(self._captions) + 1):
-            yield Record(number, problem=problem(reason, f"Row {number}{message}"))
+                words = f" has captions for image_id {key}, which is not among the images of the file."
+                yield Refused(Reason.NO_PICTURE, words)
+        for key in self._empty:
+            yield Refused(Reason.TEXT, f": a caption for image_id {key} is empty.")
 
-    def _one_picture(self) -> Record | None:
-        """Return the row that the whole object is: the name of a picture, and lists of its captions."""
-        files = {name: value for name, value in self._members.items() if role(name) in FILES}
-        in_rows = [value for row in self._rows for name, value in row.fields.items() if role(name) in FILES]
-        if not _any_picture(files.values()) or _any_picture(in_rows):
+    def _one_picture(self) -> Entry | None:
+        """Return the row that the object itself is, beside its rows: the name of a picture, and its captions."""
+        if not (self._lists or self._rows):
             return None
-        texts = [text for name, listed in self._lists.items() if role(name) in CAPTIONS for text in flat(listed)]
-        if all(role(key) in CAPTIONS for key in self._row_keys):
-            texts += flat([row.fields for row in self._rows])
-        return Record(1, files | {"captions": texts}) if texts else None
+        if turns := self._lists.get(CONVERSATION):
+            return entry_of({**self._members, CONVERSATION: turns})
+        files = {name: value for name, value in self._members.items() if role(name) in FILES}
+        if not any_picture(files.values()):
+            return None
+        named = {name: [held.get(name) for held in (self._members, self._lists)] for name in self._keys}
+        texts = [text for name, values in named.items() if role(name) in CAPTIONS for text in flat(values)]
+        texts += flat([entry for key, entry in self._rows if _is_caption_only(key, entry)])
+        return files | {"captions": texts} if texts else None
 
-    def _by_name(self) -> list[Record]:
-        files, captions = known(self._keys)
-        if captions and len(self._keys) == len(self._members) and not files_are_keys(self._members):
-            if table := _by_column(self._members):
-                return table
-            return [Record(1, self._members)]
-        if files and captions:
-            return _by_column({**self._lists, **self._members})
+    def _by_name(self, *, alone: bool) -> Iterator[Entry]:
+        """Yield the rows that are no lists of objects.
+
+        Args:
+            alone: whether they are all that there is, so that what is not told apart from them is one of them.
+        """
+        is_flat = len(self._keys) == len(self._members) and known(self._keys)[1]
+        if alone and is_flat and not files_are_keys(self._members):
+            yield self._members
+            return
         named = {**self._members, **self._lists}
         for key in self._members.keys() & self._lists.keys():
-            named[key] = Repeated([self._members[key], self._lists[key]])
-        fitting = {name: found for name, value in named.items() if (found := flat(value))}
-        if not fitting or not files_are_keys({name: named[name] for name in fitting}):
-            return []
-        return [
-            _named_row(number, name, fitting.get(name))
-            for number, name in enumerate((name for name in named if name in fitting or names_a_picture(name)), 1)
-        ]
+            named[key] = Repeated([*_values(self._members[key]), *self._lists[key]])
+        fitting = {name: value for name, value in named.items() if flat(value)}
+        everything = alone and bool(fitting) and files_are_keys(fitting)
+        for name, value in named.items():
+            is_told = names_a_picture(name) or name.isdecimal() or any(map(_is_row, _values(value)))
+            if is_told or (everything and name in fitting):
+                yield from _of_name(name, value)
 
 
-def _named_row(number: int, name: str, captions: list[str] | None) -> Record:
+def _beside_coco(rows: Iterable[tuple[str, Entry]]) -> Iterator[Entry]:
+    """Yield what has captions in a file of COCO's form beside its annotations."""
+    for key, entry in rows:
+        if _names_no_image(entry):
+            words = " has a caption whose image_id is neither a text nor a number for an id."
+            yield Refused(Reason.NO_PICTURE, words)
+        elif isinstance(entry, Refused) or (key not in _NO_ROWS and has_captions(entry)):
+            yield entry
+
+
+def _of_name(name: str, value: object) -> Iterator[Entry]:
+    """Yield the rows of a member: those that name their pictures, and what it says of the picture that its key is."""
+    values = _values(value)
+    others = [each for each in values if not _names_its_own(each, name)]
+    if len(others) == len(values):
+        yield _named_row(name, flat(value))
+        return
+    yield from (entry_of(each) for each in values if _names_its_own(each, name))
+    if others:
+        yield _named_row(name, flat(others))
+
+
+def _named_row(name: str, captions: list[str]) -> Entry:
     if captions:
-        return Record(number, {"file": name, "captions": captions})
-    message = f"Row {number} gives the picture {one_line(name[:_SHOWN])!r} no caption, but another value than a text."
-    return Record(number, problem=problem(Reason.TEXT, message))
+        return {"file": name, "captions": captions}
+    words = f" gives the picture {one_line(name[:_SHOWN])!r} no caption, but another value than a text."
+    return Refused(Reason.TEXT, words)
+
+
+def _values(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _is_row(value: object) -> bool:
+    return isinstance(value, dict) and bool(flat(value)) and names_a_file(value)
+
+
+def _names_its_own(value: object, key: str) -> bool:
+    """Return whether an object names its picture itself, so that its key only tells it from the others."""
+    if not isinstance(value, dict):
+        return False
+    # an address may only say where the picture of the key was taken from
+    if names_a_file(value) or names_a_picture(key):
+        return names_a_file(value)
+    return any(inner for name, inner in value.items() if role(name) in FILES and role(name) not in _ANY_NAME)
 
 
 def files_are_keys(members: Mapping[str, object]) -> bool:
@@ -272,31 +331,35 @@ def files_are_keys(members: Mapping[str, object]) -> bool:
     )
 
 
-def _by_column(members: Mapping[str, object]) -> list[Record]:
-    """Return the rows of an object of columns, each a list of values or an object of them by row."""
+def _by_column(members: Mapping[str, object]) -> list[dict[str, object]]:
+    """Return the rows of an object of columns, each an object of values by row, or a list of them."""
     values = {
-        name: list(column.values() if isinstance(column, dict) else column)
+        name: column if isinstance(column, dict) else {str(place): value for place, value in enumerate(column)}
         for name, column in members.items()
         if isinstance(column, dict | list) and not isinstance(column, Repeated) and role(name)
     }
     if not all(known(values)):
         return []
-    # a short column has no value in the further rows: what is kept grows with the values, not with rows times columns
-    rows: list[dict[str, object]] = [{} for _ in range(max(map(len, values.values())))]
+    # a row has no value in a column without its key: what is kept grows with the values, not with rows times columns
+    rows: dict[str, dict[str, object]] = {}
     for name, column in values.items():
-        for row, value in zip(rows, column, strict=False):
-            row[name] = value
-    return [Record(number, row) for number, row in enumerate(rows, start=1)]
+        for key, value in column.items():
+            rows.setdefault(key, {})[name] = value
+    return list(rows.values())
 
 
-def _names_no_image(row: Record) -> bool:
-    """Return whether an annotation with a caption has no value as an id."""
-    has_caption = any(role(name) in CAPTIONS and flat(value) for name, value in row.fields.items())
-    return has_caption and "image_id" in row.fields and not _is_id(row.fields["image_id"])
+def _is_caption_only(key: str, entry: Entry) -> bool:
+    """Return whether a row in a list of captions names no picture, so that it is for that of the whole object."""
+    if isinstance(entry, Refused) or role(key) not in CAPTIONS:
+        return False
+    return not any_picture(value for name, value in entry.items() if role(name) in FILES)
 
 
-def _any_picture(values: Iterable[object]) -> bool:
-    return any(isinstance(value, str) and names_a_picture(value) for value in values)
+def _names_no_image(entry: Entry) -> bool:
+    """Return whether an annotation with a caption has no value as an id, and no other name of its picture."""
+    if isinstance(entry, Refused) or not flat(entry) or "image_id" not in entry or names_a_file(entry):
+        return False
+    return not _is_id(entry["image_id"])
 
 
 def _is_id(value: object) -> bool:

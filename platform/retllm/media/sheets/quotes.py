@@ -16,12 +16,13 @@ from retllm.errors import MediaRejected
 from retllm.media.sheets.column_names import FILES, role
 from retllm.media.sheets.encodings import escaped
 from retllm.media.sheets.lines import bounded, max_length
-from retllm.media.sheets.references import SUFFIX_PATTERN
+from retllm.media.sheets.references import SUFFIX_PATTERN, names_a_picture
 from retllm.settings import Settings
 
 # these files are seldom quoted, and a quote in them is often just a character
 _MAYBE_UNQUOTED = "\t|"
 _ESCAPED = re.compile(r'\\([\\"])')
+_LAST_NUMBER = re.compile(r"[0-9]{1,18}$")
 _NEVER = re.compile(r"(?!)")
 # lines after an open quote are read again; beyond so many times the length of a row the rest of the sheet is given up
 _MAX_AGAIN = 50
@@ -57,7 +58,10 @@ def _doubled(escaped: re.Match[str]) -> str:
 class Quoted:
     """Splits quoted rows. A quote that does not close loses its own row: reading goes on at the next line."""
 
-    def __init__(self, lines: Iterator[str], table: Table, settings: Settings) -> None:
+    def __init__(self, lines: Iterator[str], table: Table, settings: Settings, *, whole: bool = False) -> None:
+        """Split these lines; with ``whole``, lines between quotes belong to their field whatever they look like."""
+        self._whole = whole
+        self._file_at = next((at for at, name in enumerate(table.names) if role(name) in FILES), 0)
         self._source = lines
         self._again: deque[str] = deque()
         self._table = table
@@ -75,6 +79,7 @@ class Quoted:
             self.taken = [line]
             try:
                 fields = next(self._reader(), [])
+                self._check_lines(fields)
             except csv.Error as error:
                 again += sum(map(len, self.taken[1:]))
                 if again > _MAX_AGAIN * self._max_chars:
@@ -86,6 +91,34 @@ class Quoted:
                 yield number, f"is not valid CSV ({error}): check its quotes."
             else:
                 yield number, fields
+
+    def _check_lines(self, fields: list[str]) -> None:
+        """Check the lines between the quotes of a row: two stray quotes of different rows hold those between them.
+
+        Raises:
+            csv.Error: most of them look like rows of the table.
+        """
+        if self._whole or len(self.taken) == 1 or len(fields) <= self._file_at:
+            return
+        # the line where a caption ends has the fields after it, which may be those of a row
+        is_named_first = self._file_at < len(self._split(self.taken[0])) - 1
+        between = self.taken[1:] if is_named_first else self.taken[1:-1]
+        lines = [line for line in between if line.strip()]
+        like = sum(self._is_like_row(line, fields[self._file_at], place) for place, line in enumerate(lines, start=1))
+        if like * 2 > len(lines):
+            raise csv.Error("a quote is not closed before lines that look like rows")
+
+    def _is_like_row(self, line: str, named: str, place: int) -> bool:
+        """Return whether a line, so many below one that names a picture, has the fields and the name of a row."""
+        inner = self._split(line)
+        if len(inner) != len(self._table.names):
+            return False
+        name = inner[self._file_at].strip()
+        return names_a_picture(name) or name == _counted(named.strip(), place)
+
+    def _split(self, line: str) -> list[str]:
+        """Return the fields of a line by itself, whatever its quotes."""
+        return next(csv.reader([line], delimiter=self._table.delimiter, skipinitialspace=True), [])
 
     def _next(self) -> str | None:
         return self._again.popleft() if self._again else next(self._source, None)
@@ -103,6 +136,13 @@ class Quoted:
             if size > self._max_chars or self._row_begins.match(line):
                 raise csv.Error("a quote is not closed")
             yield line
+
+
+def _counted(name: str, more: int) -> str | None:
+    """Return the name whose number at the end is so much greater; None for a name without number."""
+    if not (found := _LAST_NUMBER.search(name)):
+        return None
+    return name[: found.start()] + str(int(found[0]) + more).zfill(len(found[0]))
 
 
 def with_quotes(opened: Opener, table: Table, settings: Settings) -> Table:
@@ -134,7 +174,7 @@ def _is_valid(opened: Opener, table: Table, settings: Settings) -> bool:
         if not any(line.count('"') % 2 for line in table_lines(text, table, settings)):
             return False
     with opened() as text:
-        rows = Quoted(table_lines(text, table, settings), replace(table, valid=True), settings)
+        rows = Quoted(table_lines(text, table, settings), replace(table, valid=True), settings, whole=True)
         return all(not isinstance(fields, str) and len(fields) <= len(table.names) for _, fields in rows)
 
 

@@ -12,12 +12,13 @@ from retllm.errors import MediaRejected
 from retllm.media import streams
 from retllm.media.names import base_name, one_line, suffix_of
 from retllm.media.sheets import xmp
-from retllm.media.sheets.column_names import CAPTIONS, role
-from retllm.media.sheets.columns import flat
+from retllm.media.sheets.column_names import CAPTIONS, FILES, role
+from retllm.media.sheets.columns import file_in, flat
 from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8, as_text, encoding_of, escaped
+from retllm.media.sheets.entries import names_a_file, with_answer
 from retllm.media.sheets.matching import LONG_NAME, path_stem
 from retllm.media.sheets.objects import loads
-from retllm.media.sheets.references import names_a_picture
+from retllm.media.sheets.references import is_url, names_a_picture
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import clean_text, read_text, without_words
 from retllm.settings import Settings
@@ -181,6 +182,21 @@ def has_caption(fields: Mapping[str, object]) -> bool:
     return any(role(field) in CAPTIONS and flat(value) for field, value in fields.items())
 
 
+def is_record(name: str, stream: BinaryIO) -> bool:
+    """Return whether JSON is named like a picture with a number, and says where that was taken from.
+
+    In img2dataset each picture has such a record; the last part of its address is no name of another picture.
+
+    Raises:
+        MediaRejected: the file is not text.
+    """
+    if not any(base_name(place.path).isdecimal() for place in places(name)):
+        return False
+    fields = read_object(stream) or {}
+    is_from_address = any(role(field) in FILES and is_url(file_in(value)) for field, value in fields.items())
+    return is_from_address and has_caption(fields) and not names_a_file(fields)
+
+
 def is_of_album(stream: BinaryIO) -> bool:
     """Return whether a file is Google Takeout's record of an album, whose name depends on the language.
 
@@ -208,7 +224,7 @@ def titled(name: str, fields: Mapping[str, object]) -> str | None:
 
 
 def read_object(stream: BinaryIO) -> Mapping[str, object] | None:
-    """Return the JSON object that a short file is; None if it is long or anything else.
+    """Return the JSON object that a short file is, of a conversation its answer; None if it is long or anything else.
 
     Raises:
         MediaRejected: the file is not text.
@@ -220,4 +236,4 @@ def read_object(stream: BinaryIO) -> Mapping[str, object] | None:
             parsed = loads(escaped(text.read().lstrip("\ufeff")))
         except (ValueError, RecursionError):
             return None
-    return parsed if isinstance(parsed, dict) else None
+    return with_answer(parsed) if isinstance(parsed, dict) else None

@@ -121,3 +121,43 @@ def test_a_stray_quote_in_a_table_of_lines_that_begin_like_rows_loses_its_row_on
 def test_tabs_with_quotes_that_only_open_and_close_over_rows_are_those_of_rows() -> None:
     data = 'file\tcaption\na.png\t"Once upon\nb.png\ta time\nc.png\tthey lived"\n'
     assert pairs(data) == [("a.png", ('"Once upon',)), ("b.png", ("a time",)), ("c.png", ('they lived"',))]
+
+
+STRAY = """{0}.png,"Opened and never closed
+{1}.png,two
+{2}.png,three
+{3}.png,ends with inch 5"
+{4}.png,five
+"""
+
+
+@pytest.mark.parametrize("suffix", [".png", ""])
+@pytest.mark.parametrize(
+    "further", ["", '8.png,"over\ntwo lines"\n', f'8.png,"{LISTED.replace(chr(34), chr(34) * 2)}"\n']
+)
+def test_two_stray_quotes_lose_the_row_of_the_first_only(further: str, suffix: str) -> None:
+    more = further and f'8.png,"{further.replace(chr(34), chr(34) * 2)}"\n'
+    data = f"file,caption\n{STRAY.format(*range(1, 6)).replace('.png', suffix)}{more}"
+    lost, *others = rows(data)
+    assert lost.problem is not None
+    assert "Row 2 is not valid CSV (a quote is not closed before lines that look like rows)" in lost.problem.message
+    expected = [("2", "two"), ("3", "three"), ("4", 'ends with inch 5"'), ("5", "five")]
+    assert [(row.file, *row.captions) for row in others[:4]] == [(f"{name}{suffix}", text) for name, text in expected]
+    assert [row.number for row in others[:4]] == [3, 4, 5, 6]
+    assert [row.problem for row in others] == [None] * (5 if further else 4)
+
+
+def test_rows_between_two_stray_quotes_are_told_wherever_the_name_is() -> None:
+    data = 'id,caption,file\n1,"Open,1.png\n2,two,2.png\n3,three,3.png\n4,inch 5",4.png\n5,five,5.png\n'
+    made = rows(data)
+    assert [row.file for row in made if row.problem is None] == ["2.png", "3.png", "4.png", "5.png"]
+
+
+@pytest.mark.parametrize("text", ["Shopping:\n2 eggs, milk\n3, two", "1, a dog\n2, a cat", "one\n\nb.png\nx, y"])
+def test_lines_in_a_caption_that_have_no_names_of_rows_stay_in_it(text: str) -> None:
+    assert pairs(f'file,caption\na.png,"{text}"\nb.png,fine\n') == [("a.png", (text,)), ("b.png", ("fine",))]
+
+
+def test_a_caption_of_several_lines_before_the_name_is_one() -> None:
+    data = 'caption,file\n"a.png shows\na dog",a.png\n"one\n\ntwo, b.png",b.png\n'
+    assert pairs(data) == [("a.png", ("a.png shows\na dog",)), ("b.png", ("one\n\ntwo, b.png",))]

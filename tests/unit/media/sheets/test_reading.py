@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.media.sheets.reading import CSV, JSON, SETTINGS, pairs, rows
 
 from retllm.errors import MediaRejected, TooLarge
+from retllm.media.normalization import is_blank
 from retllm.media.sheets.reading import is_sheet, read_rows
 from retllm.media.sheets.rows import Row
 from retllm.media.sniffing import FileKind
@@ -28,7 +29,7 @@ CELL = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from(
 
 
 def captions(text: str) -> tuple[str, ...]:
-    return (text.strip(),) if text.strip() else ()
+    return () if is_blank(text) else (text.strip(),)
 
 
 @given(

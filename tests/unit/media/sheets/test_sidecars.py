@@ -59,6 +59,7 @@ def test_a_long_name_may_be_that_of_a_picture_which_was_cut() -> None:
 
 
 TAKEOUT = {"title": "a.jpg", "description": "On the beach", "photoTakenTime": {"timestamp": "1"}, "geoData": {}}
+TURNS = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A dog."}]
 IMG2DATASET = {"url": "http://x/y.jpg", "caption": "a red car", "key": "000", "status": "success", "exif": "{}"}
 
 
@@ -76,6 +77,9 @@ def as_json(value: object) -> bytes:
         ("d/a.jpg.json", as_json(TAKEOUT), "On the beach"),
         ("d/a.jpg.supplemental-metadata.json", as_json(TAKEOUT), "On the beach"),
         ("d/a.jpg.supplem.json", as_json(TAKEOUT), "On the beach"),
+        ("d/a.json", as_json({"id": "a", "image": "a.jpg", "conversations": TURNS}), "A dog."),
+        ("d/a.json", as_json({"id": "a", "image": "train/a.jpg", "conversations": TURNS}), "A dog."),
+        ("d/a.json", as_json({"id": "a", "conversations": TURNS}), "A dog."),
         ("d/a.json", as_json({"title": "A walk", "captions": ["one", "two"]}), "one\ntwo"),
         ("d/a.json", b'{"caption": "one", "caption": "two", "n": [1e999, %s]}' % (b"9" * 5000), "one\ntwo"),
         ("d/a.xmp", packet(description="A boat"), "A boat"),
@@ -191,6 +195,22 @@ def test_a_sheet_goes_before_a_sidecar_and_a_text_before_other_sidecars(ingest: 
     assert {outcome.name for outcome in again if outcome.status == "ignored"} == unused
     assert {outcome.status for outcome in again if outcome.name not in unused} == {"duplicate"}
     assert {item.version for item in items()} == versions == {2}
+
+
+@pytest.mark.parametrize("fields", [{}, {"key": "000000005"}])
+def test_a_record_of_an_absent_picture_captions_none_that_its_address_ends_with(
+    fields: dict[str, str], ingest: Ingest, items: Items
+) -> None:
+    record = as_json({"url": "https://a.b/1.jpg", "caption": "of another"} | fields)
+    _, outcome = add_all(ingest, {"1.jpg": picture(kind="JPEG"), "000000005.json": record})
+    assert captions(items) == {"1.jpg": None}
+    assert "none with the name of '000000005.json' is beside it" in reason(outcome)
+
+
+def test_a_sheet_of_one_address_is_one_whatever_it_is_named(ingest: Ingest, items: Items) -> None:
+    row = as_json({"url": "https://a.b/1.jpg", "caption": "of it"})
+    add_all(ingest, {"1.jpg": picture(kind="JPEG"), "captions.json": row})
+    assert captions(items) == {"1.jpg": "of it"}
 
 
 def test_the_version_of_a_picture_itself_goes_before_further_ones(ingest: Ingest, items: Items) -> None:
