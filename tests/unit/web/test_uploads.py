@@ -255,7 +255,7 @@ def test_the_retry_of_a_job_tries_the_rejected_rows_of_an_upload_again(ada: Call
     send(ada, later, red_png=RED)
     ada.post(f"/uploads/{later}/close")
     answer = ada.post(f"/jobs/{upload}/retry")
-    assert (answer.status_code, answer.json["again"]["sheets"]) == (202, 1)
+    assert (answer.status_code, answer.json["again"]["read_again"]) == (202, 1)
     assert outcomes(ada, upload) == {"c.csv": "read", "c.csv, row 2": "updated"}
     again = ada.post(f"/jobs/{upload}/retry")
     assert again.status_code == 409

@@ -26,6 +26,7 @@ class Absent:
     Attributes:
         missing_archives: the archives among those that were to come with the upload.
         archives: those that other uploads are still bringing.
+        is_nothing: whether there are neither such archives nor pictures that other uploads are still bringing.
     """
 
     def __init__(self, missing: Sequence[str] = (), awaited: Sequence[str] = (), archives: Sequence[str] = ()) -> None:
@@ -33,6 +34,7 @@ class Absent:
         self._awaited = _by_path(awaited)
         self.missing_archives = [name for name in missing if role_of(name) is FileRole.ARCHIVE]
         self.archives = archives
+        self.is_nothing = not (self.missing_archives or self._awaited or archives)
 
     def picture(self, located: Located, *, is_text: bool = False) -> str | None:
         """Return why a text or sidecar is refused whose picture is absent; None if that is not so."""

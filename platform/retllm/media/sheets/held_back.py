@@ -95,6 +95,8 @@ class HeldBack:
 
     def problem(self, name: str, row: Reference, target: Target, sheet: Located) -> Problem | None:
         """Return why a row has to wait although its target is here; None if it need not."""
+        if self._absent.is_nothing:
+            return None
         match = _Match(row, sheet, target.picture, target.whole)
         shown = targets.shown_name(name)
         if (archive := _archive(match, self._absent.missing_archives, others=False)) is not None:
