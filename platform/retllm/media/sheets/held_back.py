@@ -63,7 +63,8 @@ class _Match:
 
     @property
     def _name(self) -> int:
-        base, wanted = base_name(self.picture.located.name), self.row.bases
+        base = base_name(self.picture.located.name)
+        wanted = [*self.row.bases, *(parts[-1] for parts in self.row.coded)]
         if base in wanted:
             return _VERY
         as_said = stem(base) in wanted or base == self.row.paged or any(is_number_of(each, base) for each in wanted)
