@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import JobState
+from retllm.db.enums import JobKind, JobState
 from retllm.db.locks import lock_collections_of_jobs
 from retllm.db.searches import Search
 from retllm.db.tables import Job
@@ -24,6 +24,10 @@ from retllm.queue.submission import Submitted
 
 NOT_ALLOWED = "of another account, in a collection that you may not change"
 TOO_LATE = "already deleted"
+
+Again = Callable[[Session, Job], list[Notification]]
+"""Tries parts of a locked job again, and returns the units to notify workers of."""
+_NOTHING: Mapping[JobKind, Again] = {}
 
 
 class BulkAction(StrEnum):
@@ -89,8 +93,11 @@ def _cancel(session: Session, job: Job) -> None:
     session.flush()
 
 
-def retry_job(session: Session, actor: Actor, job_id: UUID) -> Submitted:
+def retry_job(session: Session, actor: Actor, job_id: UUID, complete: Mapping[JobKind, Again] = _NOTHING) -> Submitted:
     """Reopen the dead and cancelled units of a job; units that are done stay done.
+
+    Args:
+        complete: what is tried again of a job of which no unit failed, by its kind.
 
     Raises:
         NotFound: the job does not exist.
@@ -98,6 +105,8 @@ def retry_job(session: Session, actor: Actor, job_id: UUID) -> Submitted:
         Conflict: the job is still running, or nothing in it failed.
     """
     job = _locked(session, actor, job_id)
+    if job.state is JobState.SUCCEEDED and (again := complete.get(job.kind)) is not None:
+        return Submitted(job, again(session, job), created=False)
     return Submitted(job, _retry(session, job), created=False)
 
 

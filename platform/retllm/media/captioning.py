@@ -25,6 +25,7 @@ from retllm.media.sheets.applying import (
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.describing import Applied, Document, Writing
 from retllm.media.sheets.earlier import EarlierRows
+from retllm.media.sheets.held_back import HeldBack
 from retllm.media.sheets.lookup import Lookup, Neighbours
 from retllm.media.sheets.matching import Located, Picture, path_stem
 from retllm.media.sheets.reading import captioned, is_sheet
@@ -102,7 +103,8 @@ class Captioner:
         lookup = Lookup(self._ingest.sessions, self._ingest.collection_id, self._seen)
         found = self._sorted(documents, lookup)
         yield lambda _: found.others
-        captions = SheetCaptions(self._ingest, lookup, self._given, texts=self._texts, check=self._check)
+        held_back = HeldBack(self._seen.awaited, self._absent)
+        captions = SheetCaptions(self._ingest, lookup, self._given, held_back, texts=self._texts, check=self._check)
         # in the order of their names, since files arrive in any order
         found.sheets.sort(key=lambda document: (document.rank, document.located.path))
         sheets = [self._sheet(document, captions) for document in found.sheets]
@@ -228,10 +230,10 @@ class Captioner:
             found.sidecars.append((document, pictures))
         elif name.lower().endswith(_NEVER_TEXTS):
             raise MediaRejected(self._absent.archive(document.located) or refused_files.no_picture(name))
-        elif elsewhere and not self._texts:
-            raise MediaRejected(refused_files.in_other_folder(name, elsewhere[0].located.name))
         elif not self._texts and (reason := self._absent.archive(document.located, is_text=True)) is not None:
             raise MediaRejected(reason)
+        elif elsewhere and not self._texts:
+            raise MediaRejected(refused_files.in_other_folder(name, elsewhere[0].located.name))
         else:
             found.texts.append(document)
 

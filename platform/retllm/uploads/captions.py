@@ -31,6 +31,7 @@ from retllm.queue.worker import LeasedUnit, WorkerContext
 from retllm.uploads import caption_order
 from retllm.uploads.archive_files import ArchiveFiles
 from retllm.uploads.awaited import awaited_files
+from retllm.uploads.expected import came_later
 from retllm.uploads.kept import release
 from retllm.uploads.very_names import coded_names
 
@@ -52,7 +53,7 @@ def apply_captions(
     with context.sessions() as session:
         packs = _archives(session, job.id)
         seen = _names_seen(session, job.id, packs)
-        missing = _missing_files(session, job.id)
+        missing = _missing_files(session, job)
         awaited = awaited_files(session, job)
         earlier = _earlier_rows(session, files)
         given = _given(session, job.id)
@@ -212,10 +213,12 @@ def _names_seen(session: Session, job_id: UUID, packs: Mapping[UUID | None, str]
     return seen
 
 
-def _missing_files(session: Session, job_id: UUID) -> Sequence[str]:
-    """Return the names of files that were to come with an upload and did not, or not whole."""
-    not_sent = (UploadFile.job_id == job_id, UploadFile.status == FileStatus.NOT_SENT, UploadFile.parent_id.is_(None))
-    return session.scalars(sa.select(UploadFile.name).where(*not_sent).order_by(UploadFile.id)).all()
+def _missing_files(session: Session, job: Job) -> Sequence[str]:
+    """Return the names of files that were to come with an upload and did not, or not whole, nor with a later one."""
+    file = sa.orm.aliased(UploadFile)
+    not_sent = (file.job_id == job.id, file.status == FileStatus.NOT_SENT, file.parent_id.is_(None))
+    query = sa.select(file.name).where(*not_sent, file.name.not_in(came_later(job)))
+    return session.scalars(query.order_by(file.id)).all()
 
 
 def columns_of(outcome: FileOutcome) -> dict[str, Any]:

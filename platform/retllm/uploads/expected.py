@@ -6,7 +6,29 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from retllm.db.enums import FileStatus, JobKind
+from retllm.db.tables import Job
 from retllm.db.uploads import ExpectedFiles, UploadFile
+from retllm.errors import Incomplete, NotSent, Unsendable
+
+NOTES = (NotSent.code, Unsendable.code)
+"""The error codes of files that are only noted: their bytes never came."""
+
+
+def has_come() -> sa.ColumnElement[bool]:
+    """Return the condition that a file came with its upload, whole, and is not only noted in it."""
+    return sa.and_(
+        UploadFile.parent_id.is_(None),
+        sa.func.coalesce(UploadFile.error_code, "").not_in([Incomplete.code, *NOTES]),
+    )
+
+
+def came_later(job: Job) -> sa.Select[str]:
+    """Return the query of the names of files that came with later uploads to the collection of an upload."""
+    later = sa.select(Job.id).where(Job.collection_id == job.collection_id, Job.kind == JobKind.UPLOAD, Job.id > job.id)
+    return sa.select(UploadFile.name).where(
+        UploadFile.job_id.in_(later), has_come(), UploadFile.status != FileStatus.UNPROCESSED
+    )
 
 
 def still_expected(job_ids: Any) -> sa.Select[str]:

@@ -28,6 +28,7 @@ from retllm.media.outcomes import IncomingFile, not_sent
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 from retllm.uploads import unsent
+from retllm.uploads.expected import NOTES
 from retllm.uploads.receive import ReceivedFile, missing, receive
 
 KEPT = timedelta(days=1)
@@ -305,7 +306,7 @@ def reject_incomplete(session: Session, job_id: UUID) -> None:
     named = sa.select(UploadFile.id).where(
         UploadFile.job_id == job_id,
         UploadFile.name == LargeFile.name,
-        sa.func.coalesce(UploadFile.error_code, "").not_in(unsent.NOTES),
+        sa.func.coalesce(UploadFile.error_code, "").not_in(NOTES),
     )
     query = sa.select(LargeFile).where(LargeFile.job_id == job_id, LargeFile.file_id.is_(None), ~named.exists())
     for large in session.scalars(query.order_by(LargeFile.id)).all():

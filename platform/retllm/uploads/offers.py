@@ -19,6 +19,7 @@ from retllm.media.file_table import clutter_of
 from retllm.media.names import clean_name
 from retllm.media.sniffing import FileKind
 from retllm.uploads import unsent
+from retllm.uploads.expected import has_come
 from retllm.uploads.receive import ReceivedFile
 
 MAX_NAME = 4096
@@ -50,7 +51,7 @@ class Arrived:
         query = sa.select(UploadFile.name, UploadFile.size_bytes, UploadFile.sha256).where(
             UploadFile.job_id == job_id,
             UploadFile.name.in_({*map(clean_name, names)}),
-            unsent.has_come(),
+            has_come(),
             ~_is_left_behind(),
         )
         self._contents: set[tuple[str, int, str | None]] = set()

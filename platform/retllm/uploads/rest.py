@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import FileStatus, JobKind
+from retllm.db.enums import FileStatus
 from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
-from retllm.uploads import unsent
+from retllm.uploads.expected import came_later
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,7 @@ def rest_of(session: Session, job: Job, counts: Mapping[FileStatus, int]) -> Res
         return Rest(left=0, came=0)
     missing = sa.alias(UploadFile.__table__, "missing")
     not_sent = (missing.c.job_id == job.id, missing.c.status == FileStatus.NOT_SENT, missing.c.parent_id.is_(None))
-    later = sa.select(Job.id).where(Job.collection_id == job.collection_id, Job.kind == JobKind.UPLOAD, Job.id > job.id)
-    came = sa.select(UploadFile.name).where(
-        UploadFile.job_id.in_(later), unsent.has_come(), UploadFile.status != FileStatus.UNPROCESSED
-    )
-    has_come = missing.c.name.in_(came).label("has_come")
+    has_come = missing.c.name.in_(came_later(job)).label("has_come")
     query = sa.select(has_come, sa.func.sum(missing.c.count)).where(*not_sent).group_by(has_come)
     found: dict[bool, int] = {row[0]: row[1] for row in session.execute(query)}
     return Rest(left=found.get(False, 0), came=found.get(True, 0))

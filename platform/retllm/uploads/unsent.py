@@ -13,19 +13,17 @@ from retllm.db.enums import FileStatus
 from retllm.db.many import insert_many
 from retllm.db.tables import new_id
 from retllm.db.uploads import ExpectedFiles, Upload, UploadFile
-from retllm.errors import Incomplete, NotSent, Unsendable
+from retllm.errors import NotSent
 from retllm.history.file_counts import come
 from retllm.media.file_table import clutter_of
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome
 from retllm.uploads.captions import columns_of
-from retllm.uploads.expected import still_expected
+from retllm.uploads.expected import NOTES, has_come, still_expected
 from retllm.uploads.receive import missing
 
 LEFT = "Not sent: the upload ended before this file came. Upload the same files again to send the rest."
 """Why an expected file is missing, if its client said nothing."""
-NOTES = (NotSent.code, Unsendable.code)
-"""The error codes of files that are only noted: their bytes never came."""
 
 
 def expect(session: Session, job_id: UUID, first: int, names: Sequence[str]) -> None:
@@ -88,14 +86,6 @@ def forget(session: Session, job_id: UUID, names: Collection[str]) -> None:
     is_note = sa.or_(UploadFile.error_code.in_(NOTES), UploadFile.status == FileStatus.IGNORED)
     noted = (UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), UploadFile.name.in_(names), is_note)
     session.execute(sa.delete(UploadFile).where(*noted))
-
-
-def has_come() -> sa.ColumnElement[bool]:
-    """Return the condition that a file came with its upload, whole, and is not only noted in it."""
-    return sa.and_(
-        UploadFile.parent_id.is_(None),
-        sa.func.coalesce(UploadFile.error_code, "").not_in([Incomplete.code, *NOTES]),
-    )
 
 
 def count_arrived(session: Session, job_id: UUID) -> int:

@@ -246,6 +246,22 @@ def test_a_rejected_file_is_tried_again_and_embedded(
     assert str(blue) in units[-1].payload["items"]
 
 
+def test_the_retry_of_a_job_tries_the_rejected_rows_of_an_upload_again(ada: Caller, collection: str) -> None:
+    upload = begin(ada, collection)
+    send(ada, upload, c_csv=b"file,caption\nred.png,a red square\n")
+    ada.post(f"/uploads/{upload}/close")
+    assert outcomes(ada, upload) == {"c.csv": "read", "c.csv, row 2": "rejected"}
+    later = begin(ada, collection)
+    send(ada, later, red_png=RED)
+    ada.post(f"/uploads/{later}/close")
+    answer = ada.post(f"/jobs/{upload}/retry")
+    assert (answer.status_code, answer.json["again"]["read_again"]) == (202, 1)
+    assert outcomes(ada, upload) == {"c.csv": "read", "c.csv, row 2": "updated"}
+    again = ada.post(f"/jobs/{upload}/retry")
+    assert again.status_code == 409
+    assert "keeps nothing of this upload" in again.json["error"]["message"]
+
+
 def test_without_kept_bytes_there_is_nothing_to_try_again(ada: Caller, collection: str, served: Services) -> None:
     upload = begin(ada, collection)
     send(ada, upload, notes_xyz=b"\x00\x01\x02\x03")

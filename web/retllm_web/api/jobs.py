@@ -162,7 +162,10 @@ def cancel_job(path: JobPath) -> Response:
 
 @api.post("/jobs/<uuid:job_id>/retry", tags=TAGS, responses={202: RetriedJobView, 409: ErrorBody})
 def retry_job(path: JobPath) -> Response:
-    """Retry the dead and cancelled units of a job that is over; done units stay done."""
+    """Retry the dead and cancelled units of a job that is over; done units stay done.
+
+    Of an upload without such units, the rejected files and rows of sheets are tried again that are kept.
+    """
     return accepted(submissions.retry(current_actor(), path.job_id))
 
 

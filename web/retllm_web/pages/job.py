@@ -149,7 +149,7 @@ def cancel_job(job_id: UUID) -> ResponseReturnValue:
 
 @pages.post("/jobs/<uuid:job_id>/retry")
 def retry_job(job_id: UUID) -> ResponseReturnValue:
-    """Retry the dead and cancelled units of a job."""
+    """Retry the dead and cancelled units of a job, or else the rejected files of an upload."""
     here = url_for("pages.job", job_id=job_id)
     try:
         again = submissions.retry(current_actor(), job_id).again

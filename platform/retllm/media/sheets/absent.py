@@ -29,13 +29,19 @@ class Absent:
         missing: names of files that were to come with the upload and did not.
         awaited: names of files that other uploads are still sending or processing.
         archives: those of archives that they are still sending, or have not unpacked.
+
+    Attributes:
+        missing_archives: the archives among those that were to come with the upload.
+        archives: those that other uploads are still bringing.
+        is_nothing: whether there are neither such archives nor pictures that other uploads are still bringing.
     """
 
     def __init__(self, missing: Sequence[str] = (), awaited: Sequence[str] = (), archives: Sequence[str] = ()) -> None:
         self._missing = _by_path(missing)
         self._awaited = _by_path(awaited)
-        self._missing_archives = [name for name in missing if role_of(name) is FileRole.ARCHIVE]
-        self._archives = archives
+        self.missing_archives = [name for name in missing if role_of(name) is FileRole.ARCHIVE]
+        self.archives = archives
+        self.is_nothing = not (self.missing_archives or self._awaited or archives)
 
     def picture(self, located: Located, *, is_text: bool = False) -> str | None:
         """Return why a text or sidecar is refused whose picture is absent; None if that is not so."""
@@ -51,9 +57,9 @@ class Absent:
         """Return why a file with the name of a sidecar is refused: its picture may be in an absent archive."""
         if not sidecars.places(located.name):
             return None
-        if (archive := archive_for(located, self._missing_archives)) is not None:
+        if (archive := archive_for(located, self.missing_archives)) is not None:
             return refused_files.in_unsent_archive(located.name, archive, is_text=is_text)
-        if (archive := archive_for(located, self._archives)) is not None:
+        if (archive := archive_for(located, self.archives)) is not None:
             return refused_files.in_awaited_archive(located.name, archive, is_text=is_text)
         return None
 

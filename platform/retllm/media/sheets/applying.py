@@ -21,6 +21,7 @@ from retllm.media.records import NEW, Came, Caption, Change, rank_of
 from retllm.media.sheets import columns, results
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
+from retllm.media.sheets.held_back import HeldBack
 from retllm.media.sheets.jsons import MAX_ROWS
 from retllm.media.sheets.lookup import Lookup
 from retllm.media.sheets.matching import Located, may_be_one
@@ -71,6 +72,7 @@ class SheetCaptions:
     """Reads the sheets of one upload. Of two sheets that give a picture different captions, the first one counts.
 
     Args:
+        held_back: tells which rows wait for what may still come.
         texts: whether rows without a picture become texts.
         check: called before each part of a sheet that is read or looked up; what it raises ends the reading.
 
@@ -83,12 +85,14 @@ class SheetCaptions:
         ingest: Ingest,
         lookup: Lookup,
         given: dict[UUID, Given],
+        held_back: HeldBack,
         *,
         texts: bool,
         check: Callable[[], None],
     ) -> None:
         self._ingest = ingest
         self._lookup = lookup
+        self._held_back = held_back
         self._texts = texts
         self._check = check
         self._sheets: list[SheetToWrite] = []
@@ -116,7 +120,7 @@ class SheetCaptions:
         watched = streams.watched(stream, self._check)
         with read_rows(watched, kind, self._ingest.settings) as sheet:
             as_texts = self._texts or sheet.is_texts
-            run = SheetToWrite(self._ingest, self._lookup, located, came, earlier, as_texts=as_texts)
+            run = SheetToWrite(self._ingest, self._lookup, self._held_back, located, came, earlier, as_texts=as_texts)
             try:
                 for rows in batches(_checked(sheet, run.as_texts), _LOOKED_UP):
                     self._check()
@@ -173,6 +177,7 @@ class SheetToWrite:
         self,
         ingest: Ingest,
         lookup: Lookup,
+        held_back: HeldBack,
         located: Located,
         came: Came | None,
         earlier: EarlierRows | None,
@@ -186,6 +191,7 @@ class SheetToWrite:
         self._refusals = Refusals(located.name)
         self._ingest = ingest
         self._lookup = lookup
+        self._held_back = held_back
         self._located = located
         self._came = came
         self.rank = rank_of(came)
@@ -232,6 +238,8 @@ class SheetToWrite:
         targets = self._lookup.targets(references, self._located) if references else {}
         for row, captions in named:
             target = targets[row.file]
+            if isinstance(target, Target) and not self._earlier.is_done(row.number):
+                target = self._held_back.problem(row.file, references[row.file], target, self._located) or target
             if isinstance(target, Problem):
                 self._refuse(row.number, replace(target, message=f"Row {row.number} {target.message}"))
             else:

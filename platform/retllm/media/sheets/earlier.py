@@ -25,6 +25,11 @@ class EarlierRows:
         """Return the name of a row."""
         return f"{self.sheet}, row {number}"
 
+    def is_done(self, number: int) -> bool:
+        """Return whether a row was read before and not refused, itself or as one of the rows of its picture."""
+        name = self.name(number)
+        return name in self.done or bool(self.refused and self.refused.isdisjoint({name, self.sheet}))
+
     def settled(self, numbers: Collection[int]) -> bool:
         """Return whether these rows, which are all of one picture or the one of a text, are done."""
         names = {self.name(number) for number in numbers}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from retllm.media.names import one_line
+from retllm.media.names import base_name, one_line
 from retllm.media.sheets import refused_files
 from retllm.media.sheets.matching import Found, Located, Picture, path_stem
 from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
@@ -23,12 +23,14 @@ class Target:
 
     Attributes:
         items: that of a picture, or those of all parts of a file of several pictures.
+        picture: the picture, or this file.
         near: whether the picture is in the sheet's archive, or was not in an archive like the sheet.
         whole: whether the row gave the whole path of the picture.
         changed: whether the picture has a suffix of another format than the row says.
     """
 
     items: tuple[UUID, ...]
+    picture: Picture
     near: bool
     whole: bool
     changed: bool = False
@@ -51,7 +53,7 @@ def target(name: str, found: Found, sheet: Located) -> Target | Problem:
     newest = by_id[max(ids)]
     names = sorted({picture.located.name for picture in by_id.values()})
     if len(ids) == 1:
-        return Target(newest.items, near, found.whole, found.changed, _remark(shown, found, newest))
+        return Target(newest.items, newest, near, found.whole, found.changed, _remark(shown, found, newest))
     if len(names) > 1:
         more = ", ..." if len(names) > _SHOWN else ""
         several = f"{len(ids)} pictures ({', '.join(map(repr, names[:_SHOWN]))}{more})"
@@ -62,7 +64,7 @@ def target(name: str, found: Found, sheet: Located) -> Target | Problem:
     if all(picture.earlier for picture in by_id.values()):
         # no name tells them apart; the keys of items grow with time
         remark = f"{len(ids)} pictures are named {names[0]!r}; the newest has this caption."
-        return Target(newest.items, near, found.whole, found.changed, remark)
+        return Target(newest.items, newest, near, found.whole, found.changed, remark)
     message = (
         f"names the picture {shown!r}, but {len(ids)} pictures of this upload have that name: put the sheet into the "
         "folder or archive of its pictures."
@@ -100,6 +102,22 @@ def _in_archives(shown: str, pictures: Sequence[Picture]) -> Problem:
 def shown_name(name: str) -> str:
     """Return a name of a picture as the row has it, safe to show."""
     return one_line(name[:_SHOWN_CHARS])
+
+
+def in_unsent_archive(name: str, archive: str) -> Problem:
+    """Return why a row with this name, safe to show, waits for an archive that did not come with its upload."""
+    return not_sent(f"names the picture {name!r}, which did not come, and {base_name(archive)!r} {AGAIN}")
+
+
+def awaited(name: str) -> Problem:
+    """Return why a row with this name waits for a picture that another upload is still bringing."""
+    return problem(Reason.AWAITED, f"names the picture {name!r}, which {refused_files.STILL_COMES}.")
+
+
+def in_awaited_archive(name: str, archive: str) -> Problem:
+    """Return why a row with this name waits for an archive that another upload is still bringing."""
+    may_come = f"it may be in {base_name(archive)!r}, which {refused_files.STILL_COMES}"
+    return problem(Reason.AWAITED, f"names the picture {name!r}, which is not in this collection; {may_come}.")
 
 
 def _accepted(pictures: Sequence[Picture]) -> list[Picture]:
