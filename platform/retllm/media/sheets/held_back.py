@@ -10,7 +10,7 @@ from retllm.media.sheets import targets
 from retllm.media.sheets.absent import Absent
 from retllm.media.sheets.folder_names import are_apart, short_name
 from retllm.media.sheets.matching import Located, Picture, find
-from retllm.media.sheets.paths import resolved
+from retllm.media.sheets.paths import common, resolved
 from retllm.media.sheets.references import Reference, is_number_of, keys, stem
 from retllm.media.sheets.rows import Problem
 from retllm.media.sheets.seen import Named
@@ -76,7 +76,7 @@ class _Match:
         folder = self.picture.located.folder
         if not self.whole:
             of_picture = (self.picture.located.folder, *self.picture.located.unpacked)
-            return _BY_END + len(self.folders) - max(_common(self.folders, each) for each in of_picture)
+            return _BY_END + len(self.folders) - max(common(self.folders, each) for each in of_picture)
         start = () if self.row.absolute else self.sheet.folder
         paths = [path for path in (self.row.parts, self.row.decoded) if path]
         in_folder = any(resolved(start, path)[:-1] == folder for path in paths)
@@ -141,9 +141,3 @@ def _is_apart(match: _Match, archive: str) -> bool:
     if match.sheet.contradicts(Located(archive, outer=archive)):
         return True
     return any(are_apart(folder, short_name(archive)) for folder in match.folders)
-
-
-def _common(first: Sequence[str], second: Sequence[str]) -> int:
-    """Return how many folders are the same from the end, in any case."""
-    pairs = zip(reversed(first), reversed(second), strict=False)
-    return next((n for n, (a, b) in enumerate(pairs) if a.lower() != b.lower()), min(len(first), len(second)))
