@@ -15,6 +15,7 @@ MAX_FOLDERS = 200
 _MAX_SUFFIX_LENGTH = 16
 _HASH_LENGTH = 12
 _DOT = re.compile(r"\.")
+_CODE = re.compile(rf"~[0-9a-f]{{{_HASH_LENGTH}}}(?=\.)")
 # of a name as it comes; no file system has longer ones
 _MAX_GIVEN = 1 << 14
 # marks that change the text direction, so that "gpj.exe" reads as "exe.jpg"
@@ -89,16 +90,23 @@ def raw_end(name: str) -> str | None:
     return last.encode("unicode_escape").decode() if is_kept else None
 
 
-def codes(clean: str, end: str) -> dict[str, str]:
+def codes(clean: str, end: str | None) -> dict[str, str]:
     """Return the names with a code that a file has if its picture has one, by the path of that without suffix.
 
     Args:
         end: the :func:`raw_end` of the name.
     """
+    if end is None:
+        return {}
     last = end.encode().decode("unicode_escape")
     splits = ((last[:dot], last[dot:]) for dot in (found.start() for found in _DOT.finditer(last)))
     names = ((_with_code(clean.removesuffix(rest), raw, rest), rest) for raw, rest in splits if clean.endswith(rest))
     return {name.removesuffix(rest): name for name, rest in names}
+
+
+def without_code(clean: str) -> str:
+    """Return a clean name without the code of a raw one."""
+    return clean.removesuffix(base_name(clean)) + _CODE.sub("", base_name(clean), count=1)
 
 
 def coded(name: str) -> str:

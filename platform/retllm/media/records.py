@@ -230,14 +230,15 @@ def _stays(file_name: str | None) -> str:
 
 def pictures_with_stems(
     session: Session, collection_id: uuid.UUID, stems: Iterable[str], keys: Iterable[str] = ()
-) -> list[tuple[str, uuid.UUID, str]]:
+) -> list[tuple[str, uuid.UUID, str, str | None]]:
     """Return the ready pictures whose last part is one of ``stems``, with or without its suffix.
 
     Names in lower case are compared too. Those are found too whose last part up to its first dot is one of ``keys``. A
     picture also has the names under which it was uploaded again, if no other has these.
 
     Returns:
-        A name of each, its key, and the name of the archive that it came in; empty if none is known.
+        A name of each, its key, the name of the archive that it came in, empty if none is known, and the end of the raw
+        name (:attr:`retllm.db.uploads.UploadFile.raw_end`).
     """
     ready = (Item.collection_id == collection_id, Item.state == ItemState.READY, Item.kind.in_(_PICTURES))
     duplicates = (
@@ -258,7 +259,7 @@ def pictures_with_stems(
     parent, outermost = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
     archive = sa.func.coalesce(outermost.name, sa.case((parent.content == FileKind.ARCHIVE, parent.name)), "")
     found = (
-        sa.select(pictures.c.name, pictures.c.id, archive, pictures.c.id == pictures.c.file_id)
+        sa.select(pictures.c.name, pictures.c.id, archive, UploadFile.raw_end, pictures.c.id == pictures.c.file_id)
         .distinct()
         .outerjoin(UploadFile, UploadFile.id == pictures.c.file_id)
         .outerjoin(parent, parent.id == UploadFile.parent_id)
@@ -268,8 +269,8 @@ def pictures_with_stems(
         .order_by(pictures.c.name, pictures.c.id)
     )
     rows = session.execute(found).all()
-    own = {(name, outer) for name, _, outer, is_own in rows if is_own}
-    return [(name, key, outer) for name, key, outer, is_own in rows if is_own or (name, outer) not in own]
+    own = {(name, outer) for name, _, outer, _, is_own in rows if is_own}
+    return [(name, key, outer, end) for name, key, outer, end, is_own in rows if is_own or (name, outer) not in own]
 
 
 def rejected_with_stems(

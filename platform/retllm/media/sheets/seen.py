@@ -70,8 +70,9 @@ class Named:
             return []
         for folder in ((),) if reference.absolute else (sheet.folder, ()):
             *folders, last = resolved(folder, reference.parts)
-            name = "/".join(part for part in (joined_folders(folders), last) if part)
-            if found := [picture for picture in self._by_name.get(name, ()) if picture.is_near(sheet)]:
+            lasts = (last, *(path[-1] for path in reference.coded))
+            names = ["/".join(part for part in (joined_folders(folders), last) if part) for last in lasts]
+            if found := [each for name in names for each in self._by_name.get(name, ()) if each.is_near(sheet)]:
                 return found
         return []
 
