@@ -159,7 +159,7 @@ class Captioner:
             path = sidecars.titled(located.name, sidecars.read_object(stream) or {})
         if path is None or all(p.located.name != path for p in self._seen.beside(path_stem(path), located.archive)):
             return []
-        of_title = replace(located, name=f"{path}.json")
+        of_title = replace(located, name=f"{path}.json", coded=())
         return [picture for picture in lookup.beside([of_title])[of_title].meant if picture.items]
 
     def _decide(self, found: _Sorted, lookup: Lookup) -> None:

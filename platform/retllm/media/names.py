@@ -44,14 +44,18 @@ def clean_name(name: str, default: str = "unnamed") -> str:
     return before + _cut(last.removesuffix(suffix), MAX_NAME - len(before) - _MAX_SUFFIX_LENGTH) + suffix
 
 
-def clean_names(names: Sequence[str]) -> list[str]:
+def clean_names(names: Sequence[str], raws: Sequence[str] | None = None) -> list[str]:
     """Return the clean names of files that come together, different where the last parts of their raw names differ.
 
     Of several files with one clean name the one whose raw name is clean keeps it, or else the first one; the others are
     :func:`coded`, and so are their sidecars, whose names begin with theirs.
+
+    Args:
+        raws: the raw names, if these were decoded.
     """
     cleaned = [clean_name(name) for name in names]
-    splits = list(map(_split, names, cleaned))
+    raws = names if raws is None else raws
+    splits = list(map(_split, raws, cleaned))
     keepers: dict[str, str] = {}
     for clean, (bare, raw, _) in zip(cleaned, splits, strict=True):
         if clean not in keepers or raw == base_name(bare):
@@ -59,7 +63,7 @@ def clean_names(names: Sequence[str]) -> list[str]:
     others = {(bare, raw) for clean, (bare, raw, _) in zip(cleaned, splits, strict=True) if keepers[clean] != raw}
     if not others:
         return cleaned
-    return [_told_apart(name, clean, others) for name, clean in zip(names, cleaned, strict=True)]
+    return [_told_apart(raw, clean, others) for raw, clean in zip(raws, cleaned, strict=True)]
 
 
 def sent_name(name: str, clean: str) -> str:
