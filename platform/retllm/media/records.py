@@ -143,14 +143,14 @@ def parts_of(session: Session, collection_id: uuid.UUID, sha256: str) -> set[str
 
 def wholes_with_stems(
     session: Session, collection_id: uuid.UUID, stems: Iterable[str]
-) -> list[tuple[str, str, tuple[uuid.UUID, ...]]]:
+) -> list[tuple[str, str, str | None, tuple[uuid.UUID, ...]]]:
     """Return the files of several pictures whose last part is one of ``stems``, with or without its suffix.
 
     Names in lower case are compared too. A file also has the names under which it was uploaded again.
 
     Returns:
-        The name of each, that of the archive that it came in, empty if none is known, and the items of its parts in
-        their order.
+        The name of each, that of the archive that it came in, empty if none is known, the end of the raw name, and the
+        items of its parts in their order.
     """
     inside = Source.collection_id == collection_id
     again = (
@@ -170,6 +170,7 @@ def wholes_with_stems(
         sa.select(
             named.c.name,
             sa.func.coalesce(parent.name, ""),
+            UploadFile.raw_end,
             sa.func.array_agg(aggregate_order_by(Item.id, place)),
         )
         .join(Item, Item.source_id == named.c.id)
@@ -177,10 +178,10 @@ def wholes_with_stems(
         .outerjoin(parent, parent.id == UploadFile.parent_id)
         .where(Item.state == ItemState.READY)
         .where(_in_any_case((base, stem), stems))
-        .group_by(named.c.id, named.c.name, named.c.file_id, parent.name)
+        .group_by(named.c.id, named.c.name, named.c.file_id, parent.name, UploadFile.raw_end)
         .order_by(named.c.id, named.c.file_id)
     )
-    return [(name, outer, tuple(ids)) for name, outer, ids in session.execute(query)]
+    return [(name, outer, end, tuple(ids)) for name, outer, end, ids in session.execute(query)]
 
 
 def set_captions(session: Session, captions: Mapping[uuid.UUID, Caption]) -> dict[uuid.UUID, Change]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 
 import pytest
 import sqlalchemy as sa
+from PIL import Image
 from tests.unit.uploads.conftest import Files, Uploads, packed, picture
 from tests.unit.uploads.test_awaited_archives import announced
 
@@ -27,6 +29,13 @@ def captions(uploads: Uploads, *contents: bytes) -> list[str | None]:
 
 def by_row(row: str) -> bytes:
     return f"file,caption\n{row},by a file\n".encode()
+
+
+def pages(number: int) -> bytes:
+    file = io.BytesIO()
+    first, second = (Image.new("RGB", (24, 16), (number, page, 77)) for page in range(2))
+    first.save(file, "TIFF", save_all=True, append_images=[second])
+    return file.getvalue()
 
 
 COCO = json.dumps(
@@ -144,3 +153,12 @@ def test_a_sidecar_whose_picture_did_not_come_is_no_text_beside_one_that_looks_t
 def test_texts_whose_names_look_the_same_are_items(uploads: Uploads) -> None:
     uploads.upload({"a.zip": packed({f"{C}.txt": b"one text", f"{D}.txt": b"other text"})})
     assert {item.text for item in uploads.items().values()} == {"one text", "other text"}
+
+
+@pytest.mark.parametrize("says", [{f"{D}.txt": SAID}, {"s.csv": by_row(f"{D}.tiff")}])
+def test_a_whole_file_whose_very_name_a_rejected_one_had_has_what_is_said_of_it(uploads: Uploads, says: Files) -> None:
+    uploads.upload({"a.zip": packed({f"{C}.tiff": pages(1), f"{D}.tiff": b"broken"})})
+    uploads.upload({f"{D}.tiff": pages(2)})
+    uploads.upload(says)
+    with uploads.world.sessions() as session:
+        assert list(session.scalars(sa.select(Item.text).order_by(Item.id))) == [None] * 2 + ["by a file"] * 2

@@ -109,7 +109,7 @@ class Lookup:
             wholes = records.wholes_with_stems(session, self._collection_id, stems)
             return [
                 *(Picture(_earlier(name, outer, end), item_id, earlier=True) for name, item_id, outer, end in pictures),
-                *(Picture(Located(name, outer=outer), parts[0], True, parts) for name, outer, parts in wholes),
+                *(Picture(_earlier(name, outer, end), parts[0], True, parts) for name, outer, end, parts in wholes),
             ]
 
         # where those that came with the upload lie in it was looked at before
