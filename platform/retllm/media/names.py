@@ -14,6 +14,7 @@ MAX_FOLDERS = 200
 """So many characters of a name are folders at most; whether these are cut does not depend on the file in them."""
 _MAX_SUFFIX_LENGTH = 16
 _HASH_LENGTH = 12
+_NOWHERE = ("", ".", "..")
 _DOT = re.compile(r"\.")
 _CODE = re.compile(rf"~[0-9a-f]{{{_HASH_LENGTH}}}(?=\.)")
 # of a name as it comes; no file system has longer ones
@@ -33,7 +34,7 @@ def clean_name(name: str, default: str = "unnamed") -> str:
     if len(name) > _MAX_GIVEN:
         name = name[: _MAX_GIVEN // 2] + name[-_MAX_GIVEN // 2 :]
     cleaned = (one_line(part) for part in name.replace("\\", "/").split("/"))
-    parts = [part for part in cleaned if part not in ("", ".", "..")]
+    parts = [part for part in cleaned if part not in _NOWHERE]
     if not parts:
         return default
     folders, last = joined_folders(parts[:-1]), parts[-1]
@@ -131,7 +132,9 @@ def _split(name: str, clean: str) -> tuple[str, str, str]:
 
 
 def _last(name: str) -> str:
-    return base_name(name.replace("\\", "/"))
+    """Return the last part of a raw name that a clean one has."""
+    parts = name.replace("\\", "/").split("/")
+    return next((part for part in reversed(parts) if one_line(part) not in _NOWHERE), parts[-1])
 
 
 def _hash(text: str) -> str:
