@@ -263,7 +263,8 @@ class _Walk:
         _tell_apart(self.found)
         clutter = ClutterCount()
         names = _names(self.found)
-        for entry, name, clean in zip(self.found, names, clean_names(names), strict=True):
+        cleaned = clean_names(names, ["/".join(entry.parts) for entry in self.found])
+        for entry, name, clean in zip(self.found, names, cleaned, strict=True):
             if clutter.take(name):
                 continue
             if entry.problem is not None:

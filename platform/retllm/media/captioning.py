@@ -26,8 +26,9 @@ from retllm.media.sheets.batches import batches
 from retllm.media.sheets.describing import Applied, Document, Writing
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.held_back import HeldBack
-from retllm.media.sheets.lookup import Lookup, Neighbours
+from retllm.media.sheets.lookup import Lookup
 from retllm.media.sheets.matching import Located, Picture, path_stem
+from retllm.media.sheets.neighbours import Neighbours
 from retllm.media.sheets.reading import captioned, is_sheet
 from retllm.media.sheets.references import is_url, reference
 from retllm.media.sheets.seen import NamesSeen
@@ -160,7 +161,7 @@ class Captioner:
             path = sidecars.titled(located.name, sidecars.read_object(stream) or {})
         if path is None or all(p.located.name != path for p in self._seen.beside(path_stem(path), located.archive)):
             return []
-        of_title = replace(located, name=f"{path}.json")
+        of_title = replace(located, name=f"{path}.json", coded=())
         return [picture for picture in lookup.beside([of_title])[of_title].meant if picture.items]
 
     def _decide(self, found: _Sorted, lookup: Lookup) -> None:
@@ -206,27 +207,31 @@ class Captioner:
         name = document.located.name
         if neighbours.alike:
             raise MediaRejected(refused_files.shared(name, neighbours.alike))
-        was_rejected = bool(neighbours.meant and neighbours.meant[0].rejection)
-        if (was_rejected or not neighbours.meant) and (reason := self._absent.picture(document.located)) is not None:
+        if (reason := self._why_absent(document.located, neighbours)) is not None:
             raise MediaRejected(reason)
         if not neighbours.meant:
             raise MediaRejected(self._absent.archive(document.located) or refused_files.no_picture(name))
         found.sidecars.append((document, neighbours.meant))
 
+    def _why_absent(self, located: Located, neighbours: Neighbours, *, is_text: bool = False) -> str | None:
+        """Return why the picture of a sidecar is absent, if there is none here, or only one that looks like it."""
+        is_here = bool(neighbours.meant) and not neighbours.meant[0].rejection
+        if is_here and neighbours.very:
+            return None
+        return self._absent.picture(located, is_text=is_text, very=is_here)
+
     def _sort_text(self, document: Document, neighbours: Neighbours, found: _Sorted) -> None:
         name = document.located.name
-        pictures, sharing, elsewhere = neighbours
+        pictures, sharing, elsewhere, _ = neighbours
         with document.opened() as stream:
             table = is_sheet(stream, self._ingest.settings)
         if table:
             found.sheets.append(document)
-        elif pictures and not pictures[0].rejection:
-            found.sidecars.append((document, pictures))
         elif sharing:
             raise MediaRejected(refused_files.shared(name, sharing))
-        elif (reason := self._absent.picture(document.located, is_text=True)) is not None:
+        elif (reason := self._why_absent(document.located, neighbours, is_text=True)) is not None:
             raise MediaRejected(reason)
-        elif pictures and not self._texts:
+        elif pictures and not (pictures[0].rejection and self._texts):
             found.sidecars.append((document, pictures))
         elif name.lower().endswith(_NEVER_TEXTS):
             raise MediaRejected(self._absent.archive(document.located) or refused_files.no_picture(name))

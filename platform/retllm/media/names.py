@@ -14,7 +14,9 @@ MAX_FOLDERS = 200
 """So many characters of a name are folders at most; whether these are cut does not depend on the file in them."""
 _MAX_SUFFIX_LENGTH = 16
 _HASH_LENGTH = 12
+_NOWHERE = ("", ".", "..")
 _DOT = re.compile(r"\.")
+_CODE = re.compile(rf"~[0-9a-f]{{{_HASH_LENGTH}}}(?=\.)")
 # of a name as it comes; no file system has longer ones
 _MAX_GIVEN = 1 << 14
 # marks that change the text direction, so that "gpj.exe" reads as "exe.jpg"
@@ -32,7 +34,7 @@ def clean_name(name: str, default: str = "unnamed") -> str:
     if len(name) > _MAX_GIVEN:
         name = name[: _MAX_GIVEN // 2] + name[-_MAX_GIVEN // 2 :]
     cleaned = (one_line(part) for part in name.replace("\\", "/").split("/"))
-    parts = [part for part in cleaned if part not in ("", ".", "..")]
+    parts = [part for part in cleaned if part not in _NOWHERE]
     if not parts:
         return default
     folders, last = joined_folders(parts[:-1]), parts[-1]
@@ -43,14 +45,18 @@ def clean_name(name: str, default: str = "unnamed") -> str:
     return before + _cut(last.removesuffix(suffix), MAX_NAME - len(before) - _MAX_SUFFIX_LENGTH) + suffix
 
 
-def clean_names(names: Sequence[str]) -> list[str]:
+def clean_names(names: Sequence[str], raws: Sequence[str] | None = None) -> list[str]:
     """Return the clean names of files that come together, different where the last parts of their raw names differ.
 
     Of several files with one clean name the one whose raw name is clean keeps it, or else the first one; the others are
     :func:`coded`, and so are their sidecars, whose names begin with theirs.
+
+    Args:
+        raws: the raw names, if these were decoded.
     """
     cleaned = [clean_name(name) for name in names]
-    splits = list(map(_split, names, cleaned))
+    raws = names if raws is None else raws
+    splits = list(map(_split, raws, cleaned))
     keepers: dict[str, str] = {}
     for clean, (bare, raw, _) in zip(cleaned, splits, strict=True):
         if clean not in keepers or raw == base_name(bare):
@@ -58,7 +64,7 @@ def clean_names(names: Sequence[str]) -> list[str]:
     others = {(bare, raw) for clean, (bare, raw, _) in zip(cleaned, splits, strict=True) if keepers[clean] != raw}
     if not others:
         return cleaned
-    return [_told_apart(name, clean, others) for name, clean in zip(names, cleaned, strict=True)]
+    return [_told_apart(raw, clean, others) for raw, clean in zip(raws, cleaned, strict=True)]
 
 
 def sent_name(name: str, clean: str) -> str:
@@ -89,16 +95,23 @@ def raw_end(name: str) -> str | None:
     return last.encode("unicode_escape").decode() if is_kept else None
 
 
-def codes(clean: str, end: str) -> dict[str, str]:
+def codes(clean: str, end: str | None) -> dict[str, str]:
     """Return the names with a code that a file has if its picture has one, by the path of that without suffix.
 
     Args:
         end: the :func:`raw_end` of the name.
     """
+    if end is None:
+        return {}
     last = end.encode().decode("unicode_escape")
     splits = ((last[:dot], last[dot:]) for dot in (found.start() for found in _DOT.finditer(last)))
     names = ((_with_code(clean.removesuffix(rest), raw, rest), rest) for raw, rest in splits if clean.endswith(rest))
     return {name.removesuffix(rest): name for name, rest in names}
+
+
+def without_code(clean: str) -> str:
+    """Return a clean name without the code of a raw one."""
+    return clean.removesuffix(base_name(clean)) + _CODE.sub("", base_name(clean), count=1)
 
 
 def coded(name: str) -> str:
@@ -119,7 +132,9 @@ def _split(name: str, clean: str) -> tuple[str, str, str]:
 
 
 def _last(name: str) -> str:
-    return base_name(name.replace("\\", "/"))
+    """Return the last part of a raw name that a clean one has."""
+    parts = name.replace("\\", "/").split("/")
+    return next((part for part in reversed(parts) if one_line(part) not in _NOWHERE), parts[-1])
 
 
 def _hash(text: str) -> str:

@@ -148,14 +148,14 @@ def parts_of(session: Session, collection_id: uuid.UUID, sha256: str) -> set[str
 
 def wholes_with_stems(
     session: Session, collection_id: uuid.UUID, stems: Iterable[str]
-) -> list[tuple[str, str, tuple[uuid.UUID, ...]]]:
+) -> list[tuple[str, str, str | None, tuple[uuid.UUID, ...]]]:
     """Return the files of several pictures whose last part is one of ``stems``, with or without its suffix.
 
     Names in lower case are compared too. A file also has the names under which it was uploaded again.
 
     Returns:
-        The name of each, that of the archive that it came in, empty if none is known, and the items of its parts in
-        their order.
+        The name of each, that of the archive that it came in, empty if none is known, the end of the raw name, and the
+        items of its parts in their order.
     """
     inside = Source.collection_id == collection_id
     again = (
@@ -175,6 +175,7 @@ def wholes_with_stems(
         sa.select(
             named.c.name,
             sa.func.coalesce(parent.name, ""),
+            UploadFile.raw_end,
             sa.func.array_agg(aggregate_order_by(Item.id, place)),
         )
         .join(Item, Item.source_id == named.c.id)
@@ -182,10 +183,10 @@ def wholes_with_stems(
         .outerjoin(parent, parent.id == UploadFile.parent_id)
         .where(Item.state == ItemState.READY)
         .where(_in_any_case((base, stem), stems))
-        .group_by(named.c.id, named.c.name, named.c.file_id, parent.name)
+        .group_by(named.c.id, named.c.name, named.c.file_id, parent.name, UploadFile.raw_end)
         .order_by(named.c.id, named.c.file_id)
     )
-    return [(name, outer, tuple(ids)) for name, outer, ids in session.execute(query)]
+    return [(name, outer, end, tuple(ids)) for name, outer, end, ids in session.execute(query)]
 
 
 def set_captions(session: Session, captions: Mapping[uuid.UUID, Caption]) -> dict[uuid.UUID, Change]:
@@ -235,14 +236,15 @@ def _stays(file_name: str | None) -> str:
 
 def pictures_with_stems(
     session: Session, collection_id: uuid.UUID, stems: Iterable[str], keys: Iterable[str] = ()
-) -> list[tuple[str, uuid.UUID, str]]:
+) -> list[tuple[str, uuid.UUID, str, str | None]]:
     """Return the ready pictures whose last part is one of ``stems``, with or without its suffix.
 
     Names in lower case are compared too. Those are found too whose last part up to its first dot is one of ``keys``. A
     picture also has the names under which it was uploaded again, if no other has these.
 
     Returns:
-        A name of each, its key, and the name of the archive that it came in; empty if none is known.
+        A name of each, its key, the name of the archive that it came in, empty if none is known, and the end of the raw
+        name (:attr:`retllm.db.uploads.UploadFile.raw_end`).
     """
     ready = (Item.collection_id == collection_id, Item.state == ItemState.READY, Item.kind.in_(_PICTURES))
     duplicates = (
@@ -263,7 +265,7 @@ def pictures_with_stems(
     parent, outermost = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
     archive = sa.func.coalesce(outermost.name, sa.case((parent.content == FileKind.ARCHIVE, parent.name)), "")
     found = (
-        sa.select(pictures.c.name, pictures.c.id, archive, pictures.c.id == pictures.c.file_id)
+        sa.select(pictures.c.name, pictures.c.id, archive, UploadFile.raw_end, pictures.c.id == pictures.c.file_id)
         .distinct()
         .outerjoin(UploadFile, UploadFile.id == pictures.c.file_id)
         .outerjoin(parent, parent.id == UploadFile.parent_id)
@@ -273,8 +275,8 @@ def pictures_with_stems(
         .order_by(pictures.c.name, pictures.c.id)
     )
     rows = session.execute(found).all()
-    own = {(name, outer) for name, _, outer, is_own in rows if is_own}
-    return [(name, key, outer) for name, key, outer, is_own in rows if is_own or (name, outer) not in own]
+    own = {(name, outer) for name, _, outer, _, is_own in rows if is_own}
+    return [(name, key, outer, end) for name, key, outer, end, is_own in rows if is_own or (name, outer) not in own]
 
 
 def rejected_with_stems(

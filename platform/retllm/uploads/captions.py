@@ -18,7 +18,7 @@ from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import UploadFile, items_named
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
-from retllm.media.names import one_line
+from retllm.media.names import codes, one_line
 from retllm.media.outcomes import FileOutcome
 from retllm.media.records import Came
 from retllm.media.sheets.absent import Absent
@@ -33,7 +33,6 @@ from retllm.uploads.archive_files import ArchiveFiles
 from retllm.uploads.awaited import awaited_files
 from retllm.uploads.expected import came_later
 from retllm.uploads.kept import release
-from retllm.uploads.very_names import coded_names
 
 # rows of sheets inserted in one statement
 _INSERTED = 5000
@@ -57,7 +56,6 @@ def apply_captions(
         awaited = awaited_files(session, job)
         earlier = _earlier_rows(session, files)
         given = _given(session, job.id)
-        coded = coded_names(session, job.collection_id, files)
     for name in missing:
         seen.add_unsent(name)
     for name in awaited.names:
@@ -69,10 +67,7 @@ def apply_captions(
         sha256s = caption_order.hashes(files, opener, context.settings)
         with context.sessions() as session:
             came = caption_order.came(session, job, files, sha256s)
-        documents = {
-            _document(file, packs, coded.get(file.id, ()), opener, *came[file.id], earlier.get(file.id)): file
-            for file in files
-        }
+        documents = {_document(file, packs, opener, *came[file.id], earlier.get(file.id)): file for file in files}
         absent = Absent(missing, awaited.names, awaited.archives)
         captioner = Captioner(ingest, seen, given, absent, texts=job.params["texts"], check=held.lease.check)
         for writing in captioner.read(list(documents)):
@@ -118,14 +113,17 @@ def _write_outcomes(session: Session, written: Sequence[tuple[UploadFile, Applie
 def _document(
     file: UploadFile,
     packs: Mapping[UUID | None, str],
-    coded: tuple[str, ...],
     opener: ArchiveFiles,
     came: Came,
     again: Mapping[UUID, Came],
     earlier: EarlierRows | None,
 ) -> Document:
-    located = Located(file.name, file.parent_id, packs.get(file.parent_id, ""), coded)
+    located = Located(file.name, file.parent_id, packs.get(file.parent_id, ""), _coded(file.name, file.raw_end))
     return Document(located, FileKind(file.content or ""), partial(opener.open, file), came, earlier, again)
+
+
+def _coded(name: str, raw_end: str | None) -> tuple[str, ...]:
+    return tuple(codes(name, raw_end).values())
 
 
 def _rows_of(sheets: Sequence[UploadFile]) -> tuple[sa.ColumnElement[bool], ...]:
@@ -187,7 +185,10 @@ def _names_seen(session: Session, job_id: UUID, packs: Mapping[UUID | None, str]
     archive = sa.case((is_part, parent.parent_id), else_=UploadFile.parent_id)
     is_file = sa.or_(UploadFile.parent_id.is_(None), UploadFile.entry.is_not(None))
     pictures = (
-        sa.select(UploadFile.name, archive, UploadFile.item_id, sa.case((is_part, parent.id)), parent.name)
+        sa.select(
+            *(UploadFile.name, UploadFile.raw_end, archive, UploadFile.item_id),
+            *(sa.case((is_part, parent.id)), parent.name, parent.raw_end),
+        )
         .outerjoin(parent, parent.id == UploadFile.parent_id)
         .where(
             UploadFile.job_id == job_id,
@@ -202,12 +203,13 @@ def _names_seen(session: Session, job_id: UUID, packs: Mapping[UUID | None, str]
         .order_by(UploadFile.id)
     )
     wholes: dict[UUID, tuple[Located, list[UUID]]] = {}
-    for name, archive_id, item_id, whole_id, whole in session.execute(pictures):
+    for name, end, archive_id, item_id, whole_id, whole, whole_end in session.execute(pictures):
         outer = packs.get(archive_id, "")
         if item_id is not None or names_a_picture(name):
-            seen.add(Located(name, archive_id, outer), item_id)
+            seen.add(Located(name, archive_id, outer, _coded(name, end)), item_id)
         if whole_id is not None and item_id is not None:
-            wholes.setdefault(whole_id, (Located(whole, archive_id, outer), []))[1].append(item_id)
+            located = Located(whole, archive_id, outer, _coded(whole, whole_end))
+            wholes.setdefault(whole_id, (located, []))[1].append(item_id)
     for located, parts in wholes.values():
         seen.add(located, parts[0], tuple(parts))
     return seen

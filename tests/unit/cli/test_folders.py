@@ -11,7 +11,7 @@ import pytest
 from retllm.cli.folders import Found, Unreadable, walk
 from retllm.media import special_files
 from retllm.media.file_table import FileRole
-from retllm.media.names import coded
+from retllm.media.names import base_name, coded
 from retllm.media.outcomes import FileOutcome
 
 
@@ -283,6 +283,20 @@ def test_a_folder_whose_name_is_not_utf_8_is_walked(tmp_path: Path) -> None:
     (folder / os.fsdecode("表示.png".encode("cp932"))).write_bytes(b"x")
     assert _below(tmp_path) == ["写真と猫/表示.png"]
     assert _names(folder) == ["写真と猫/表示.png"]
+
+
+def test_files_whose_decoded_names_are_one_are_told_apart_with_their_sidecars(tmp_path: Path) -> None:
+    for raw in ("café".encode(), b"caf\xe9"):
+        for suffix in (b".png", b".txt"):
+            (tmp_path / os.fsdecode(raw + suffix)).write_bytes(raw)
+    found = {base_name(entry.name): entry for entry in walk([tmp_path]) if isinstance(entry, Found)}
+    plain = {"café.png", "café.txt"}
+    assert plain < found.keys()
+    assert all(found[name].path.read_bytes() == "café".encode() for name in plain)
+    first, second = sorted(found.keys() - plain)
+    assert first.startswith("café~")
+    assert second == first.replace(".png", ".txt")
+    assert all(entry.sent_name == entry.name for entry in found.values())
 
 
 def test_names_are_safe_to_show(tmp_path: Path) -> None:

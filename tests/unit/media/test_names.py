@@ -144,6 +144,9 @@ def test_a_raw_name_gives_the_code_of_its_picture(raw: str, end: str) -> None:
     assert raw_end(clean) is None
 
 
+@example(["0\\"])
+@example(["cafe\u0301.png/."])
+@example(["x/\u200f"])
 @given(st.lists(st.text(), min_size=1, max_size=3))
 def test_a_server_makes_the_same_name_of_what_it_is_told(names: list[str]) -> None:
     for name, clean in zip(names, clean_names(names), strict=True):

@@ -19,7 +19,7 @@ def test_a_deleted_item_is_not_found_and_gets_no_caption(ingest: Ingest, media_s
         with media_sessions() as session:
             for stem, found in [("Ä.b", True), ("Ä", False), ("dir/Ä.b", False), ("Ä.b.PNG", True), ("ä.b.png", True)]:
                 rows = records.pictures_with_stems(session, ingest.collection_id, [stem, "b"])
-                assert rows == ([("dir/Ä.b.PNG", item_id, "")] if exists and found else [])
+                assert rows == ([("dir/Ä.b.PNG", item_id, "", None)] if exists and found else [])
             changes = records.set_captions(session, {item_id: records.Caption("a cat")})
             assert changes == ({item_id: records.Change(True)} if exists else {})
             session.rollback()

@@ -43,13 +43,18 @@ class Absent:
         self.archives = archives
         self.is_nothing = not (self.missing_archives or self._awaited or archives)
 
-    def picture(self, located: Located, *, is_text: bool = False) -> str | None:
-        """Return why a text or sidecar is refused whose picture is absent; None if that is not so."""
-        name = located.name
+    def picture(self, located: Located, *, is_text: bool = False, very: bool = False) -> str | None:
+        """Return why a text or sidecar is refused whose picture is absent; None if that is not so.
+
+        Args:
+            very: whether only a picture of its very name is meant.
+        """
+        name, files = located.name, located.very if very else (*located.very, located)
         # what did not come lies beside loose files only
-        if located.archive is None and (picture := _beside([name], self._missing)) is not None:
+        if located.archive is None and (picture := _beside([one.name for one in files], self._missing)) is not None:
             return refused_files.not_sent(name, picture, is_text=is_text)
-        if (picture := _beside([name, located.unpacked_name], self._awaited)) is not None:
+        names = [each for one in files for each in (one.name, one.unpacked_name)]
+        if (picture := _beside(names, self._awaited)) is not None:
             return refused_files.awaited(name, picture)
         return None
 

@@ -5,35 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
-from retllm.media.names import base_name
+from retllm.media.names import base_name, codes
 from retllm.media.sheets import refused_files, sidecars, targets
 from retllm.media.sheets.absent import archive_for, named_archive
 from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
+from retllm.media.sheets.neighbours import Names, Neighbours, Ranked, is_left, nearest, told_apart
 from retllm.media.sheets.references import Reference, keys, names_a_picture, reference, stem
 from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
 from retllm.media.sheets.seen import Named, NamesSeen
 from retllm.media.sheets.targets import AGAIN, Target
 
 _SHOWN = 3
-
-
-class Neighbours(NamedTuple):
-    """The pictures that a file is a sidecar of; or else several that it fits alike, of which none is meant.
-
-    Attributes:
-        elsewhere: if there are none of these, pictures of the collection that have its name in other folders.
-    """
-
-    meant: list[Picture]
-    alike: Sequence[Picture] = ()
-    elsewhere: Sequence[Picture] = ()
 
 
 class Lookup:
@@ -52,11 +40,12 @@ class Lookup:
         return {name: self._target(name, one, found[one, sheet], sheet) for name, one in references.items()}
 
     def _target(self, name: str, one: Reference, found: Found, sheet: Located) -> Target | Problem:
-        awaited = _found(one, keys(one), sheet, self._seen.awaited).pictures
-        unsent = self._seen.unsent_archive
+        coming = _found(one, keys(one), sheet, self._seen.awaited)
+        awaited, unsent = coming.pictures, self._seen.unsent_archive
         named = named_archive(one, (*filter(None, [unsent]), *self._seen.awaited_archives))
         # a rejected picture may be on its way again
-        may_come = (awaited and all(picture.rejection for picture in found.pictures)) or (found.guessed and named)
+        was_rejected = all(picture.rejection for picture in found.pictures)
+        may_come = (awaited and (was_rejected or coming.goes_before(found))) or (found.guessed and named)
         if found.pictures and not may_come:
             return targets.target(name, found, sheet)
         is_elsewhere = bool(found.elsewhere) and named is None
@@ -92,32 +81,29 @@ class Lookup:
         }
 
     def _find(self, wanted: Mapping[tuple[Reference, Located], set[str]]) -> dict[tuple[Reference, Located], Found]:
-        """Return the pictures that references in files mean, by these and with their keys.
-
-        If there are some of the very name, it is these, wherever they came.
-        """
-        very = {(one, sheet): of for of in wanted for one in of[0].very for sheet in of[1:]}
-        exact = {very[one]: found for one, found in self._search({one: keys(one[0]) for one in very}).items()}
-        exact = {one: found for one, found in exact.items() if found.pictures}
-        return exact | self._search({one: stems for one, stems in wanted.items() if one not in exact})
-
-    def _search(self, wanted: Mapping[tuple[Reference, Located], set[str]]) -> dict[tuple[Reference, Located], Found]:
+        """Return the pictures that references in files mean, by these and with their keys."""
         unsent = self._seen.unsent
         found = {one: _found(one[0], stems, one[1], self._seen.pictures, unsent) for one, stems in wanted.items()}
-        missing = [one for one, result in found.items() if not _have_come(result) or not result.is_certain]
+        missing = [
+            one
+            for one, result in found.items()
+            if not (_have_come(result) and result.is_certain) or _looks(one, result)
+        ]
         if missing:
             earlier = Named.of(self._earlier({key for one in missing for key in wanted[one]}))
             for one in missing:
                 result = _found(one[0], wanted[one], one[1], earlier, unsent)
                 if result == Found():
                     continue
-                if not _have_come(found[one]) or result.is_certain:
+                is_better = not found[one].is_certain and result.is_certain
+                if not _have_come(found[one]) or is_better or result.goes_before(found[one]):
                     found[one] = replace(result, elsewhere=found[one].elsewhere + result.elsewhere)
-        if missing := [one for one in missing if not found[one].pictures]:
+        if missing := [one for one in missing if not found[one].pictures or _looks(one, found[one])]:
             rejected = Named.of(self._rejected({key for one in missing for key in wanted[one]}))
             for one in missing:
                 result = _found(one[0], wanted[one], one[1], rejected)
-                if result.is_certain:
+                is_only = not found[one].pictures and result.is_certain
+                if is_only or result.goes_before(found[one]):
                     found[one] = result
         return found
 
@@ -128,8 +114,8 @@ class Lookup:
             pictures = records.pictures_with_stems(session, self._collection_id, stems, keys)
             wholes = records.wholes_with_stems(session, self._collection_id, stems)
             return [
-                *(Picture(Located(name, outer=outer), item_id, earlier=True) for name, item_id, outer in pictures),
-                *(Picture(Located(name, outer=outer), parts[0], True, parts) for name, outer, parts in wholes),
+                *(Picture(_earlier(name, outer, end), item_id, earlier=True) for name, item_id, outer, end in pictures),
+                *(Picture(_earlier(name, outer, end), parts[0], True, parts) for name, outer, end, parts in wholes),
             ]
 
         # where those that came with the upload lie in it was looked at before
@@ -152,65 +138,63 @@ class Lookup:
         ]
 
     def beside(self, documents: Sequence[Located]) -> dict[Located, Neighbours]:
-        """Return the pictures that each file may be a sidecar of: if there are some of its very name, these."""
-        coded = self._all_beside([one for document in documents for one in document.very])
-        found = {
-            document: neighbours
-            for document in documents
-            for one in document.very
-            if (neighbours := coded[one]).meant or neighbours.alike
-        }
-        return found | self._all_beside([document for document in documents if document not in found])
-
-    def _all_beside(self, documents: Sequence[Located]) -> dict[Located, Neighbours]:
-        places = {document: sidecars.places(document.name) for document in documents}
-        found = {
-            document: _of_export(self._beside(document, places[document]), document, places[document], self._everywhere)
-            for document in documents
-        }
-        missing = [
-            document for document, (meant, alike, _) in found.items() if places[document] and not (meant or alike)
-        ]
+        """Return the pictures that each file may be a sidecar of."""
+        named = {document: Names.of(document) for document in documents}
+        found = {document: self._here(one) for document, one in named.items()}
+        missing = [document for document, one in found.items() if is_left(named[document], one)]
         if missing:
-            bases = {base_name(path) for document in missing for place in places[document] for path in place.paths}
-            earlier = self._earlier(bases | {base.lower() for base in bases}, bases)
-            index = _Earlier(earlier)
+            bases = {base for document in missing for base in named[document].ends}
+            index = _Earlier(self._earlier(bases | {base.lower() for base in bases}, bases))
             for document in missing:
-                neighbours = index.beside(document, places[document])
+                neighbours, places = index.beside(named[document]), named[document].places[document]
                 if not any(neighbours):
-                    others = [*found[document].elsewhere, *_named_like(places[document], self._seen.pictures)]
-                    others += _named_like(places[document], index.named)
+                    others = [*found[document].elsewhere, *_named_like(places, self._seen.pictures)]
+                    others += _named_like(places, index.named)
                     neighbours = Neighbours([], elsewhere=others)
-                found[document] = neighbours
-        if missing := [document for document in missing if not (found[document].meant or found[document].alike)]:
+                if neighbours.goes_before(found[document]) or not found[document].fitting:
+                    found[document] = neighbours
+        if missing := [document for document in missing if is_left(named[document], found[document])]:
             rejected = _Earlier(self._rejected(bases | {base.lower() for base in bases}))
             for document in missing:
-                if meant := rejected.beside(document, places[document]).meant:
-                    found[document] = Neighbours(meant)
-        return found
+                neighbours = rejected.beside(named[document])
+                if neighbours.meant and neighbours.goes_before(found[document]):
+                    found[document] = neighbours
+        lost = [
+            (document, shown) for document, one in found.items() if not any(one) and (shown := document.without_code)
+        ]
+        alike = self.beside([shown for _, shown in lost]) if lost else {}
+        return found | {document: Neighbours([], elsewhere=alike[shown].fitting) for document, shown in lost}
 
-    def _beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Neighbours:
+    def _here(self, named: Names) -> Neighbours:
+        found = nearest([self._beside(one, places) for one, places in named.places.items()], named.very)
+        return _of_export(found, named.document, named.all_places, self._everywhere)
+
+    def _beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Ranked:
         found = _first(self._in_archive(place, document.archive) for place in places)
         if not found and (path := sidecars.cut_path(document.name)):
             begun = self._seen.beginning(path, document.archive)
             found = begun if len(begun) == 1 else []
         if not found and any(of_key := _of_key(self._seen.with_keys(document.archive), places, document)):
-            return of_key
+            return (0,), of_key
         if found:
-            return _neighbours(found)
-        found = self._elsewhere(document, places)
+            return (0,), told_apart(found)
+        distance, found = self._elsewhere(document, places)
         if not found:
-            return _alone(_parallel(places, document, self._seen.pictures))
+            return (2,), _alone(_parallel(places, document, self._seen.pictures))
         if any(document.contradicts(picture.located) for picture in found):
-            return Neighbours([], elsewhere=found)
-        return Neighbours(found) if len({picture.item_id for picture in found}) <= 1 else Neighbours([], found)
+            return (2,), Neighbours([], elsewhere=found)
+        is_one = len({picture.item_id for picture in found}) <= 1
+        return (1, *distance), Neighbours(found) if is_one else Neighbours([], found)
 
-    def _elsewhere(self, document: Located, places: Sequence[sidecars.Beside]) -> list[Picture]:
-        """Return the pictures outside of a sidecar's archive that it may mean, all equally well.
+    def _elsewhere(
+        self, document: Located, places: Sequence[sidecars.Beside]
+    ) -> tuple[tuple[bool, ...], list[Picture]]:
+        """Return the pictures outside of a sidecar's archive that it may mean, all equally well, and how far they are.
 
         A large export is split over archives without regard to what belongs together.
         """
-        return _first(_best(place, document, self._outside(place, document)) for place in places)
+        best = (_best(place, document, self._outside(place, document)) for place in places)
+        return next((each for each in best if each[1]), ((), []))
 
     def _everywhere(self, path: str, document: Located) -> list[Picture]:
         return [*self._seen.beside(path, document.archive), *self._seen.outside(path, document)]
@@ -230,14 +214,24 @@ class _Earlier:
         self._by_path = _by(pictures, lambda name: path_stem(name).lower())
         self._by_key = _by(pictures, further_key)
 
-    def beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Neighbours:
-        """Return the pictures that a document with these places may be a sidecar of."""
+    def beside(self, named: Names) -> Neighbours:
+        """Return the pictures that a document may be a sidecar of."""
+        return nearest([self._beside(one, places) for one, places in named.places.items()], named.very)
+
+    def _beside(self, document: Located, places: Sequence[sidecars.Beside]) -> Ranked:
         of_name = _first(_fitting(place, lambda path: self._by_path.get(path.lower(), ())) for place in places)
-        neighbours = _neighbours(_closest(document, of_name))
+        distance, closest = _closest(document, of_name)
+        neighbours = told_apart(closest)
         neighbours = _of_export(neighbours, document, places, lambda path, _: self._by_path.get(path.lower(), ()))
-        if not any(neighbours):
-            neighbours = _of_key(self._by_key, places, document)
-        return neighbours if any(neighbours) else _alone(_parallel(places, document, self.named))
+        if any(neighbours):
+            return (0, distance), neighbours
+        if any(of_key := _of_key(self._by_key, places, document)):
+            return (1,), of_key
+        return (2,), _alone(_parallel(places, document, self.named))
+
+
+def _earlier(name: str, outer: str, raw_end: str | None) -> Located:
+    return Located(name, outer=outer, coded=tuple(codes(name, raw_end).values()))
 
 
 def _found(one: Reference, stems: Iterable[str], sheet: Located, *named: Named) -> Found:
@@ -250,6 +244,11 @@ def _found(one: Reference, stems: Iterable[str], sheet: Located, *named: Named) 
     # one that came with another upload stands for the one that did not
     here = tuple(picture for picture in found.pictures if not (picture.unsent and picture.located.path in come))
     return replace(found, pictures=here, elsewhere=tuple(each for each in found.elsewhere if not each.unsent))
+
+
+def _looks(one: tuple[Reference, Located], found: Found) -> bool:
+    """Return whether another picture may have the very name of a reference that those found only look like."""
+    return bool(one[0].coded) and not found.very
 
 
 def _have_come(found: Found) -> bool:
@@ -321,27 +320,21 @@ def _parallel(places: Iterable[sidecars.Beside], document: Located, pictures: Na
 def _alone(found: list[Picture]) -> Neighbours:
     """Return pictures as meant if they are one, or differ in their suffixes alone."""
     places = {(picture.located.outer, path_stem(picture.located.name)) for picture in found}
-    return _neighbours(found) if len(places) == 1 else Neighbours([], elsewhere=found)
+    return told_apart(found) if len(places) == 1 else Neighbours([], elsewhere=found)
 
 
 def _of_key(by_key: Mapping[str, list[Picture]], places: Iterable[sidecars.Beside], document: Located) -> Neighbours:
     """Return the pictures whose key in WebDataset is the name of a sidecar: a.input.jpg for a.txt."""
-    found = _closest(document, _first(by_key.get(place.path, []) for place in places if place.suffix is None))
+    _, found = _closest(document, _first(by_key.get(place.path, []) for place in places if place.suffix is None))
     return Neighbours(found) if len({p.item_id for p in found}) == 1 else Neighbours([], found)
 
 
-def _neighbours(found: list[Picture]) -> Neighbours:
-    """Return pictures that differ in their suffixes alone as meant; none if nothing tells two of them apart."""
-    items = {(picture.located.path, picture.item_id) for picture in found}
-    is_told = len({name for (_, name), _ in items}) == len(items) and len({outer for (outer, _), _ in items}) == 1
-    return Neighbours(found) if is_told or len({item_id for _, item_id in items}) == 1 else Neighbours([], found)
-
-
-def _closest(document: Located, pictures: list[Picture]) -> list[Picture]:
-    """Return those of earlier pictures whose archive is named like that of a sidecar; all if there are none."""
+def _closest(document: Located, pictures: list[Picture]) -> tuple[int, list[Picture]]:
+    """Return those of earlier pictures whose archive is named like that of a sidecar, all if there are none; ranked."""
     pictures = [each for each in pictures if not document.contradicts(each.located)]
     same = [each for each in pictures if base_name(each.located.outer) == base_name(document.outer)]
-    return same or [each for each in pictures if document.is_alike(each.located)] or pictures
+    alike = [each for each in pictures if document.is_alike(each.located)]
+    return next(((at, some) for at, some in enumerate((same, alike)) if some), (2, pictures))
 
 
 def _by(pictures: Iterable[Picture], key_of: Callable[[str], str | None]) -> dict[str, list[Picture]]:
@@ -353,7 +346,9 @@ def _by(pictures: Iterable[Picture], key_of: Callable[[str], str | None]) -> dic
     return found
 
 
-def _best(place: sidecars.Beside, document: Located, pictures: Iterable[Picture]) -> list[Picture]:
+def _best(
+    place: sidecars.Beside, document: Located, pictures: Iterable[Picture]
+) -> tuple[tuple[bool, ...], list[Picture]]:
     """Return the pictures of other archives that a place means best: if all are unpacked, then in the same folder."""
     unpacked = _lower(document.unpacked)
 
@@ -368,8 +363,8 @@ def _best(place: sidecars.Beside, document: Located, pictures: Iterable[Picture]
         )
 
     ranked = [(rank(picture), picture) for picture in pictures if place.named_like(picture.located.name)]
-    best = min((found for found, _ in ranked), default=None)
-    return [picture for found, picture in ranked if found == best]
+    best = min((found for found, _ in ranked), default=())
+    return best, [picture for found, picture in ranked if found == best]
 
 
 def _lower(folders: Iterable[tuple[str, ...]]) -> set[str]:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from uuid import UUID
 
 from retllm.media.file_table import FileRole, role_of
-from retllm.media.names import base_name
+from retllm.media.names import base_name, without_code
 from retllm.media.sheets.folder_names import (
     DESCRIBING,
     OF_PICTURES,
@@ -39,7 +39,7 @@ class Located:
 
     Attributes:
         outer: the path of that archive within the upload.
-        coded: the names of a sidecar whose picture has its very name, and a code at the end of it.
+        coded: the names that it has if its picture has a code, which tells its very name.
     """
 
     name: str
@@ -51,6 +51,12 @@ class Located:
     def very(self) -> tuple[Located, ...]:
         """The same file under the names with a code."""
         return tuple(Located(name, self.archive, self.outer) for name in self.coded)
+
+    @property
+    def without_code(self) -> Located | None:
+        """The same file under the name that a code was added to; None if it has none."""
+        shown = without_code(self.name)
+        return None if shown == self.name else Located(shown, self.archive, self.outer)
 
     @property
     def folder(self) -> tuple[str, ...]:
@@ -143,24 +149,36 @@ class Found:
     """The pictures that a row may mean, all equally well: none, one, or several.
 
     Attributes:
-        whole: whether the row gave the whole path of the picture.
+        place: where its folder is: at the path from the sheet, at the path from the root, or only at the end of these.
         changed: whether the picture has a suffix of another format than the row says.
         elsewhere: pictures with a fitting last part in folders that the row contradicts.
         guessed: whether the row has a folder above the picture's that is not its archive.
         others: some other pictures of the same full name, if nothing but their archives tells them apart.
+        very: whether the row has the very name of the picture, and that looks like other names.
     """
 
     pictures: tuple[Picture, ...] = ()
-    whole: bool = False
+    place: int = 0
     changed: bool = False
     elsewhere: tuple[Picture, ...] = ()
     guessed: bool = False
     others: tuple[Picture, ...] = ()
+    very: bool = False
 
     @property
     def is_certain(self) -> bool:
         """Whether there are pictures, and no better ones can be expected elsewhere."""
         return bool(self.pictures) and not (self.changed or self.guessed)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the row gave the whole path of the picture."""
+        return self.place < _BY_END
+
+    def goes_before(self, other: Found) -> bool:
+        """Return whether this is the picture with the code, at no worse a place than others that look like it."""
+        is_coded = self.very and not any(picture.located.coded for picture in self.pictures)
+        return is_coded and not other.very and not self.changed and self.place <= other.place
 
 
 def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) -> Found:
@@ -169,17 +187,17 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
     A picture of the very name is better than one that differs in case or suffix; then a picture than a file of several
     ones; then one whose path or archive has all folders of the row; then one from the sheet's archive;
     then one at the path that begins in the sheet's folder, or at the root; then the one whose path is the same for the
-    most parts from the end; then one in a folder or archive that is named like the sheet or its archive. A picture in a
-    folder that contradicts those of the row or of the sheet is none of them.
+    most parts from the end; then one in a folder or archive that is named like the sheet or its archive; and of those
+    whose names look the same the one of the very name. A picture in a folder that contradicts those of the row or of
+    the sheet is none of them.
     """
     fitting: list[tuple[tuple[int, ...], Picture]] = []
     elsewhere: list[Picture] = []
     for picture in candidates:
-        form = _form(reference, picture.located.name)
-        if form is None and not picture.parts and reference.paged == base_name(picture.located.name):
-            form = _ONLY_PAGE
-        if form is None:
+        forms = _forms(reference, picture)
+        if not forms:
             continue
+        form, is_other = min(forms)
         above = _above(reference, picture.located)
         rank = _rank(reference, sheet, picture)
         if rank is None or any(role_of(folder) is FileRole.ARCHIVE for folder in above):
@@ -187,7 +205,7 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
             continue
         is_beyond = int(bool(above) and not _is_in_archive_of(sheet, picture))
         # how an exact name is written, with percent signs or without, says less than the folders
-        fitting.append(((max(form, _EXACT), int(bool(picture.parts)), is_beyond, *rank, form), picture))
+        fitting.append(((max(form, _EXACT), int(bool(picture.parts)), is_beyond, *rank, form, is_other), picture))
     if not fitting:
         return Found(elsewhere=tuple(elsewhere))
     best = min(fit for fit, _ in fitting)
@@ -196,7 +214,7 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
         picture
         for fit, picture in fitting
         # unless the sheet is named like the best alone
-        if fit[:3] == best[:3] and best < fit and fit[-2] <= best[-2] and picture.located.name == found[0].located.name
+        if fit[:3] == best[:3] and best < fit and fit[-3] <= best[-3] and picture.located.name == found[0].located.name
     ]
     is_guessed = bool(best[2]) and any(picture.located.outer for picture in found)
     if is_guessed:
@@ -204,7 +222,20 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
         found, others = found + others, []
     elif _is_told(reference, sheet, found[0], best):
         others = []
-    return Found(tuple(found), best[4] < _BY_END, best[0] == _CHANGED, guessed=is_guessed, others=tuple(others))
+    return Found(
+        tuple(found), best[4], best[0] == _CHANGED, guessed=is_guessed, others=tuple(others), very=not best[-1]
+    )
+
+
+def _forms(reference: Reference, picture: Picture) -> list[tuple[int, bool]]:
+    """Return how well the last part of a reference fits a picture, each with whether it is not the very name."""
+    located = picture.located
+    names = (located.name, *located.coded)
+    found = [(_form(one, name), False) for one in reference.very for name in names]
+    found.append((_form(reference, located.name), True))
+    if not picture.parts and reference.paged == base_name(located.name):
+        found.append((_ONLY_PAGE, True))
+    return [(form, is_other) for form, is_other in found if form is not None]
 
 
 def _above(reference: Reference, located: Located) -> tuple[str, ...]:

@@ -96,9 +96,10 @@ def _suffix(name: str) -> str:
 def keys(reference: Reference) -> set[str]:
     """Return the stems that the picture may have, in lower case and as they are."""
     paged = [reference.paged] if reference.paged else []
-    found = {stem(base) for base in (*reference.bases, *paged)}
+    bases = (*reference.bases, *(path[-1] for path in reference.coded))
+    found = {stem(base) for base in (*bases, *paged)}
     # converters write a.heic.jpg for a.heic
-    found |= {base for base in reference.bases if format_of(base)}
+    found |= {base for base in bases if format_of(base)}
     found |= {prefix + key.zfill(_ID_DIGITS) for key in found if key.isdecimal() for prefix in _ID_PREFIXES}
     return found | {key.lower() for key in found}
 

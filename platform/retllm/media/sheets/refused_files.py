@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from retllm.media.file_table import role_of
-from retllm.media.names import base_name, suffix_of
+from retllm.media.names import base_name, suffix_of, without_code
 from retllm.media.sheets.matching import Picture
 
 
@@ -52,7 +52,12 @@ def awaited(name: str, picture: str) -> str:
 
 
 def in_other_folder(name: str, picture: str) -> str:
-    """Return why a text is refused that has the name of a picture elsewhere."""
+    """Return why a text is refused that has the name of a picture elsewhere, or one that looks the same."""
+    if without_code(name) != name:
+        return (
+            f"The text {base_name(name)!r} is named like the picture {picture!r}, but the exact names differ: name it "
+            "exactly like that, or upload it with --texts (texts=true in the API) if it is no caption."
+        )
     return (
         f"The text {base_name(name)!r} is named like the picture {picture!r}, which is in another folder or archive: "
         "put it there, or upload it with --texts (texts=true in the API) if it is no caption."

@@ -72,8 +72,9 @@ class Named:
             return []
         for folder in ((),) if reference.absolute else (sheet.folder, ()):
             *folders, last = resolved(folder, reference.parts)
-            name = "/".join(part for part in (joined_folders(folders), last) if part)
-            named = self._by_name.get(name, ())
+            lasts = (last, *(path[-1] for path in reference.coded))
+            names = ["/".join(part for part in (joined_folders(folders), last) if part) for last in lasts]
+            named = [picture for name in names for picture in self._by_name.get(name, ())]
             if found := [picture for picture in named if picture.is_near(sheet)]:
                 return [*found, *islice((picture for picture in named if not picture.is_near(sheet)), _OTHERS)]
         return []
