@@ -26,8 +26,9 @@ from retllm.media.sheets.batches import batches
 from retllm.media.sheets.describing import Applied, Document, Writing
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.held_back import HeldBack
+from retllm.media.sheets.located import Located, Picture
 from retllm.media.sheets.lookup import Lookup
-from retllm.media.sheets.matching import Located, Picture, path_stem
+from retllm.media.sheets.matching import path_stem
 from retllm.media.sheets.neighbours import Neighbours
 from retllm.media.sheets.reading import captioned, is_sheet
 from retllm.media.sheets.references import is_url, reference

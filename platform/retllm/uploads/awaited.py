@@ -11,7 +11,7 @@ from retllm.db.enums import FileStatus
 from retllm.db.tables import Job
 from retllm.db.uploads import LargeFile, Upload, UploadFile
 from retllm.media.file_table import FileRole, role_of
-from retllm.media.sheets.matching import Located
+from retllm.media.sheets.located import Located
 from retllm.media.sniffing import FileKind
 from retllm.uploads.expected import still_expected
 

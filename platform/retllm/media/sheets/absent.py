@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from retllm.media.file_table import FileRole, role_of
 from retllm.media.sheets import refused_files, sidecars
 from retllm.media.sheets.folder_names import archive_names
-from retllm.media.sheets.matching import Located, path_stem
+from retllm.media.sheets.located import Located
+from retllm.media.sheets.matching import path_stem
 from retllm.media.sheets.references import Reference, names_a_picture
 
 

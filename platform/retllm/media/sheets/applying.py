@@ -23,8 +23,9 @@ from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.held_back import HeldBack
 from retllm.media.sheets.jsons import MAX_ROWS
+from retllm.media.sheets.located import Located
 from retllm.media.sheets.lookup import Lookup
-from retllm.media.sheets.matching import Located, may_be_one
+from retllm.media.sheets.matching import may_be_one
 from retllm.media.sheets.reading import read_rows
 from retllm.media.sheets.references import Reference, reference
 from retllm.media.sheets.refusals import Refusals

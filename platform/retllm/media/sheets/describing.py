@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from retllm.media.outcomes import FileOutcome
 from retllm.media.records import Came, rank_of
 from retllm.media.sheets.earlier import EarlierRows
-from retllm.media.sheets.matching import Located
+from retllm.media.sheets.located import Located
 from retllm.media.sniffing import FileKind
 
 

@@ -9,7 +9,8 @@ from retllm.media.names import base_name
 from retllm.media.sheets import targets
 from retllm.media.sheets.absent import Absent
 from retllm.media.sheets.folder_names import are_apart, short_name
-from retllm.media.sheets.matching import Located, Picture, find
+from retllm.media.sheets.located import Located, Picture
+from retllm.media.sheets.matching import find
 from retllm.media.sheets.paths import common, resolved
 from retllm.media.sheets.references import Reference, is_number_of, keys, stem
 from retllm.media.sheets.rows import Problem

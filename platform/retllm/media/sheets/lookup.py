@@ -14,7 +14,8 @@ from retllm.media import records
 from retllm.media.names import base_name, codes
 from retllm.media.sheets import refused_files, sidecars, targets
 from retllm.media.sheets.absent import archive_for, named_archive
-from retllm.media.sheets.matching import Found, Located, Picture, find, further_key, path_stem
+from retllm.media.sheets.located import Located, Picture
+from retllm.media.sheets.matching import Found, find, further_key, path_stem
 from retllm.media.sheets.neighbours import Names, Neighbours, Ranked, is_left, nearest, told_apart
 from retllm.media.sheets.references import Reference, keys, names_a_picture, reference, stem
 from retllm.media.sheets.rows import Problem, Reason, not_sent, problem

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from retllm.media.names import base_name
 from retllm.media.sheets import sidecars
-from retllm.media.sheets.matching import Located, Picture, path_stem
+from retllm.media.sheets.located import Located, Picture
+from retllm.media.sheets.matching import path_stem
 
 
 class Neighbours(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from retllm.media.file_table import role_of
 from retllm.media.names import base_name, suffix_of, without_code
-from retllm.media.sheets.matching import Picture
+from retllm.media.sheets.located import Picture
 
 
 def no_picture(name: str) -> str:

@@ -9,7 +9,8 @@ from uuid import UUID
 
 from retllm.media.file_table import FileRole, role_of
 from retllm.media.names import MAX_FOLDERS, base_name, joined_folders
-from retllm.media.sheets.matching import LONG_NAME, Located, Picture, further_key, path_stem
+from retllm.media.sheets.located import Located, Picture
+from retllm.media.sheets.matching import LONG_NAME, further_key, path_stem
 from retllm.media.sheets.paths import resolved
 from retllm.media.sheets.references import Reference, keys, stem
 

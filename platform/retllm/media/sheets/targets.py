@@ -8,7 +8,8 @@ from uuid import UUID
 
 from retllm.media.names import base_name, one_line
 from retllm.media.sheets import refused_files
-from retllm.media.sheets.matching import Found, Located, Picture, path_stem
+from retllm.media.sheets.located import Located, Picture
+from retllm.media.sheets.matching import Found, path_stem
 from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
 
 AGAIN = "was not sent with this upload: send the same files again, and the row counts."

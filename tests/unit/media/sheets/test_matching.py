@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from retllm.media.names import clean_name
-from retllm.media.sheets.matching import Found, Located, Picture, find
+from retllm.media.sheets.located import Located, Picture
+from retllm.media.sheets.matching import Found, find
 from retllm.media.sheets.references import keys, names_a_picture, reference, stem
 from retllm.media.sheets.seen import Named, NamesSeen
 
