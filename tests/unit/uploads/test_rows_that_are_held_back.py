@@ -150,8 +150,11 @@ def test_a_row_waits_for_no_picture_that_is_not_better(uploads: Uploads, here: F
 
 
 @pytest.mark.parametrize("archive", ["x.zip", "more.zip"])
-def test_a_row_with_other_folders_waits_for_the_archive_of_another_upload(uploads: Uploads, archive: str) -> None:
-    uploads.upload({"old.zip": packed({"1.png": ONE})}, index=False)
+@pytest.mark.parametrize("here", [{"old.zip": packed({"1.png": ONE})}, {"1.png": ONE}], ids=["archived", "loose"])
+def test_a_row_with_other_folders_waits_for_the_archive_of_another_upload(
+    uploads: Uploads, here: Files, archive: str
+) -> None:
+    uploads.upload(here, index=False)
     first = announced(uploads, [archive])
     early = uploads.upload({"s.csv": sheet("x/1.png")}, index=False)
     may_come = f"which is not in this collection; it may be in {archive!r}, {LATER}."
