@@ -144,9 +144,9 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     """Return several jobs, without those deleted meanwhile, with a fixed number of queries."""
     ids = [job.id for job in jobs]
     stages = _stages(session, ids)
-    pools = _pools(session, ids)
-    errors = _errors(session, ids)
-    builds = _index_builds(session, ids)
+    pools = _pools(session, [job.id for job in jobs if job.kind is JobKind.SEARCH])
+    errors = _errors(session, [job.id for job in jobs if job.state is not JobState.SUCCEEDED])
+    builds = _index_builds(session, [job.id for job in jobs if job.finished_at is None])
     uploads = [job.id for job in jobs if job.kind is JobKind.UPLOAD]
     files = dict.fromkeys(uploads, NO_FILES) | (file_counts(session, uploads) if uploads else {})
     retried = retries(session, [job.id for job in jobs if job.kind is JobKind.UPLOAD and job.finished_at is None])
@@ -191,6 +191,8 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
 
 def _index_builds(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, float]:
     """Return how much of an index the database has built for each job; an index has the key of its unit."""
+    if not job_ids:
+        return {}
     building = sa.select(Unit.id, Unit.job_id).where(
         Unit.job_id.in_(job_ids), Unit.state == UnitState.LEASED, Unit.payload.has_key("index")
     )
@@ -200,6 +202,8 @@ def _index_builds(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, float
 
 def _pools(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, int]:
     """Return the number of candidates of each search."""
+    if not job_ids:
+        return {}
     query = sa.select(Candidate.search_id, sa.func.count()).where(Candidate.search_id.in_(job_ids))
     return {row[0]: row[1] for row in session.execute(query.group_by(Candidate.search_id))}
 
@@ -305,6 +309,9 @@ def _stage(stage: Stage, rows: Sequence[Any], seconds: float | None) -> StagePro
 
 
 def _errors(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[UnitError]]:
+    result: dict[UUID, list[UnitError]] = defaultdict(list)
+    if not job_ids:
+        return result
     rank = sa.func.row_number().over(partition_by=Unit.job_id, order_by=(Unit.stage, Unit.seq)).label("rank")
     failing = sa.select(Unit.id, rank).where(
         Unit.job_id.in_(job_ids),
@@ -318,7 +325,6 @@ def _errors(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[UnitEr
         .where(ranked.c.rank <= MAX_ERRORS)
         .order_by(Unit.stage, Unit.seq)
     )
-    result: dict[UUID, list[UnitError]] = defaultdict(list)
     for unit, waits in session.execute(query):
         result[unit.job_id].append(
             UnitError(

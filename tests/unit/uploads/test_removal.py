@@ -29,6 +29,7 @@ from retllm.media import records
 from retllm.queue.audit_files import orphans
 from retllm.queue.lifecycle import lock_job
 from retllm.uploads import large_files, removal
+from retllm.uploads.large_files import Announced
 from retllm.uploads.orphans import delete_orphans
 from retllm.uploads.removal import remove_deleted
 
@@ -75,7 +76,7 @@ def doomed(kept: Uploads) -> UUID:
     with transaction(world.sessions) as session:
         job = lock_job(session, job_id)
         assert job is not None
-        large = large_files.begin(session, job, "large.zip", 9, None, kept.context.settings)
+        large = large_files.begin(session, job, Announced("large.zip", 9), kept.context.settings)
         part = large_files.store_part(kept.context.storage, large, io.BytesIO(b"half"))
         large_files.record_part(session, job_id, large, part)
         session.add(ExpectedFiles(job_id=job_id, first=0, names=["late.png"]))

@@ -47,7 +47,14 @@ def test_a_list_of_jobs_says_how_many_files_were_rejected_and_not_sent(run: Run,
     assert shown[-1] == f"  lost.png: {NOT_SENT}"
     (job,) = json.loads(lines(run(jobs.jobs, "--json").stdout)[0])["jobs"]
     counts = {"added": 1, "duplicate": 1, "rejected": 1, "not_sent": 1}
-    assert job["files"] == {"counts": counts, "parts": {}, "open": False, "expected": 0, "to_come": 0}
+    assert job["files"] == {
+        "counts": counts,
+        "parts": {},
+        "open": False,
+        "expected": 0,
+        "to_come": 0,
+        "first": "red.png",
+    }
 
 
 def test_an_upload_without_rejected_files_has_only_its_state(run: Run, ada: Caller, collection: str) -> None:
@@ -59,6 +66,7 @@ def test_an_upload_without_rejected_files_has_only_its_state(run: Run, ada: Call
         "open": False,
         "expected": 0,
         "to_come": 0,
+        "first": None,
     }
     assert lines(run(jobs.jobs, "watch", job).stdout) == [f"upload {job}: succeeded, 100%"]
 

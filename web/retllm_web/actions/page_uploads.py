@@ -79,5 +79,5 @@ def _rejections(session: Session, jobs: sa.Select[UUID]) -> list[Rejections]:
     rejected = sa.select(UploadFile.id).where(UploadFile.job_id == Job.id, UploadFile.status == FileStatus.REJECTED)
     query = jobs.where(rejected.exists()).order_by(Job.id.desc()).limit(_SHOWN_BEFORE)
     found = session.scalars(query).all()
-    counts = file_counts(session, found)
+    counts = file_counts(session, found) if found else {}
     return [Rejections(job_id, counts[job_id]) for job_id in found]
