@@ -48,8 +48,9 @@ export function choose(row) {
   for (const other of document.querySelectorAll("[data-row].current")) other.classList.remove("current");
   row.classList.add("current");
   const first = row.matches("[tabindex]") ? row : row.querySelector("a, button, input:not([type=hidden])") ?? row;
-  first.focus({ preventScroll: true });
+  // before the focus, since it moves the place from which Tab goes on
   row.scrollIntoView({ block: "nearest" });
+  first.focus({ preventScroll: true });
 }
 
 function step(by) {

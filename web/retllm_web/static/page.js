@@ -11,8 +11,14 @@ for (const element of document.querySelectorAll("[data-with-script]")) element.h
 for (const field of document.querySelectorAll("[data-select]")) field.addEventListener("focus", () => field.select());
 // focus the element with autofocus, else the first invalid field
 (document.querySelector("[autofocus]") ?? document.querySelector("[aria-invalid=true]"))?.focus();
-// on a phone the menu is wider than the screen: scroll to the current page
-document.querySelector(".topbar nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+// on a phone the menu is wider than the screen: scroll to the current page; scrollIntoView would let the first tab stop
+// be the one after it
+const menu = document.querySelector(".topbar nav");
+const here = menu?.querySelector("[aria-current]");
+if (here) {
+  const [outer, inner] = [menu, here].map((element) => element.getBoundingClientRect());
+  menu.scrollLeft += inner.left + inner.width / 2 - outer.left - outer.width / 2;
+}
 moreItems();
 forms();
 keys();
