@@ -121,12 +121,19 @@ class HeldModel(Generic[Model]):
             log.info("model.loaded")
 
 
-def limit_threads() -> None:
-    """Limit torch to this worker's share of the cores; more threads than cores are slower."""
+def limit_threads(workers: int) -> None:
+    """Limit torch to this worker's share of the cores among ``workers`` of its kind, which work at the same time.
+
+    Workers of the other kind mostly wait meanwhile. When they do not, the threads of both share the cores with little
+    loss, since a thread that has nothing to do sleeps (``OMP_WAIT_POLICY``, see ``retllm_workers.app``).
+    """
     import torch
 
-    settings = get_settings()
-    local = sum(not is_remote(scorer) for scorer in settings.scorers)
-    workers = max(1, settings.embed_workers + settings.score_workers * local)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(settings.torch_threads or max(1, cores // workers))
+    torch.set_num_threads(get_settings().torch_threads or max(1, cores // max(1, workers)))
+
+
+def local_score_workers() -> int:
+    """Return how many workers of this host score with a model of their own."""
+    settings = get_settings()
+    return settings.score_workers * sum(not is_remote(scorer) for scorer in settings.scorers)

@@ -25,8 +25,8 @@ def _load(name: str) -> Embedder:
     # imported here: the workers of the scorer do not need open_clip
     from retllm.embedding import load_embedder
 
-    limit_threads()
     settings = get_settings()
+    limit_threads(settings.embed_workers)
     return load_embedder(name, device=settings.device, dtype=settings.dtype, picture_source=settings.picture_source)
 
 

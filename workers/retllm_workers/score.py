@@ -14,12 +14,12 @@ from retllm.queue.worker import Finisher, run_units
 from retllm.search.fine_worker import FineUnits
 from retllm.settings import public_name
 from retllm_workers.celery_app import app
-from retllm_workers.context import HeldModel, get_context, limit_threads, worker_settings
+from retllm_workers.context import HeldModel, get_context, limit_threads, local_score_workers, worker_settings
 
 
 def _load() -> FineScorer:
     if worker_settings().remote_scorer is None:
-        limit_threads()
+        limit_threads(local_score_workers())
     return open_scorer(worker_settings())
 
 
