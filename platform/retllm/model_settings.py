@@ -135,8 +135,8 @@ class ModelSettings(BaseSettings):
     torch_threads: int = Field(
         default=0,
         ge=0,
-        description="CPU threads of a worker's models; 0 divides the cores among the workers of `retllm up` that embed, "
-        "and again among those that score.",
+        description="CPU threads of a worker's models; 0 divides the cores among the workers of `retllm up` that "
+        "embed, and again among those that score.",
     )
 
     @field_validator("extra_embedders", mode="before")

@@ -6,7 +6,6 @@ A worker is one process that runs tasks on one thread, with its models on one de
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -22,9 +21,6 @@ from retllm_workers import context, embed, media, presence, score, stopping
 from retllm_workers.celery_app import app
 
 log = structlog.get_logger(__name__)
-
-# read when torch is imported, which the workers do when they load a model: threads that wait leave the cores to others
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # `stopping` is imported for its signal handlers, `media` for its task
 __all__ = ["app", "media", "stopping"]

@@ -125,7 +125,7 @@ def limit_threads(workers: int) -> None:
     """Limit torch to this worker's share of the cores among ``workers`` of its kind, which work at the same time.
 
     Workers of the other kind mostly wait meanwhile. When they do not, the threads of both share the cores with little
-    loss, since a thread that has nothing to do sleeps (``OMP_WAIT_POLICY``, see ``retllm_workers.app``).
+    loss, since a thread that has nothing to do sleeps (``OMP_WAIT_POLICY``, see ``retllm_workers``).
     """
     import torch
 
