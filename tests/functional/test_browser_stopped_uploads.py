@@ -36,23 +36,28 @@ def let_through(page: Page, count: int) -> list[Route]:
     return sent
 
 
-def test_the_rest_of_a_large_file_is_sent_after_a_reload(
-    page: Page, api: httpx.Client, empty: str, tmp_path: Path
-) -> None:
-    page.on("dialog", lambda dialog: dialog.accept())
-    file = tmp_path / "large.png"
-    Image.effect_noise((1100, 1000), 90).save(file)
+def hold_the_third_part(page: Page) -> list[int]:
+    """Return a list that gets the offsets of the parts that are sent; the third one stays on its way."""
     offsets: list[int] = []
 
     def answer(route: Route) -> None:
         if route.request.method == "PATCH":
             offsets.append(int(route.request.headers["upload-offset"]))
             if len(offsets) == 3:
-                # it stays on its way until the page is left
                 return
         route.continue_()
 
     page.route("**/uploads/*/tus/*", answer)
+    return offsets
+
+
+def test_the_rest_of_a_large_file_is_sent_after_a_reload(
+    page: Page, api: httpx.Client, empty: str, tmp_path: Path
+) -> None:
+    page.on("dialog", lambda dialog: dialog.accept())
+    file = tmp_path / "large.png"
+    Image.effect_noise((1100, 1000), 90).save(file)
+    offsets = hold_the_third_part(page)
     send_in_parts(page)
     page.get_by_label("Files").set_input_files([file])
     with page.expect_request(lambda request: request.headers.get("upload-offset") == str(2 * PART)):
@@ -86,17 +91,7 @@ def test_only_the_rest_of_a_very_large_file_is_sent_after_stop(
     page: Page, api: httpx.Client, empty: str, tmp_path: Path, reloaded: bool
 ) -> None:
     file = _larger_than_what_is_hashed_as_a_whole(tmp_path)
-    offsets: list[int] = []
-
-    def answer(route: Route) -> None:
-        if route.request.method == "PATCH":
-            offsets.append(int(route.request.headers["upload-offset"]))
-            if len(offsets) == 3:
-                # it stays on its way until the upload is stopped
-                return
-        route.continue_()
-
-    page.route("**/uploads/*/tus/*", answer)
+    offsets = hold_the_third_part(page)
     page.get_by_label("Files").set_input_files([file])
     with (
         page.expect_request(lambda request: request.headers.get("upload-offset") == str(2 * LARGE)),

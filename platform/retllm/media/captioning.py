@@ -23,7 +23,7 @@ from retllm.media.sheets.applying import (
     SheetToWrite,
 )
 from retllm.media.sheets.batches import batches
-from retllm.media.sheets.describing import Applied, Document, Writing
+from retllm.media.sheets.describing import Applied, Document, Writing, nearest_sidecars
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.held_back import HeldBack
 from retllm.media.sheets.located import Located, Picture
@@ -114,7 +114,7 @@ class Captioner:
         for each in batches(sheets, _BATCH):
             yield partial(self._write_sheets, each)
         given = captions.given
-        found.sidecars = _nearest(found.sidecars)
+        found.sidecars = nearest_sidecars(found.sidecars)
         # what is said of a part comes before what is said of the whole file, and the best sidecar of each first
         found.sidecars.sort(
             key=lambda each: (
@@ -381,15 +381,6 @@ class Captioner:
 
 def _came(document: Document, pictures: Sequence[Picture]) -> records.Came | None:
     return document.came_for(item_id for picture in pictures for item_id in picture.items)
-
-
-def _nearest(found: list[tuple[Document, list[Picture]]]) -> list[tuple[Document, list[Picture]]]:
-    """Return sidecars with their pictures, without those in other archives that have a sidecar in their own."""
-    near = {picture for document, pictures in found for picture in pictures if picture.is_near(document.located)}
-    return [
-        (document, [each for each in pictures if each not in near or each.is_near(document.located)] or pictures)
-        for document, pictures in found
-    ]
 
 
 def _refused(document: Document, error: RetllmError) -> Applied:

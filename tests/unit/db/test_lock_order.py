@@ -161,28 +161,26 @@ def aborted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_collection_can_be_deleted_during_any_other_action(
     restored: Callable[[], Scene], aborted: list[str], name: str
 ) -> None:
-    at, reached = 0, True
-    while reached:
-        at += 1
-        scene = restored()
-        reached = against(scene, ACTIONS[name], ACTIONS["delete the collection"], at)
-        assert aborted == [], f"after statement {at}"
-        _assert_removed(scene)
-    assert at > 1
+    assert _pause_at_each_statement(restored, aborted, name, "delete the collection") > 1
 
 
 @pytest.mark.parametrize("name", ACTIONS)
 def test_any_other_action_can_come_while_a_collection_is_removed(
     restored: Callable[[], Scene], aborted: list[str], name: str
 ) -> None:
+    assert _pause_at_each_statement(restored, aborted, "delete the collection", name) > 10
+
+
+def _pause_at_each_statement(restored: Callable[[], Scene], aborted: list[str], name: str, other: str) -> int:
+    """Pause an action at each of its statements while another one runs; return how many it has, and one."""
     at, reached = 0, True
     while reached:
         at += 1
         scene = restored()
-        reached = against(scene, ACTIONS["delete the collection"], ACTIONS[name], at)
+        reached = against(scene, ACTIONS[name], ACTIONS[other], at)
         assert aborted == [], f"after statement {at}"
         _assert_removed(scene)
-    assert at > 10
+    return at
 
 
 def _assert_removed(scene: Scene) -> None:

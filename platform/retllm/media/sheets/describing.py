@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from retllm.media.outcomes import FileOutcome
 from retllm.media.records import Came, rank_of
 from retllm.media.sheets.earlier import EarlierRows
-from retllm.media.sheets.located import Located
+from retllm.media.sheets.located import Located, Picture
 from retllm.media.sniffing import FileKind
 
 
@@ -63,3 +63,12 @@ class Applied:
 
 Writing = Callable[[Session], list[Applied]]
 """Writes what some documents say in the transaction of a session; may be called again if that is repeated."""
+
+
+def nearest_sidecars(found: list[tuple[Document, list[Picture]]]) -> list[tuple[Document, list[Picture]]]:
+    """Return sidecars with their pictures, without those in other archives that have a sidecar in their own."""
+    near = {picture for document, pictures in found for picture in pictures if picture.is_near(document.located)}
+    return [
+        (document, [each for each in pictures if each not in near or each.is_near(document.located)] or pictures)
+        for document, pictures in found
+    ]

@@ -12,13 +12,13 @@ from sqlalchemy.orm import Session
 from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
 from retllm.media.names import base_name, codes
-from retllm.media.sheets import refused_files, sidecars, targets
+from retllm.media.sheets import sidecars, targets
 from retllm.media.sheets.absent import archive_for, named_archive
 from retllm.media.sheets.located import Located, Picture
 from retllm.media.sheets.matching import Found, find, further_key, path_stem
 from retllm.media.sheets.neighbours import Names, Neighbours, Ranked, is_left, nearest, told_apart
 from retllm.media.sheets.references import Reference, keys, names_a_picture, reference, stem
-from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
+from retllm.media.sheets.rows import Problem, not_sent
 from retllm.media.sheets.seen import Named, NamesSeen
 from retllm.media.sheets.targets import AGAIN, Target
 
@@ -54,14 +54,12 @@ class Lookup:
         if self._is_part_of_unsent(one, sheet):
             return not_sent(f"names {shown!r}, whose file {AGAIN}")
         if unsent is not None and not is_elsewhere and named in (None, unsent):
-            return not_sent(f"names the picture {shown!r}, which did not come, and {base_name(unsent)!r} {AGAIN}")
+            return targets.in_unsent_archive(shown, unsent)
         if awaited:
-            return problem(Reason.AWAITED, f"names the picture {shown!r}, which {refused_files.STILL_COMES}.")
+            return targets.awaited(shown)
         archive = named or archive_for(sheet, self._seen.awaited_archives)
         if archive is not None and not is_elsewhere:
-            where = f"it may be in {base_name(archive)!r}, which {refused_files.STILL_COMES}"
-            message = f"names the picture {shown!r}, which is not in this collection; {where}."
-            return problem(Reason.AWAITED, message)
+            return targets.in_awaited_archive(shown, archive)
         return targets.nothing(shown, sheet, found.elsewhere)
 
     def _is_part_of_unsent(self, one: Reference, sheet: Located) -> bool:
