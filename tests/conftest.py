@@ -30,6 +30,15 @@ _renderer = structlog.get_config()["processors"][-1]
 _renderer.exception_formatter = structlog.dev.plain_traceback
 
 
+@pytest.fixture(autouse=True)
+def _own_umask() -> Iterator[None]:
+    """Give each test the umask that the session began with: commands run in this process set that of the platform."""
+    mask = os.umask(0)
+    os.umask(mask)
+    yield
+    os.umask(mask)
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[LocalStack]:
     """An embedded PostgreSQL and Redis in a folder of their own, for the whole session."""

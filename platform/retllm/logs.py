@@ -77,7 +77,6 @@ def configure(level: str, log_format: Format = "console") -> None:
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
     root.handlers = [handler(log_format)]
