@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import JobKind, JobState
+from retllm.db.enums import JobState
 from retllm.db.locks import lock_collections_of_jobs
 from retllm.db.searches import Search
 from retllm.db.tables import Job
@@ -19,22 +19,19 @@ from retllm.errors import Conflict, NotFound
 from retllm.identity.access import changeable_jobs, job_for, require_job_rights, within_visible
 from retllm.identity.actor import Actor
 from retllm.queue import lifecycle
+from retllm.queue.handlers import all_handlers, handler_of
 from retllm.queue.routing import Notification
 from retllm.queue.submission import Submitted
 
 NOT_ALLOWED = "of another account, in a collection that you may not change"
 TOO_LATE = "already deleted"
 
-Again = Callable[[Session, Job], list[Notification]]
-"""Tries parts of a locked job again, and returns the units to notify workers of."""
-_NOTHING: Mapping[JobKind, Again] = {}
-
 
 class BulkAction(StrEnum):
     """An action on several jobs."""
 
     CANCEL = "cancel"  # stop the jobs
-    RETRY = "retry"  # reopen their dead and cancelled units
+    RETRY = "retry"  # reopen their dead and cancelled units, or try again what was left undone
     DELETE = "delete"  # delete the jobs and their results
 
 
@@ -43,7 +40,11 @@ def allowed(action: BulkAction) -> sa.ColumnElement[bool]:
     if action is BulkAction.CANCEL:
         return sa.and_(Job.finished_at.is_(None), Job.cancel_requested.is_(False))
     if action is BulkAction.RETRY:
-        return Job.state.in_([JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED])
+        left = [sa.and_(Job.kind == kind, handler.left()) for kind, handler in all_handlers().items()]
+        return sa.or_(
+            Job.state.in_([JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED]),
+            sa.and_(Job.state == JobState.SUCCEEDED, sa.or_(*left)),
+        )
     return Job.finished_at.is_not(None)
 
 
@@ -93,11 +94,8 @@ def _cancel(session: Session, job: Job) -> None:
     session.flush()
 
 
-def retry_job(session: Session, actor: Actor, job_id: UUID, complete: Mapping[JobKind, Again] = _NOTHING) -> Submitted:
-    """Reopen the dead and cancelled units of a job; units that are done stay done.
-
-    Args:
-        complete: what is tried again of a job of which no unit failed, by its kind.
+def retry_job(session: Session, actor: Actor, job_id: UUID) -> Submitted:
+    """Reopen the dead and cancelled units of a job, or try again what it left undone; units that are done stay done.
 
     Raises:
         NotFound: the job does not exist.
@@ -105,8 +103,6 @@ def retry_job(session: Session, actor: Actor, job_id: UUID, complete: Mapping[Jo
         Conflict: the job is still running, or nothing in it failed.
     """
     job = _locked(session, actor, job_id)
-    if job.state is JobState.SUCCEEDED and (again := complete.get(job.kind)) is not None:
-        return Submitted(job, again(session, job), created=False)
     return Submitted(job, _retry(session, job), created=False)
 
 
@@ -114,7 +110,7 @@ def _retry(session: Session, job: Job) -> list[Notification]:
     if job.finished_at is None:
         raise Conflict("The job is still running; its failed units are retried automatically.")
     if job.state is JobState.SUCCEEDED:
-        raise Conflict("Nothing in this job failed; there is nothing to retry.")
+        return handler_of(job.kind).again(session, job)
     return lifecycle.reopen(session, job)
 
 

@@ -6,13 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind, Stage
 from retllm.db.tables import Job, Unit
+from retllm.errors import Conflict
+from retllm.queue.routing import Notification
 
 NextUnits = tuple[Stage, Sequence[dict[str, Any]]]
 """A stage and the payloads of its new units."""
+
+
+def _nothing_left(_session: Session, _job: Job) -> list[Notification]:
+    raise Conflict("Nothing in this job failed; there is nothing to retry.")
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,9 @@ class JobHandler:
         cancelled: stores what the cancellation left undone, when the job has ended with it.
         reopen: removes what ``on_dead`` stored for these units and, if the job was over, what ``finish`` or
             ``cancelled`` stored.
+        again: tries again what was left undone although no unit failed, for a retry of a job that succeeded; returns
+            the units to notify workers of, and raises Conflict if there is nothing.
+        left: returns the condition that such a job has something for ``again``.
     """
 
     next_units: Callable[[Session, Job], NextUnits | None]
@@ -37,6 +47,8 @@ class JobHandler:
     reopen: Callable[[Session, Job, Sequence[Unit]], None]
     ahead: Callable[[Session, Job], NextUnits | None] = lambda _session, _job: None
     cancelled: Callable[[Session, Job], None] = lambda _session, _job: None
+    again: Callable[[Session, Job], list[Notification]] = _nothing_left
+    left: Callable[[], sa.ColumnElement[bool]] = sa.false
 
 
 _handlers: dict[JobKind, JobHandler] = {}
@@ -52,6 +64,11 @@ def register(handlers: Mapping[JobKind, JobHandler]) -> None:
     if missing:
         raise ValueError(f"no handler for jobs of the kind {', '.join(missing)}")
     _handlers.update(handlers)
+
+
+def all_handlers() -> Mapping[JobKind, JobHandler]:
+    """Return the registered handlers by their kind of job."""
+    return _handlers
 
 
 def handler_of(kind: JobKind) -> JobHandler:

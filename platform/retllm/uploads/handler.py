@@ -18,11 +18,11 @@ from retllm.indexing.vector_indexes import next_index_units
 from retllm.queue import lifecycle
 from retllm.queue.handlers import JobHandler, NextUnits
 from retllm.settings import get_settings
+from retllm.uploads.kept import FAILED
+from retllm.uploads.retry import retry_rejected, something_left
 from retllm.uploads.submit import close, waiting
 from retllm.uploads.vectors import CAPTIONS, embed_rest
 
-FAILED = "failed"
-"""The error code of files whose unit is dead."""
 _UNSENT = "Not sent: the upload was cancelled. Upload the same files again to send the rest."
 
 
@@ -102,5 +102,12 @@ def _reopen(session: Session, job: Job, units: Sequence[Unit]) -> None:
 
 
 UPLOAD_HANDLER = JobHandler(
-    next_units=_next_units, ahead=_ahead, on_dead=_on_dead, finish=_finish, cancelled=_cancelled, reopen=_reopen
+    next_units=_next_units,
+    ahead=_ahead,
+    on_dead=_on_dead,
+    finish=_finish,
+    cancelled=_cancelled,
+    reopen=_reopen,
+    again=retry_rejected,
+    left=something_left,
 )

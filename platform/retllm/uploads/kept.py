@@ -23,6 +23,8 @@ from retllm.media.ingest import delete_files
 from retllm.media.sniffing import FileKind
 from retllm.media.storage import Storage
 
+FAILED = "failed"
+"""The error code of files whose unit is dead."""
 KEPT = (FileStatus.WAITING, FileStatus.REJECTED, FileStatus.UNPROCESSED)
 """Files of these statuses may be tried again, so their bytes are kept."""
 _BATCH = 500
@@ -39,7 +41,7 @@ def has_refused_rows(file: Any = UploadFile) -> sa.ColumnElement[bool]:
     return sa.and_(file.status == FileStatus.READ, file.content != FileKind.ARCHIVE, refused.exists())
 
 
-def to_try_again(job_id: UUID) -> sa.Select[UploadFile]:
+def to_try_again(job_id: UUID | sa.SQLColumnExpression[UUID]) -> sa.Select[UploadFile]:
     """Return the query of the files of an upload whose bytes are kept: those without an item, and with refused rows."""
     archive = aliased(UploadFile)
     kept = sa.or_(

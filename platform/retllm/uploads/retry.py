@@ -15,8 +15,7 @@ from retllm.history.retries import RETRY
 from retllm.media.sniffing import FileKind
 from retllm.queue import lifecycle
 from retllm.queue.routing import Notification
-from retllm.uploads.handler import FAILED
-from retllm.uploads.kept import to_try_again
+from retllm.uploads.kept import FAILED, to_try_again
 from retllm.uploads.submit import UNIT_FILES
 
 _NOTHING_KEPT = (
@@ -54,6 +53,11 @@ def retry_rejected(session: Session, job: Job) -> list[Notification]:
     batches = alone + [others[start : start + UNIT_FILES] for start in range(0, len(others), UNIT_FILES)]
     payloads = [{"items": [str(file.id) for file in batch], "pass": label} for batch in batches]
     return lifecycle.append_units(session, job, Stage.MEDIA, payloads) + lifecycle.reopen(session, job)
+
+
+def something_left() -> sa.ColumnElement[bool]:
+    """Return the condition that an upload has files that a retry would try again."""
+    return to_try_again(Job.id).order_by(None).exists()
 
 
 def is_refused() -> sa.ColumnElement[bool]:

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import JobKind
 from retllm.db.session import run_transaction, transaction
 from retllm.db.tables import Job, new_id
 from retllm.history import control
@@ -24,7 +23,6 @@ from retllm.media.pictures import check_picture
 from retllm.queue.submission import Submitted
 from retllm.search.request import SearchRequest
 from retllm.search.submit import StoredPicture, submit_search
-from retllm.uploads.retry import retry_rejected
 from retllm_web.actions.auditing import record
 from retllm_web.http.services import services
 from retllm_web.http.waiting import without_slot
@@ -164,7 +162,7 @@ def retry(actor: Actor, job_id: UUID) -> RetriedJobView:
 
     def recorded(session: Session) -> tuple[Submitted, RetriedJobView]:
         before = job_view(session, job_for(session, actor, job_id))
-        submitted = control.retry_job(session, actor, job_id, {JobKind.UPLOAD: retry_rejected})
+        submitted = control.retry_job(session, actor, job_id)
         record_job(session, actor, Action.JOB_RETRIED, submitted.job)
         return submitted, retried_view(session, submitted.job, before)
 

@@ -127,6 +127,18 @@ class Visitor:
         return self.send("/login", name=name, password=password)
 
 
+def hidden_fields(page: Page, action: str) -> dict[str, Any]:
+    """Return what the form with this action would send, without its token."""
+    assert [form for form in page.all("form") if form.attributes.get("action") == action]
+    hidden = [e.attributes for e in page.all("input", type="hidden")]
+    found: dict[str, Any] = {}
+    for one in hidden:
+        name, value = str(one["name"]), str(one.get("value") or "")
+        if name != "csrf_token":
+            found.setdefault(name, []).append(value)
+    return found
+
+
 @pytest.fixture
 def visitor(app: OpenAPI) -> Visitor:
     """A browser that is not logged in."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
-from tests.unit.web.pages.conftest import Page, Searched, Visitor
+from tests.unit.web.pages.conftest import Page, Searched, Visitor, hidden_fields
 from tests.unit.web.pages.past_searches import items_of, store_search
 
 from retllm.db.enums import JobState, MemberRole
@@ -21,18 +20,6 @@ from retllm_web.http.services import Services
 
 def _listed(page: Page) -> list[str]:
     return [row.attributes["data-key"] or "" for row in page.all("tr") if "data-key" in row.attributes]
-
-
-def _fields(page: Page, action: str) -> dict[str, Any]:
-    """Return what the form with this action would send, without its token."""
-    assert [form for form in page.all("form") if form.attributes.get("action") == action]
-    hidden = [e.attributes for e in page.all("input", type="hidden")]
-    found: dict[str, Any] = {}
-    for one in hidden:
-        name, value = str(one["name"]), str(one.get("value") or "")
-        if name != "csrf_token":
-            found.setdefault(name, []).append(value)
-    return found
 
 
 # filters and counts
@@ -107,7 +94,7 @@ def test_the_account_filter_lists_only_accounts_that_the_user_may_see(
 
 def test_a_view_is_saved_opened_replaced_and_deleted(reader: Visitor, searched: Searched, served: Services) -> None:
     page = reader.get("/jobs?state=running&state=failed&text=%3Cb%3E&colour=red&from=")
-    address = _fields(page, "/jobs/views")["address"][0]
+    address = hidden_fields(page, "/jobs/views")["address"][0]
     page = reader.send("/jobs/views", name="  At   work ", address=f"{address}&colour=red")
     assert "View “At work” saved." in page.text
     (link,) = [e.attributes["href"] or "" for e in page.all("a") if e.text == "At work"]
@@ -156,7 +143,7 @@ def test_selected_jobs_are_deleted_after_confirmation_and_running_ones_are_skipp
     assert "1: still running; cancel them first" in page.text
     assert len(_listed(reader.get("/jobs"))) == 4, "asking does nothing"
     page = reader.get(f"/jobs/confirm?deed=delete&of={done[0]}&of={done[1]}&of={running}")
-    page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    page = reader.send("/jobs/confirm", **hidden_fields(page, "/jobs/confirm"))
     assert "2 jobs were deleted." in page.text
     assert "1 was not deleted: 1 is still running" in page.text
     assert _listed(page) == [running, done[2]]
@@ -171,7 +158,7 @@ def test_a_bulk_deletion_of_all_matches_skips_jobs_created_after_the_confirmatio
     page = reader.get("/jobs/confirm?deed=delete&all=1&text=robin")
     assert page.one("h1").text == "Delete 2 jobs?"
     later = store_search(served, ada.user.id, indexed, "a robin", [])
-    page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    page = reader.send("/jobs/confirm", **hidden_fields(page, "/jobs/confirm"))
     assert "2 jobs were deleted." in page.text
     assert _listed(page) == [later], "back on the same filter"
     assert _listed(reader.get("/jobs")) == [later, kept]
@@ -185,10 +172,10 @@ def test_a_bulk_action_above_the_limit_asks_for_confirmation_of_the_rest(
     for n in range(3):
         store_search(served, ada.user.id, indexed, f"{n}", [], JobState.FAILED)
     page = reader.get("/jobs/confirm?deed=delete&all=1&state=failed")
-    page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    page = reader.send("/jobs/confirm", **hidden_fields(page, "/jobs/confirm"))
     assert "2 jobs were deleted." in page.text
     assert page.one("h1").text == "Delete 1 job?"
-    page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    page = reader.send("/jobs/confirm", **hidden_fields(page, "/jobs/confirm"))
     assert "1 job was deleted." in page.text
     assert "No jobs match this filter" in page.text
 
@@ -198,11 +185,11 @@ def test_unfinished_jobs_are_cancelled_and_cancelled_jobs_are_retried_in_bulk(
 ) -> None:
     keys = [ada.post(f"/collections/{texts}/index").json["id"] for _ in range(2)]
     page = reader.get("/jobs/confirm?deed=cancel&all=1")
-    page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    page = reader.send("/jobs/confirm", **hidden_fields(page, "/jobs/confirm"))
     assert "2 jobs were cancelled." in page.text
     assert "Nothing to do" in reader.get("/jobs/confirm?deed=cancel&all=1").text
     page = reader.get(f"/jobs/confirm?deed=retry&of={keys[0]}")
-    page = reader.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    page = reader.send("/jobs/confirm", **hidden_fields(page, "/jobs/confirm"))
     assert "1 job was retried." in page.text
     assert {job["state"] for job in ada.get("/jobs").json["jobs"]} == {"queued", "cancelled"}
 
@@ -221,7 +208,7 @@ def test_jobs_of_others_are_skipped_and_counted(
     page = visitor.get("/jobs/confirm?deed=delete&all=1")
     assert page.one("h1").text == "Delete 1 job?"
     assert "2: started by others" in page.text
-    page = visitor.send("/jobs/confirm", **_fields(page, "/jobs/confirm"))
+    page = visitor.send("/jobs/confirm", **hidden_fields(page, "/jobs/confirm"))
     assert own not in _listed(page)
     assert len(_listed(page)) == 2
 

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from tests.unit.media.samples import zipped
 from tests.unit.web.conftest import Caller, RecordingNotifier
-from tests.unit.web.pages.conftest import Page, Visitor
+from tests.unit.web.pages.conftest import Page, Visitor, hidden_fields
 from tests.unit.web.pages.upload_script import BLUE, BROKEN, RED, SCRIPT, Outcomes, Script
 
 from retllm.db.enums import FileStatus, JobState
@@ -118,9 +118,9 @@ def test_a_job_of_another_kind_has_no_files(reader: Visitor, texts: str, notifie
     assert reader.client.get(f"/uploads/{key}/files.csv").status_code == 404
 
 
-def test_rejected_files_are_tried_again_while_their_bytes_are_kept(
-    reader: Visitor, script: Script, served: Services, outcomes: Outcomes
-) -> None:
+@pytest.fixture
+def kept(reader: Visitor, script: Script, served: Services) -> str:
+    """An upload that is over, with one rejected file whose bytes the server keeps."""
     upload = script.open()
     script.send(upload, red=RED)
     script.ask(upload, "close")
@@ -136,10 +136,26 @@ def test_rejected_files_are_tried_again_while_their_bytes_are_kept(
             .where(Job.id == uuid.UUID(upload))
             .values(state=JobState.SUCCEEDED, finished_at=sa.func.now())
         )
-    reader.get(f"/jobs/{upload}")
-    page = reader.send(f"/uploads/{upload}/retry")
-    assert outcomes(upload) == [("red.png", "added")]
+    return upload
+
+
+def test_rejected_files_are_tried_again_while_their_bytes_are_kept(
+    reader: Visitor, kept: str, outcomes: Outcomes
+) -> None:
+    reader.get(f"/jobs/{kept}")
+    page = reader.send(f"/uploads/{kept}/retry")
+    assert outcomes(kept) == [("red.png", "added")]
     assert "Retry rejected files" not in page.text
+
+
+@pytest.mark.parametrize("selection", ["all=1&kind=upload", "of={kept}&of={mixed}"])
+def test_a_retry_of_several_jobs_tries_rejected_files_again(
+    reader: Visitor, kept: str, mixed: str, outcomes: Outcomes, selection: str
+) -> None:
+    page = reader.get("/jobs/confirm?deed=retry&" + selection.format(kept=kept, mixed=mixed))
+    assert page.one("h1").text == "Retry 1 job?"
+    assert "1 job was retried." in reader.send("/jobs/confirm", **hidden_fields(page, "/jobs/confirm")).text
+    assert outcomes(kept) == [("red.png", "duplicate")], "the other upload has added this picture"
 
 
 def test_without_kept_bytes_nothing_can_be_tried_again(reader: Visitor, script: Script) -> None:
