@@ -6,7 +6,8 @@ only (one in 200):
 
 - ``platform``: :func:`retllm.search.neighbours.nearest`, as a search calls it;
 - ``bare``: the query that most people write, with the server's usual settings and the same index;
-- ``exact``: every vector compared, with no index.
+- ``exact``: every vector compared, with no index;
+- ``faiss`` and ``lancedb``: other indexes of the same vectors (:mod:`retllm.bench.coarse_rivals`), if installed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from retllm.bench import coarse_rivals
 from retllm.bench.coarse_data import Generated, Kinds, Vectors, kind_of, load, make_collections, table_bytes
 from retllm.db.enums import ItemKind
 from retllm.db.migrate import upgrade
@@ -73,7 +75,7 @@ class CoarseSpeed:
         sizes: of the collections; the first one is measured.
         others: recall of the 10 nearest in each of the other collections.
         load_per_second: vectors stored by COPY.
-        build_seconds: of the index of the first collection; 0 if it has none.
+        build_seconds: of the index of the first collection, by whose it is; without the platform's if it has none.
         insert_per_second: vectors inserted later, in statements of 64, beside the index and into it.
         bytes_per_vector: of the table, and of the index.
         answers: by way and filter.
@@ -83,7 +85,7 @@ class CoarseSpeed:
     dimension: int
     others: list[float]
     load_per_second: float
-    build_seconds: float
+    build_seconds: dict[str, float]
     insert_per_second: tuple[float, float]
     bytes_per_vector: tuple[float, float]
     answers: dict[str, dict[str, Answers]]
@@ -105,7 +107,7 @@ def measure_coarse(
         upgrade(stack.database_url)
         sessions = make_sessions(stack.database_url, pool_size=_CLIENTS)
         try:
-            return _Side(sessions, items, dimension, collections, notify).measure()
+            return _Side(sessions, items, dimension, collections, notify).measure(home)
         finally:
             sessions.kw["bind"].dispose()
 
@@ -126,7 +128,7 @@ class _Side:
         self._model = make_collections(sessions, self._collections)
         self._index: VectorIndex | None = None
 
-    def measure(self) -> CoarseSpeed:
+    def measure(self, home: Path) -> CoarseSpeed:
         load_per_second = self._load()
         build_seconds = self._build()
         inserted = self._insert()
@@ -135,6 +137,11 @@ class _Side:
             for way, find in (("platform", self._platform), ("bare", self._bare), ("exact", self._exact))
             if way != "bare" or self._index is not None
         }
+        for name in coarse_rivals.installed():
+            self._notify(f"building the index of {name}")
+            rival = coarse_rivals.build(name, self._first, home / name)
+            build_seconds[name] = rival.build_seconds
+            answers[name] = {kind: self._answers(name, _of(rival), kinds) for kind, kinds in FILTERS.items()}
         others = [self._recall(one) for one in self._collections[1:]]
         return CoarseSpeed(
             sizes=[one.size for one in self._collections],
@@ -157,9 +164,9 @@ class _Side:
             connection.execute(sa.text("VACUUM ANALYZE items, embeddings"))
         return sum(one.size for one in self._collections) / spent
 
-    def _build(self) -> float:
-        """Build the indexes that index jobs would build; return the seconds of the first one."""
-        found = 0.0
+    def _build(self) -> dict[str, float]:
+        """Build the indexes that index jobs would build; return the seconds of the first collection's."""
+        found = {}
         for one in self._collections:
             with self._sessions() as session:
                 needed = vector_indexes.needs_index(session, self._model.id, one.collection_id)
@@ -167,7 +174,8 @@ class _Side:
                 self._notify(f"building the index of {one.size:,} vectors")
                 began = time.perf_counter()
                 vector_indexes.build_now(self._sessions, self._model.id, one.collection_id)
-                found = found or time.perf_counter() - began
+                if one is self._first:
+                    found["platform"] = time.perf_counter() - began
         with self._sessions() as session:
             self._index = usable_index(session, self._model.id, self._first.collection_id)
         return found
@@ -273,6 +281,10 @@ class _Side:
                 for query in queries
             ]
         return _share(found, one.nearest(queries, k, kinds))
+
+
+def _of(rival: coarse_rivals.Rival) -> Find:
+    return lambda _session, query, k, kinds: rival.find(query, k, kinds)
 
 
 def _bare_query(

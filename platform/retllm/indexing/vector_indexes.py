@@ -38,8 +38,10 @@ _LATER_SHARE = 0.125
 """An index is built again when more vectors than that share of it came later, and more than ``EXACT_LIMIT``."""
 _SMALL = 0.5
 """An index is dropped when fewer vectors than that share of ``EXACT_LIMIT`` are left."""
-# the default, 64, misses more of the 400 nearest where clusters lie apart, and takes half of the time to build
-_EF_CONSTRUCTION = 200
+NEIGHBOURS = 16
+"""Neighbours of each vector in the graph of an index; pgvector's default."""
+EF_CONSTRUCTION = 200
+"""The default, 64, misses more of the 400 nearest where clusters lie apart, and takes half of the time to build."""
 # of an index in memory while it is built, for each vector besides its half floats
 _NODE_BYTES = 800
 _MEMORY_MARGIN = 1.5
@@ -235,7 +237,7 @@ def _create(connection: sa.Connection, index: VectorIndex, dimension: int, check
     statement = (
         f"CREATE INDEX CONCURRENTLY {name} ON embeddings "
         f"USING hnsw ((vector::halfvec({int(dimension)})) halfvec_cosine_ops) "
-        f"WITH (ef_construction = {_EF_CONSTRUCTION}) "
+        f"WITH (m = {NEIGHBOURS}, ef_construction = {EF_CONSTRUCTION}) "
         f"WHERE model_id = '{index.model_id}' AND collection_id = '{index.collection_id}' "
         f"AND item_id <= '{index.through}'"
     )
