@@ -62,7 +62,9 @@ class Storage:
             if self._is_local:
                 _move(Path(temporary), Path(path))
             else:
-                fs.mv(temporary, path)
+                # `mv` looks for folders of these names first
+                fs.cp_file(temporary, path)
+                fs.rm_file(temporary)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 fs.rm(temporary)

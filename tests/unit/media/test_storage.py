@@ -11,20 +11,31 @@ import stat
 import threading
 import tracemalloc
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.object_store import Buckets, object_store
 
 from retllm.errors import NotFound, StackError
 from retllm.media.storage import Storage, get_storage
 from retllm.settings import Settings
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "s3"])
 def any_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    """A storage in a folder, and one in memory, which has no folders."""
+    """A storage in a folder, one in memory, which has no folders, and one in a bucket of a real server."""
+    if request.param == "s3":
+        return Storage(f"s3://{request.getfixturevalue('buckets')()}/media")
     return Storage(f"file://{tmp_path}/media" if request.param == "file" else f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="module")
+def buckets() -> Iterator[Buckets]:
+    """Makes buckets on a server of the S3 protocol."""
+    with object_store() as made:
+        yield made
 
 
 def test_a_stored_file_can_be_read_replaced_and_deleted(any_storage: Storage) -> None:
