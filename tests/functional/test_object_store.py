@@ -60,7 +60,9 @@ def test_what_one_host_receives_the_other_one_reads_and_nothing_is_left_of_what_
     assert not [key for key in stored(bucket) if "/uploads/" in key or "/tmp/" in key]
 
     picture = ("picture", ("query.png", (tmp_path / queries[0].file).read_bytes()))
-    search = api.call("POST", f"/collections/{collection}/searches", files=[picture], data={"query": json.dumps({"k": 4})})["id"]
+    search = api.call(
+        "POST", f"/collections/{collection}/searches", files=[picture], data={"query": json.dumps({"k": 4})}
+    )["id"]
     assert api.watch(search, lambda _: None)["state"] == "succeeded"
     results = api.get(f"/searches/{search}")["candidates"]
     assert len(results) == 4
