@@ -17,6 +17,7 @@ from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Collection, Item, Job, User
 from retllm.history.listing import JobFilters, is_best
 from retllm.identity.actor import Actor
+from retllm.media.came_in import archives_of
 from retllm.search.settings import SETTINGS, SearchSettings
 
 Row = dict[str, Any]
@@ -63,6 +64,8 @@ _OF_RESULT: dict[str, Any] = {
     "query_picture_sha256": Search.query_picture_sha256,
     "item_id": Item.id,
     "item": Item.name,
+    # looked up for each batch
+    "archive": sa.null(),
     "coarse_rank": Candidate.coarse_rank,
     "final_rank": Candidate.final_rank,
     "similarity": Candidate.similarity,
@@ -98,7 +101,9 @@ def rows(sessions: Sessions, actor: Actor, filters: JobFilters, what: Rows) -> I
                 keys = keys.where(Job.kind == JobKind.SEARCH)
             batch = session.scalars(keys if after is None else keys.where(Job.id < after)).all()
             found = session.execute(_QUERIES[what](batch)).mappings().all() if batch else []
-        yield from map(_row, found)
+            archives = archives_of(session, {row["item_id"] for row in found}) if what is Rows.RESULTS else {}
+        for row in found:
+            yield _row(row) if what is Rows.JOBS else {**row, "archive": archives.get(row["item_id"])}
         if len(batch) < size:
             return
         after = batch[-1]
@@ -106,8 +111,6 @@ def rows(sessions: Sessions, actor: Actor, filters: JobFilters, what: Rows) -> I
 
 def _row(found: RowMapping) -> Row:
     row = dict(found)
-    if Search.__name__ not in row:
-        return row
     search = row.pop(Search.__name__)
     settings = SearchSettings.of(search).flat() if search else {}
     return row | {column: settings.get(name) for name, column in _OF_SETTING.items()}

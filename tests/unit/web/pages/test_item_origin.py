@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 
 import pytest
@@ -126,6 +127,8 @@ def test_items_of_one_name_are_listed_with_their_archives(
     of_search = ada.get(f"/searches/{job}").json["candidates"]
     assert sorted((row["name"], row["archive"]) for row in of_search if row["archive"]) == came
     assert {row["archive"] for row in of_search} == {"one.zip", "two.zip", None}
+    exported = json.loads(ada.get("/jobs/export?rows=results").text)
+    assert [(row["item"], row["archive"]) for row in exported] == [(row["name"], row["archive"]) for row in of_search]
 
 
 def test_without_its_upload_an_item_says_nothing_of_it(reader: Visitor, ada: Caller, texts: str, job: str) -> None:
