@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from retllm.errors import MediaRejected, RetllmError, TooLarge
 from retllm.media import streams
 from retllm.media.ingest import CheckedText, Ingest
+from retllm.media.names import one_line
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.records import NEW, Came, Caption, Change, rank_of
 from retllm.media.sheets import columns, results
@@ -23,7 +24,7 @@ from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.held_back import HeldBack
 from retllm.media.sheets.jsons import MAX_ROWS
-from retllm.media.sheets.located import Located
+from retllm.media.sheets.located import Located, Picture
 from retllm.media.sheets.lookup import Lookup
 from retllm.media.sheets.matching import may_be_one
 from retllm.media.sheets.reading import read_rows
@@ -241,7 +242,10 @@ class SheetToWrite:
             target = targets[row.file]
             if isinstance(target, Target) and not self._earlier.is_done(row.number):
                 target = self._held_back.problem(row.file, references[row.file], target, self._located) or target
-            if isinstance(target, Problem):
+            if isinstance(target, Problem) and self._earlier.is_done(row.number):
+                # one of the rows of a picture that has its caption
+                self._done = True
+            elif isinstance(target, Problem):
                 self._refuse(row.number, replace(target, message=f"Row {row.number} {target.message}"))
             else:
                 self._keep(row, captions, target, references[row.file])
@@ -265,13 +269,13 @@ class SheetToWrite:
                 limit=MAX_ROWS,
             )
         known = self.captions.get(target.items)
-        if known is not None and known.target.changed != target.changed:
+        if known is not None and known.target.fit != target.fit:
             # the picture is that of the row which names it as it is
-            if target.changed:
-                self._refuse(row.number, _not_it(row.number, row.file))
+            if target.fit > known.target.fit:
+                self._refuse(row.number, _not_it(row.number, row.file, target.picture))
                 return
             for number in known.rows:
-                self._refuse(number, _not_it(number, known.name))
+                self._refuse(number, _not_it(number, known.name, target.picture))
             known = None
         if known is None:
             known = _Captions([], shown_name(row.file), named, target, target.remark)
@@ -369,10 +373,10 @@ class SheetToWrite:
         return self._named(number, results.captioned("", changes, captions.remark))
 
 
-def _not_it(number: int, name: str) -> Problem:
+def _not_it(number: int, name: str, picture: Picture) -> Problem:
     message = (
-        f"Row {number} names the picture {shown_name(name)!r}, which is not in this collection; one with another "
-        "suffix is, but has a row of its own: upload the picture or correct the name."
+        f"Row {number} names the picture {shown_name(name)!r}, which is not in this collection; "
+        f"{one_line(picture.located.name)!r} is, but has a row of its own: upload the picture or correct the name."
     )
     return problem(Reason.NOT_FOUND, message)
 

@@ -35,6 +35,7 @@ class Found:
 
     Attributes:
         place: where its folder is: at the path from the sheet, at the path from the root, or only at the end of these.
+        exact: whether the row gave the name of the picture as it is.
         changed: whether the picture has a suffix of another format than the row says.
         elsewhere: pictures with a fitting last part in folders that the row contradicts.
         guessed: whether the row has a folder above the picture's that is not its archive.
@@ -44,6 +45,7 @@ class Found:
 
     pictures: tuple[Picture, ...] = ()
     place: int = 0
+    exact: bool = False
     changed: bool = False
     elsewhere: tuple[Picture, ...] = ()
     guessed: bool = False
@@ -70,11 +72,11 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
     """Return the pictures among ``candidates`` that ``reference`` means in ``sheet``.
 
     A picture of the very name is better than one that differs in case or suffix; then a picture than a file of several
-    ones; then one whose path or archive has all folders of the row; then one from the sheet's archive;
-    then one at the path that begins in the sheet's folder, or at the root; then the one whose path is the same for the
-    most parts from the end; then one in a folder or archive that is named like the sheet or its archive; and of those
-    whose names look the same the one of the very name. A picture in a folder that contradicts those of the row or of
-    the sheet is none of them.
+    ones; then one whose path or archive has all folders of the row; then one from the sheet's archive, if that is in
+    one; then one at the path that begins in the sheet's folder, or at the root, as if all archives were unpacked; then
+    the one whose path is the same for the most parts from the end; then one in a folder or archive that is named like
+    the sheet or its archive; and of those whose names look the same the one of the very name. A picture in a folder
+    that contradicts those of the row or of the sheet is none of them.
     """
     fitting: list[tuple[tuple[int, ...], Picture]] = []
     elsewhere: list[Picture] = []
@@ -95,11 +97,13 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
         return Found(elsewhere=tuple(elsewhere))
     best = min(fit for fit, _ in fitting)
     found = [picture for fit, picture in fitting if fit == best]
+    is_unpacked = bool(found[0].located.outer) and not sheet.archive
     others = [
         picture
         for fit, picture in fitting
         # unless the sheet is named like the best alone
-        if fit[:3] == best[:3] and best < fit and fit[-3] <= best[-3] and picture.located.name == found[0].located.name
+        if fit[:3] == best[:3] and best < fit and fit[-3] <= best[-3]
+        if picture.located.name == found[0].located.name or (is_unpacked and not picture.located.outer)
     ]
     is_guessed = bool(best[2]) and any(picture.located.outer for picture in found)
     if is_guessed:
@@ -108,7 +112,13 @@ def find(reference: Reference, sheet: Located, candidates: Iterable[Picture]) ->
     elif _is_told(reference, sheet, found[0], best):
         others = []
     return Found(
-        tuple(found), best[4], best[0] == _CHANGED, guessed=is_guessed, others=tuple(others), very=not best[-1]
+        tuple(found),
+        best[4],
+        best[0] == _EXACT,
+        best[0] == _CHANGED,
+        guessed=is_guessed,
+        others=tuple(others),
+        very=not best[-1],
     )
 
 
@@ -178,6 +188,8 @@ _EXACT = 1
 # the page that a row names has the name of its file; like that of the decoded name
 _ONLY_PAGE = 1
 _IN_FOLDER, _AT_ROOT, _BY_END = range(3)
+# how far folders of a sheet and of a picture are from each other, see `_places`
+_DISTANCES = 3
 
 
 def _rank(reference: Reference, sheet: Located, picture: Picture) -> tuple[int, ...] | None:
@@ -190,7 +202,8 @@ def _rank(reference: Reference, sheet: Located, picture: Picture) -> tuple[int, 
     places = _places(sheet, picture)
     paths = [path for path in (reference.parts, reference.decoded) if path]
     ranks = [
-        (distance, *rank)
+        # outside of archives a place counts as much as if all of them were unpacked
+        (distance if sheet.archive else _DISTANCES * rank[0] + distance, *rank)
         for distance, of_sheet, of_picture in places
         for path in paths
         if (rank := _rank_of(path, reference.absolute, of_sheet, of_picture)) is not None
@@ -252,9 +265,12 @@ def _rank_of(
 
 
 def may_be_one(first: Reference, second: Reference) -> bool:
-    """Return whether two references may mean one picture: neither their folders nor their formats differ."""
+    """Return whether two references may mean one picture of which neither gives the whole path.
+
+    Neither their folders nor their formats differ.
+    """
     formats = {format_of(first.parts[-1]), format_of(second.parts[-1])} - {""}
-    return len(formats) < 2 and agrees(resolved((), first.parts)[:-1], resolved((), second.parts)[:-1])
+    return len(formats) < 2 and same_folders(resolved((), first.parts)[:-1], resolved((), second.parts)[:-1])
 
 
 def _beside(sheet: tuple[str, ...], named: tuple[str, ...], of_picture: tuple[str, ...], absolute: bool) -> bool:

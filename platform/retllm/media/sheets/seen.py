@@ -68,10 +68,12 @@ class Named:
         return self._at_path(reference, sheet) or self._below(reference)
 
     def _at_path(self, reference: Reference, sheet: Located) -> list[Picture]:
-        """Return the pictures at the very path in the sheet's folder, or else at the root, and some others."""
+        """Return the pictures at the very path in the sheet's folder, or else its archive's, and some others."""
         if reference.decoded is not None:
             return []
-        for folder in ((),) if reference.absolute else (sheet.folder, ()):
+        # before what lies at the root goes what an archive beside the sheet has at that path
+        places = (sheet.folder, ()) if sheet.archive else (sheet.folder,)
+        for folder in ((),) if reference.absolute else places:
             *folders, last = resolved(folder, reference.parts)
             lasts = (last, *(path[-1] for path in reference.coded))
             names = ["/".join(part for part in (joined_folders(folders), last) if part) for last in lasts]

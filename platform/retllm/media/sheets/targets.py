@@ -27,6 +27,7 @@ class Target:
         picture: the picture, or this file.
         near: whether the picture is in the sheet's archive, or was not in an archive like the sheet.
         whole: whether the row gave the whole path of the picture.
+        exact: whether it gave that with the name of the picture as it is.
         changed: whether the picture has a suffix of another format than the row says.
     """
 
@@ -34,8 +35,14 @@ class Target:
     picture: Picture
     near: bool
     whole: bool
+    exact: bool
     changed: bool = False
     remark: str | None = None
+
+    @property
+    def fit(self) -> tuple[bool, bool]:
+        """How well the row names the picture, the smallest is best."""
+        return self.changed, not self.exact
 
 
 def target(name: str, found: Found, sheet: Located) -> Target | Problem:
@@ -52,9 +59,10 @@ def target(name: str, found: Found, sheet: Located) -> Target | Problem:
         return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected{why}.")
     ids = [item_id for item_id in by_id if item_id is not None]
     newest = by_id[max(ids)]
+    exact = found.exact and found.whole
     names = sorted({picture.located.name for picture in by_id.values()})
     if len(ids) == 1:
-        return Target(newest.items, newest, near, found.whole, found.changed, _remark(shown, found, newest))
+        return Target(newest.items, newest, near, found.whole, exact, found.changed, _remark(shown, found, newest))
     if len(names) > 1:
         more = ", ..." if len(names) > _SHOWN else ""
         several = f"{len(ids)} pictures ({', '.join(map(repr, names[:_SHOWN]))}{more})"
@@ -65,7 +73,7 @@ def target(name: str, found: Found, sheet: Located) -> Target | Problem:
     if all(picture.earlier for picture in by_id.values()):
         # no name tells them apart; the keys of items grow with time
         remark = f"{len(ids)} pictures are named {names[0]!r}; the newest has this caption."
-        return Target(newest.items, newest, near, found.whole, found.changed, remark)
+        return Target(newest.items, newest, near, found.whole, exact, found.changed, remark)
     message = (
         f"names the picture {shown!r}, but {len(ids)} pictures of this upload have that name: put the sheet into the "
         "folder or archive of its pictures."
