@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +31,11 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 def picture(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
     """Noise as a file."""
     return encoded(noise(seed, size), kind)
+
+
+def as_json(value: object) -> bytes:
+    """A JSON file of this value."""
+    return json.dumps(value, indent=1).encode()
 
 
 def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.unit.media.outcomes import Items, reason
-from tests.unit.media.samples import packed, picture
-from tests.unit.media.sheets.test_sidecars import as_json
+from tests.unit.media.samples import as_json, packed, picture
 from tests.unit.media.test_sheet_rows import add_all, captions
 
 from retllm.media.ingest import Ingest

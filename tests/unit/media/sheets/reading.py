@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
+from retllm.media.sheets import documents
 from retllm.media.sheets.reading import read_rows
 from retllm.media.sheets.rows import Row
 from retllm.media.sniffing import FileKind
@@ -30,3 +33,16 @@ def pairs(data: str | bytes, kind: FileKind = CSV) -> list[tuple[str, tuple[str,
     made = rows(data, kind)
     assert [row.problem for row in made] == [None] * len(made)
     return [(row.file, row.captions) for row in made]
+
+
+def count_examined(patch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of characters that a JSON document is searched in for each of its chunks."""
+    examined: list[int] = []
+    standard = documents._Bytes._standard
+
+    def counted(given: documents._Bytes, chunk: str) -> str:
+        examined.append(len(given._left) + len(chunk))
+        return standard(given, chunk)
+
+    patch.setattr(documents._Bytes, "_standard", counted)
+    return examined
