@@ -26,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 Model = TypeVar("Model")
 
+# called when a model of this process was loaded, or could not be
+_WATCHERS: list[Callable[[], None]] = []
+
 # the scorer of this process's queue, if that is not the main one's
 _SERVED: list[str | None] = []
 
@@ -69,6 +72,11 @@ def get_context() -> WorkerContext:
     )
 
 
+def watch_models(changed: Callable[[], None]) -> None:
+    """Call ``changed``, which must return at once, when the state of a model of this process has changed."""
+    _WATCHERS.append(changed)
+
+
 class HeldModel(Generic[Model]):
     """A model that is loaded once, at first use; after a failed load the next use tries again."""
 
@@ -96,17 +104,22 @@ class HeldModel(Generic[Model]):
         """
         with self._lock:
             if self._model is None:
-                self._model = self._load_model()
+                self._load_model()
+            assert self._model is not None
             return self._model
 
-    def _load_model(self) -> Model:
+    def _load_model(self) -> None:
+        before = self._error
         try:
-            model = self._load()
+            self._model = self._load()
+            self._error = None
         except Exception as error:
             self._error = describe(error)
             raise
-        self._error = None
-        return model
+        finally:
+            if self._model is not None or self._error != before:
+                for changed in _WATCHERS:
+                    changed()
 
     def load_early(self) -> None:
         """Load the model in a thread; if that fails, the first unit that needs the model reports the error."""

@@ -10,7 +10,7 @@ from retllm.operations.workers import Heartbeat, WorkerReport
 from retllm.queue.routing import is_of_scorer, routing_of
 from retllm.settings import get_settings
 from retllm_workers import embed, score
-from retllm_workers.context import HeldModel, get_context, worker_name, worker_settings
+from retllm_workers.context import HeldModel, get_context, watch_models, worker_name, worker_settings
 
 _HEARTBEATS: list[Heartbeat] = []
 
@@ -20,6 +20,8 @@ def begin(queues: Collection[str]) -> None:
     served = [queue for queue in routing_of(get_settings()).queues if queue in queues]
     heartbeat = Heartbeat(get_context().sessions, lambda: report(served))
     _HEARTBEATS.append(heartbeat)
+    # the report has the state of each model
+    watch_models(heartbeat.soon)
     heartbeat.start()
 
 

@@ -171,22 +171,32 @@ class Heartbeat:
         self._every = every
         self._totals = Totals(sessions)
         self._name = ""
-        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Start; the first heartbeat is immediate."""
         self._thread.start()
 
+    def soon(self) -> None:
+        """Send the next heartbeat at once, since there is something new to report; does not wait for it."""
+        self._wake.set()
+
     def stop(self) -> None:
         """Record that the worker stops, and end the thread; wait a few seconds at most."""
-        self._stop.set()
+        self._stopping = True
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
         self._try(self._beat)
-        while not self._stop.wait(self._every):
+        while True:
+            self._wake.wait(self._every)
+            self._wake.clear()
+            if self._stopping:
+                break
             self._try(self._beat)
             self._totals.flush()
         self._try(self._leave)

@@ -107,6 +107,18 @@ def test_a_heartbeat_sends_reports_until_it_is_stopped_and_then_reports_the_stop
     assert _every(world)["host:1"].state is WorkerStatus.STOPPED
 
 
+def test_a_heartbeat_comes_at_once_if_there_is_something_to_report(world) -> None:
+    loaded = threading.Event()
+    beat = Heartbeat(world.sessions, lambda: _report(clip=loaded.is_set()), every=3600)
+    beat.start()
+    _until(lambda: bool(_every(world)))
+    loaded.set()
+    beat.soon()
+    _until(lambda: _every(world)["host:1"].models[0]["loaded"] is True)
+    beat.stop()
+    assert _every(world)["host:1"].state is WorkerStatus.STOPPED
+
+
 def test_a_heartbeat_survives_failed_reports_and_an_unreachable_database(world) -> None:
     calls: list[int] = []
 

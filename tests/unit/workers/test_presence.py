@@ -70,10 +70,10 @@ def test_a_worker_process_reports_itself_from_its_start_until_it_stops(
         while not condition(found := row()):
             assert time.monotonic() < end, found
             assert worker.poll() is None or found, "the worker ended"
-            time.sleep(0.2)
+            time.sleep(0.05)
         return found
 
-    # the second heartbeat comes after the load has failed
+    # a heartbeat follows the load that has failed
     reported = until(lambda found: found and found.models[0]["error"])
     assert reported.name == f"{socket.gethostname()}:{worker.pid}"
     assert (reported.queues, reported.device, reported.stopped_at) == (["score"], device, None)
