@@ -1,10 +1,14 @@
-"""A search whose scorer runs on a server that is killed while it scores, with real processes."""
+"""Two scorers in one installation, the main one on a server that is killed while it scores, with real processes.
+
+The other one is the shipped model, which the server offers too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -14,15 +18,17 @@ from tests.scoring_server import MODEL
 from retllm.cli.client import Api
 from retllm.db.enums import AttemptOutcome, Stage, UnitState
 from retllm.db.session import make_sessions
-from retllm.db.tables import Attempt, Unit
+from retllm.db.tables import Attempt, Unit, User
 from retllm.demo.world import write_collection
-from retllm.fine import Content, Injection, Picture, load_scorer
-from retllm.settings import PRESETS
+from retllm.identity.actor import Actor
+from retllm.search.compare import compare
+from retllm.settings import PRESETS, public_name
 from retllm.stack import LocalStack
 from retllm.stack.redis import free_port
 
 pytestmark = pytest.mark.timeout(900)
 
+MAIN, EXTRA = f"openai:{MODEL}", public_name(PRESETS["demo"].scorer)
 #: answers before the server stops answering: one whole unit of two candidates, and half of another
 ANSWERS = 3
 
@@ -34,7 +40,8 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def stack(port: int) -> Iterator[LocalStack]:
-    with installation(scorer=f"openai+http://127.0.0.1:{port}/v1#{MODEL}") as running:
+    main = {"scorer": f"openai+http://127.0.0.1:{port}/v1#{MODEL}", "scorer_key": "a-key-of-the-main-one"}
+    with installation(**main, extra_scorers=[{"scorer": PRESETS["demo"].scorer}]) as running:
         yield running
 
 
@@ -43,47 +50,80 @@ def api(stack: LocalStack) -> Api:
     return client(stack)
 
 
-def test_a_search_waits_for_its_server_and_loses_nothing(
+def test_a_search_waits_for_its_server_and_loses_nothing_while_the_other_scorer_goes_on(
     stack: LocalStack, api: Api, port: int, tmp_path: Path
 ) -> None:
     queries = write_collection(tmp_path, 1, 4714)
     collection = upload(api, tmp_path, [query.file for query in queries])
+
+    def search(scorer: str | None) -> str:
+        asked: dict[str, Any] = {"text": queries[0].query, "k": 8} | ({} if scorer is None else {"scorer": scorer})
+        if scorer == EXTRA:
+            # as it is on a server
+            asked["injection"] = {"trigger": "off"}
+        return str(api.submit(f"/collections/{collection}/searches", json=asked)["id"])
+
+    def scored(key: str) -> int:
+        return sum(row["score"] is not None for row in api.get(f"/searches/{key}")["candidates"])
+
     with server(port, ANSWERS) as first:
-        job = api.submit(f"/collections/{collection}/searches", json={"text": queries[0].query, "k": 8})["id"]
-
-        def scored() -> int:
-            rows = api.get(f"/searches/{job}")["candidates"]
-            return sum(row["score"] is not None for row in rows)
-
-        wait(lambda: scored() == 2, "the first unit is not scored")
+        waiting = search(MAIN)
+        wait(lambda: scored(waiting) == 2, "the first unit is not scored")
         first.kill()
         first.wait()
 
-        def reasons() -> list[str]:
-            return [error["error"] for error in api.get(f"/jobs/{job}")["errors"]]
+    def reasons() -> list[str]:
+        return [error["error"] for error in api.get(f"/jobs/{waiting}")["errors"]]
 
-        away = f"The server of the scorer openai:{MODEL} is away"
-        wait(lambda: len(reasons()) == 3, "not every unit waits for the server")
-        assert all(reason.startswith(away) for reason in reasons())
-        view = api.get(f"/searches/{job}")
-        assert (view["job"]["state"], scored()) == ("running", 2)
-        assert {error["state"] for error in view["job"]["errors"]} <= {"ready", "leased"}
+    wait(lambda: len(reasons()) == 3, "not every unit waits for the server")
+    by_extra = search(EXTRA)
+    assert api.watch(by_extra, lambda _: None)["state"] == "succeeded"
+    assert {reason.partition(" is away")[0] for reason in reasons()} == {f"The server of the scorer {MAIN}"}
+    view = api.get(f"/searches/{waiting}")
+    assert (view["job"]["state"], scored(waiting)) == ("running", 2)
+    assert {error["state"] for error in view["job"]["errors"]} <= {"ready", "leased"}
+    queues = {queue["name"]: queue for queue in api.get("/system/queues")["queues"]}
+    assert list(queues)[3:] == ["score", f"score:{EXTRA}"]
+    main, extra = queues["score"], queues[f"score:{EXTRA}"]
+    assert main["waiting"] + main["later"] + main["at_work"] == 3
+    assert extra["waiting"] + extra["later"] + extra["at_work"] == 0
     with server(port):
-        assert api.watch(job, lambda _: None)["state"] == "succeeded"
-    view = api.get(f"/searches/{job}")
-    assert (view["scorer"], view["injection"]["trigger"], view["job"]["errors"]) == (f"openai:{MODEL}", "off", [])
-    _assert_attempts(stack, job)
-    scorer = load_scorer(PRESETS["demo"].scorer, device="cpu")
-    for row in view["candidates"]:
-        picture = Content(image=Picture(_opener(tmp_path / row["name"])))
-        (local,) = scorer.score(Content(text=queries[0].query), [picture], Injection(trigger="off"))
-        assert row["score"] == pytest.approx(local.score, abs=1e-3)
+        assert api.watch(waiting, lambda _: None)["state"] == "succeeded"
+        by_default = search(None)
+        assert api.watch(by_default, lambda _: None)["state"] == "succeeded"
+
+    _assert_served(stack, api)
+    _assert_attempts(stack, waiting)
+    views = [api.get(f"/searches/{key}") for key in (waiting, by_extra, by_default)]
+    assert [view["scorer"] for view in views] == [MAIN, EXTRA, MAIN]
+    assert [(view["injection"]["trigger"], view["job"]["errors"]) for view in views] == [("off", [])] * 3
+    _assert_compared(stack, waiting, by_extra)
+    # the same model, on a server and here
+    scores, here, _ = ({row["name"]: row["score"] for row in view["candidates"]} for view in views)
+    assert len(here) == 8
+    assert scores == pytest.approx(here, abs=1e-3)
 
 
-def _opener(path: Path) -> Any:
-    from PIL import Image
+def _assert_served(stack: LocalStack, api: Api) -> None:
+    """Each scorer has its own process and queue."""
+    served = [worker for worker in api.get("/system/workers")["workers"] if worker["queues"][0].startswith("score")]
+    assert {(worker["queues"][0], worker["models"][0]["name"]) for worker in served} == {
+        ("score", MAIN),
+        (f"score:{EXTRA}", EXTRA),
+    }
+    assert {name for name in stack.processes if name.startswith("score")} == {"score", f"score-2-{EXTRA}"}
 
-    return lambda: Image.open(path)
+
+def _assert_compared(stack: LocalStack, *searches: str) -> None:
+    """A comparison says that the scorers differ."""
+    sessions = make_sessions(stack.database_url)
+    with sessions() as session:
+        owner = Actor.unlimited(session.scalars(sa.select(User)).one())
+        compared = compare(session, owner, [UUID(key) for key in searches])
+    sessions.kw["bind"].dispose()
+    assert compared.settings(different=True)["scorer"] == [MAIN, EXTRA]
+    first, second = compared.settings(different=True)["scorer_version"]
+    assert first != second
 
 
 def _assert_attempts(stack: LocalStack, job: str) -> None:
