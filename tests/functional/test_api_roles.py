@@ -259,7 +259,7 @@ def test_the_api_conforms_to_its_document_for_each_role(app: App, role: str) -> 
     scene = app.builder.build()
     credentials = app.credentials(scene, ROLES[role])
     with _corrected_requests(app, scene, credentials):
-        findings = _run(_load_schema(app, credentials.headers, phases, scaled(15 if everything else 2, 100)))
+        findings = _run(_load_schema(app, credentials.headers, phases, scaled(6 if everything else 2, 100)))
     assert not findings.failures
     # a phase without requests would find no failures
     assert {phase for phase, requests in findings.phases.items() if requests} == phases

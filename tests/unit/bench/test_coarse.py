@@ -42,6 +42,7 @@ def test_the_command_prints_all_measurements(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(vector_indexes, "EXACT_LIMIT", 500)
+    monkeypatch.setattr(coarse, "_QUERIES", 16)
     # configured servers are not used: they may contain other work
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(SystemExit) as caught:

@@ -72,7 +72,12 @@ def test_doctor_says_that_the_server_is_away_or_refuses_the_key(monkeypatch: pyt
 def test_the_report_of_the_doctor_has_no_log_lines_between_unless_they_are_asked_for(tmp_path: Path) -> None:
     env = {**os.environ, "RETLLM_HOME": str(tmp_path), "RETLLM_SCORER": "openai+http://127.0.0.1:1/v1#m"}
     env.pop("RETLLM_LOG_LEVEL", None)
-    command = [sys.executable, "-m", "retllm.cli.main", "doctor", "--json"]
+    # the command, with a short time for its requests to be repeated
+    program = (
+        "from retllm.fine.remote import client; client._RETRY_SECONDS = 0.1; "
+        "from retllm.cli.main import main; main(['doctor', '--json'])"
+    )
+    command = [sys.executable, "-c", program]
 
     def errors(**more: str) -> str:
         run = subprocess.run(command, capture_output=True, text=True, env=env | more, timeout=120, check=False)

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from tests.chaos.client_log import Accepted, ClientLog, Ending, client_violations
+from tests.soak import scaled
 from tests.unit.queue.core_model import ATTEMPTS, MClaim, MJob, in_pairs
 from tests.unit.queue.plain_results import embed, results
 from tests.unit.stand_ins import SilentNotifier
@@ -334,7 +335,7 @@ class Machine(RuleBasedStateMachine):
                 assert written == sorted(done)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(scaled(120, 1800))
 def test_no_sequence_of_steps_loses_accepted_work_or_does_it_twice(world: Any) -> None:
     world.settings = world.settings.model_copy(
         update={"max_attempts": ATTEMPTS, "lease_seconds": 3600, "default_k": 5, "tie_decimals": 12}
@@ -347,7 +348,7 @@ def test_no_sequence_of_steps_loses_accepted_work_or_does_it_twice(world: Any) -
     run_state_machine_as_test(
         MachineOfWorld,
         settings=settings(
-            max_examples=40,
+            max_examples=scaled(24, 400),
             stateful_step_count=40,
             deadline=None,
             database=None,

@@ -23,8 +23,8 @@ from retllm.queue.worker import WorkerContext, run_unit
 from retllm.search.coarse_worker import coarse_unit
 
 ROOT = Path(__file__).parents[3]
-SIDE = 2000
-COUNT = 64
+SIDE = 1400
+COUNT = 48
 DECODED_BYTES = 40 << 20
 
 
