@@ -39,6 +39,14 @@ def _own_umask() -> Iterator[None]:
     os.umask(mask)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Leave stored files to the system, as ``durable=False`` does with rows: no test survives a loss of power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[LocalStack]:
     """An embedded PostgreSQL and Redis in a folder of their own, for the whole session."""
