@@ -12,6 +12,7 @@ import os
 from fnmatch import fnmatch
 from typing import Any
 
+import psutil
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
@@ -48,6 +49,8 @@ FIRST = (
     "tests/unit/cli/test_evaluate.py",
 )
 _MAX_PROCESSES = 8
+# what a process needs with the models and the platform of its tests
+_PROCESS_BYTES = 3 << 30
 
 
 class Grouped(LoadFileScheduling):
@@ -71,9 +74,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped:
 # before the hook of xdist, which is registered later
 @pytest.hookimpl(tryfirst=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one more than the number of cores, since the functional tests wait a large part of their time."""
+    """Return two more than the number of cores, since the functional tests wait a large part of their time.
+
+    It is one more where the memory is too small for that.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores + 1, _MAX_PROCESSES)
+    more = 2 if psutil.virtual_memory().available >= (cores + 2) * _PROCESS_BYTES else 1
+    return min(cores + more, _MAX_PROCESSES)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
