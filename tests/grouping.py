@@ -98,7 +98,7 @@ def pytest_collection_finish() -> None:
     """Exempt all imported objects from garbage collection, which would otherwise traverse them repeatedly."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _position(item: pytest.Item) -> int:

@@ -18,6 +18,7 @@ from tests.functional.browsing import BROWSER_MARKS
 from tests.functional.upload_page import PART, drop, drop_paths, jobs, names, numbered, pictures, send_in_parts
 from tests.unit.media.fingerprints import fingerprint
 
+import retllm_web
 from retllm_web.pages.formats import LARGE
 
 pytestmark = BROWSER_MARKS
@@ -76,13 +77,19 @@ def test_the_rest_of_a_large_file_is_sent_after_a_reload(
     assert names(api, empty) == Counter([file.name])
 
 
-def _larger_than_what_is_hashed_as_a_whole(folder: Path) -> Path:
+def _larger_than_what_is_hashed_as_a_whole(page: Page, folder: Path) -> Path:
+    """Return a file of seven slices, and let the page hash it in slices; else files up to 64 MiB are hashed whole."""
+    script = (Path(retllm_web.__file__).parent / "static/upload_hashes.js").read_text("utf-8")
+    changed = script.replace("const MAX_WHOLE = 64 * 1024 * 1024;", "const MAX_WHOLE = 16 * 1024 * 1024;")
+    assert changed != script
+    page.route("**/static/upload_hashes.js*", lambda route: route.fulfill(body=changed, content_type="text/javascript"))
+    page.reload()
     Image.new("RGB", (24, 16)).save(folder / "red.png")
     file = folder / "all.tar"
     with tarfile.open(file, "w") as archive:
         archive.add(folder / "red.png", "red.png")
     # zeros may follow the end of an archive
-    os.truncate(file, 66 << 20)
+    os.truncate(file, 26 << 20)
     return file
 
 
@@ -90,7 +97,7 @@ def _larger_than_what_is_hashed_as_a_whole(folder: Path) -> Path:
 def test_only_the_rest_of_a_very_large_file_is_sent_after_stop(
     page: Page, api: httpx.Client, empty: str, tmp_path: Path, reloaded: bool
 ) -> None:
-    file = _larger_than_what_is_hashed_as_a_whole(tmp_path)
+    file = _larger_than_what_is_hashed_as_a_whole(page, tmp_path)
     offsets = hold_the_third_part(page)
     page.get_by_label("Files").set_input_files([file])
     with (
@@ -117,7 +124,7 @@ def test_only_the_rest_of_a_very_large_file_is_sent_after_stop(
 
 
 def test_stop_ends_the_reading_of_a_very_large_file(page: Page, tmp_path: Path) -> None:
-    file = _larger_than_what_is_hashed_as_a_whole(tmp_path)
+    file = _larger_than_what_is_hashed_as_a_whole(page, tmp_path)
     page.evaluate(
         """() => {
             const digest = crypto.subtle.digest.bind(crypto.subtle);
@@ -131,14 +138,14 @@ def test_stop_ends_the_reading_of_a_very_large_file(page: Page, tmp_path: Path) 
     )
     page.get_by_label("Files").set_input_files([file])
     page.get_by_role("button", name="Upload", exact=True).click()
-    expect(page.locator("[data-sent]")).to_have_text("Reading all.tar, 8.4 MB of 69.2 MB…")
+    expect(page.locator("[data-sent]")).to_have_text("Reading all.tar, 8.4 MB of 27.3 MB…")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("[data-said]")).to_have_text("Stopped. 0 of 1 file arrived. 1 file was not sent.")
     page.evaluate("window.goOn()")
     page.get_by_role("button", name="Send the rest").click()
     expect(page.locator("[data-said]")).to_have_text("1 file arrived.")
-    # 17 slices and their digests, after the three that were read in vain
-    assert page.evaluate("window.digests") == 3 + 17 + 1
+    # 7 slices and their digests, after the three that were read in vain
+    assert page.evaluate("window.digests") == 3 + 7 + 1
 
 
 def test_stop_tells_what_arrived_and_that_is_indexed(page: Page, api: httpx.Client, empty: str) -> None:

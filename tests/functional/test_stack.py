@@ -21,6 +21,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from tests.functional.contract import picture
+from tests.functional.forked import Forks
 
 from retllm.stack import LocalStack
 from retllm.stack.leftovers import record_path
@@ -199,13 +200,10 @@ def command_line(process: psutil.Process) -> str:
         return ""
 
 
-def start_error(home: Path, **changes: str) -> str:
+def start_error(forks: Forks, home: Path, **changes: str) -> str:
     """Run a start that must fail, and return its error message, which is one line."""
-    arguments = [sys.executable, "-m", "retllm.cli.main", "up"]
     before = set(psutil.pids())
-    result = subprocess.run(
-        arguments, env=environment(home, **changes), capture_output=True, text=True, timeout=240, check=False
-    )
+    result = forks.command(["up"], environment(home, **changes))
     assert result.returncode == 2, result.stdout + result.stderr
     lines = [line for line in result.stderr.splitlines() if "[warning" not in line]
     assert len(lines) == 1
@@ -214,38 +212,38 @@ def start_error(home: Path, **changes: str) -> str:
     return lines[0]
 
 
-def test_the_start_fails_if_the_port_is_in_use(tmp_path: Path) -> None:
+def test_the_start_fails_if_the_port_is_in_use(forks: Forks, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        sentence = start_error(tmp_path, RETLLM_PORT=str(port))
+        sentence = start_error(forks, tmp_path, RETLLM_PORT=str(port))
     assert sentence == f"retllm: Port {port} on 127.0.0.1 is in use; set RETLLM_PORT to a free one (0 chooses one)."
 
 
-def test_the_start_fails_if_redis_is_unreachable(tmp_path: Path) -> None:
-    assert start_error(tmp_path, REDIS_URL="redis://:secret@127.0.0.1:1/0") == (
+def test_the_start_fails_if_redis_is_unreachable(forks: Forks, tmp_path: Path) -> None:
+    assert start_error(forks, tmp_path, REDIS_URL="redis://:secret@127.0.0.1:1/0") == (
         "retllm: Redis at redis://***@127.0.0.1:1/0 can't be reached (Connection refused): start that server, or "
         "correct REDIS_URL, or unset it to let `retllm up` run its own server."
     )
 
 
-def test_the_start_fails_if_the_database_is_unreachable(tmp_path: Path) -> None:
-    assert start_error(tmp_path, DATABASE_URL="postgres://me:secret@127.0.0.1:1/name") == (
+def test_the_start_fails_if_the_database_is_unreachable(forks: Forks, tmp_path: Path) -> None:
+    assert start_error(forks, tmp_path, DATABASE_URL="postgres://me:secret@127.0.0.1:1/name") == (
         "retllm: PostgreSQL at postgresql://me:***@127.0.0.1:1/name can't be reached (Connection refused): start that "
         "server, or correct DATABASE_URL, or unset it to let `retllm up` run its own server."
     )
 
 
-def test_the_start_fails_if_the_database_has_no_pgvector(tmp_path: Path, servers: LocalStack) -> None:
+def test_the_start_fails_if_the_database_has_no_pgvector(forks: Forks, tmp_path: Path, servers: LocalStack) -> None:
     name = f"plain_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(servers.database_url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
         connection.execute(f"ALTER DATABASE {name} SET extension_control_path = '/no-such-folder'")
         url = sa.make_url(servers.database_url).set(database=name).render_as_string(hide_password=False)
-        sentence = start_error(tmp_path, DATABASE_URL=url)
+        sentence = start_error(forks, tmp_path, DATABASE_URL=url)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     assert "has no pgvector: install pgvector 0.8.4 or newer on that server, or unset DATABASE_URL" in sentence
 
 
-def test_the_start_fails_if_the_home_folder_cannot_be_created(tmp_path: Path) -> None:
+def test_the_start_fails_if_the_home_folder_cannot_be_created(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "can't be created (Not a directory): set RETLLM_HOME" in start_error(tmp_path / "file" / "home")
+    assert "can't be created (Not a directory): set RETLLM_HOME" in start_error(forks, tmp_path / "file" / "home")
