@@ -16,7 +16,8 @@ import psutil
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-# the files whose tests share a platform started by a session fixture, and those that share the model families
+# the files whose tests share what a session fixture starts: a whole platform, one whose workers they start themselves,
+# and a process that has imported all commands and forks them; and those that share the model families
 GROUPS = {
     "stack": (
         "tests/functional/test_documents.py",
@@ -25,6 +26,8 @@ GROUPS = {
         "tests/functional/test_browser_*.py",
         "tests/functional/test_pages_accessible.py",
     ),
+    "platform": ("tests/functional/test_shutdown.py", "tests/functional/test_transport.py"),
+    "forks": ("tests/functional/test_stack.py", "tests/functional/test_secrets.py"),
     "families": ("tests/unit/fine/*",),
 }
 # the group whose tests may use the fixture `stack`
@@ -38,9 +41,8 @@ FIRST = (
     "tests/unit/web/test_authorization.py",
     "tests/functional/test_hostile_uploads.py",
     "tests/functional/test_slow_clients.py",
-    "tests/functional/test_shutdown.py",
-    "tests/functional/test_stack.py",
-    "tests/functional/test_secrets.py",
+    *GROUPS["forks"],
+    *GROUPS["platform"],
     "tests/unit/queue/test_state_machine.py",
     "tests/unit/web/test_scopes.py",
     "tests/unit/db/test_lock_order.py",

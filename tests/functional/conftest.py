@@ -42,7 +42,7 @@ def stack() -> Iterator[LocalStack]:
             yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     """The platform without workers: each test starts its own, with fast stand-in models."""
     with (
