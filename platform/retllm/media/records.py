@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus, ItemKind, ItemState
 from retllm.db.locks import lock_collections_of_items
@@ -20,6 +20,8 @@ from retllm.errors import NotFound
 from retllm.media.sniffing import FileKind
 
 _PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
+# made once: an alias copies all columns
+_PARENT, _OUTERMOST = aliased(UploadFile), aliased(UploadFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,21 +171,20 @@ def wholes_with_stems(
     named = own.union_all(again).subquery()
     base = sa.func.substring(named.c.name, "[^/]*$")
     stem = sa.func.substring(base, "^(.*)[.][^.]*$")
-    parent = sa.orm.aliased(UploadFile)
     place = sa.func.coalesce(Item.part["page"].as_float(), Item.part["seconds"].as_float())
     query = (
         sa.select(
             named.c.name,
-            sa.func.coalesce(parent.name, ""),
+            sa.func.coalesce(_PARENT.name, ""),
             UploadFile.raw_end,
             sa.func.array_agg(aggregate_order_by(Item.id, place)),
         )
         .join(Item, Item.source_id == named.c.id)
         .outerjoin(UploadFile, UploadFile.id == named.c.file_id)
-        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        .outerjoin(_PARENT, _PARENT.id == UploadFile.parent_id)
         .where(Item.state == ItemState.READY)
         .where(_in_any_case((base, stem), stems))
-        .group_by(named.c.id, named.c.name, named.c.file_id, parent.name, UploadFile.raw_end)
+        .group_by(named.c.id, named.c.name, named.c.file_id, _PARENT.name, UploadFile.raw_end)
         .order_by(named.c.id, named.c.file_id)
     )
     return [(name, outer, end, tuple(ids)) for name, outer, end, ids in session.execute(query)]
@@ -262,15 +263,14 @@ def pictures_with_stems(
     fitting = _in_any_case((pictures.c.base, stem), stems)
     if keys:
         fitting = sa.or_(fitting, sa.func.substring(pictures.c.base, "^.[^.]*").in_(_listed(keys)))
-    parent, outermost = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
-    archive = sa.func.coalesce(outermost.name, sa.case((parent.content == FileKind.ARCHIVE, parent.name)), "")
+    archive = sa.func.coalesce(_OUTERMOST.name, sa.case((_PARENT.content == FileKind.ARCHIVE, _PARENT.name)), "")
     found = (
         sa.select(pictures.c.name, pictures.c.id, archive, UploadFile.raw_end, pictures.c.id == pictures.c.file_id)
         .distinct()
         .outerjoin(UploadFile, UploadFile.id == pictures.c.file_id)
-        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        .outerjoin(_PARENT, _PARENT.id == UploadFile.parent_id)
         # of a page, whose parent is the whole file
-        .outerjoin(outermost, outermost.id == parent.parent_id)
+        .outerjoin(_OUTERMOST, _OUTERMOST.id == _PARENT.parent_id)
         .where(fitting)
         .order_by(pictures.c.name, pictures.c.id)
     )
@@ -287,12 +287,11 @@ def rejected_with_stems(
     Returns:
         The name of each, that of the archive that it came in, empty if it came in none, and why it was rejected.
     """
-    parent = sa.orm.aliased(UploadFile)
     base = sa.func.substring(UploadFile.name, "[^/]*$")
     query = (
-        sa.select(UploadFile.name, sa.func.coalesce(parent.name, ""), UploadFile.error)
+        sa.select(UploadFile.name, sa.func.coalesce(_PARENT.name, ""), UploadFile.error)
         .join(Job, Job.id == UploadFile.job_id)
-        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        .outerjoin(_PARENT, _PARENT.id == UploadFile.parent_id)
         .where(Job.collection_id == collection_id, UploadFile.status == FileStatus.REJECTED)
         # neither a row of a sheet nor a part of a file
         .where(sa.or_(UploadFile.parent_id.is_(None), UploadFile.entry.is_not(None)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus
 from retllm.db.tables import Job
@@ -14,6 +14,9 @@ from retllm.media.file_table import FileRole, role_of
 from retllm.media.sheets.located import Located
 from retllm.media.sniffing import FileKind
 from retllm.uploads.expected import still_expected
+
+# made once: an alias copies all columns
+_ARCHIVE = aliased(UploadFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,9 @@ def awaited_files(session: Session, job: Job) -> Awaited:
     are_open = others.where(Upload.closed_at.is_(None))
     on_their_way = sa.select(LargeFile.name).where(LargeFile.job_id.in_(are_open), LargeFile.file_id.is_(None))
     to_come = {*session.scalars(still_expected(are_open)), *session.scalars(on_their_way)}
-    archive = sa.orm.aliased(UploadFile)
     waits = (
-        sa.select(UploadFile.content, UploadFile.name, UploadFile.parent_id, sa.func.coalesce(archive.name, ""))
-        .outerjoin(archive, archive.id == UploadFile.parent_id)
+        sa.select(UploadFile.content, UploadFile.name, UploadFile.parent_id, sa.func.coalesce(_ARCHIVE.name, ""))
+        .outerjoin(_ARCHIVE, _ARCHIVE.id == UploadFile.parent_id)
         .where(UploadFile.job_id.in_(others), UploadFile.status == FileStatus.WAITING)
     )
     waiting = [(content, Located(name, key, outer)) for content, name, key, outer in session.execute(waits)]

@@ -8,7 +8,7 @@ from typing import TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus, ItemKind, JobKind
 from retllm.db.many import one_of
@@ -23,6 +23,8 @@ from retllm.settings import Settings
 from retllm.uploads.archive_files import ArchiveFiles
 
 _Key = TypeVar("_Key")
+# made once: an alias copies all columns
+_PARENT = aliased(UploadFile)
 
 
 def hashes(files: Sequence[UploadFile], opener: ArchiveFiles, settings: Settings) -> dict[UUID, str]:
@@ -91,13 +93,12 @@ class _Before:
 
 def _before(session: Session, job: Job, sha256s: set[str]) -> _Before:
     """Return when files of these contents first came to the collection of an upload."""
-    parent = sa.orm.aliased(UploadFile)
     uploads = sa.select(Job.id).where(Job.collection_id == job.collection_id, Job.kind == JobKind.UPLOAD)
     received = sa.func.coalesce(UploadFile.parent_id, UploadFile.id)
     told = (UploadFile.content, UploadFile.status, UploadFile.kind, UploadFile.item_id)
     query = (
-        sa.select(parent.name, UploadFile.name, UploadFile.sha256, received, UploadFile.job_id, *told)
-        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        sa.select(_PARENT.name, UploadFile.name, UploadFile.sha256, received, UploadFile.job_id, *told)
+        .outerjoin(_PARENT, _PARENT.id == UploadFile.parent_id)
         .where(
             UploadFile.job_id.in_(uploads),
             one_of(UploadFile.sha256, sha256s),

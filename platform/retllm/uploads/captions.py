@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus, ItemKind
 from retllm.db.many import insert_many, one_of, update_many
@@ -36,6 +36,8 @@ from retllm.uploads.kept import release
 
 # rows of sheets inserted in one statement
 _INSERTED = 5000
+# made once: an alias copies all columns
+_PARENT, _MISSING = aliased(UploadFile), aliased(UploadFile)
 
 
 def apply_captions(
@@ -179,17 +181,16 @@ def _archives(session: Session, job_id: UUID) -> Mapping[UUID | None, str]:
 def _names_seen(session: Session, job_id: UUID, packs: Mapping[UUID | None, str]) -> NamesSeen:
     """Return the pictures of an upload by where they lie, and its files of several ones; those rejected too."""
     seen = NamesSeen()
-    parent = sa.orm.aliased(UploadFile)
-    is_part = parent.content.in_(PICTURED)
+    is_part = _PARENT.content.in_(PICTURED)
     # a part lies where its file does
-    archive = sa.case((is_part, parent.parent_id), else_=UploadFile.parent_id)
+    archive = sa.case((is_part, _PARENT.parent_id), else_=UploadFile.parent_id)
     is_file = sa.or_(UploadFile.parent_id.is_(None), UploadFile.entry.is_not(None))
     pictures = (
         sa.select(
             *(UploadFile.name, UploadFile.raw_end, archive, UploadFile.item_id),
-            *(sa.case((is_part, parent.id)), parent.name, parent.raw_end),
+            *(sa.case((is_part, _PARENT.id)), _PARENT.name, _PARENT.raw_end),
         )
-        .outerjoin(parent, parent.id == UploadFile.parent_id)
+        .outerjoin(_PARENT, _PARENT.id == UploadFile.parent_id)
         .where(
             UploadFile.job_id == job_id,
             sa.or_(
@@ -217,7 +218,7 @@ def _names_seen(session: Session, job_id: UUID, packs: Mapping[UUID | None, str]
 
 def _missing_files(session: Session, job: Job) -> Sequence[str]:
     """Return the names of files that were to come with an upload and did not, or not whole, nor with a later one."""
-    file = sa.orm.aliased(UploadFile)
+    file = _MISSING
     not_sent = (file.job_id == job.id, file.status == FileStatus.NOT_SENT, file.parent_id.is_(None))
     query = sa.select(file.name).where(*not_sent, file.name.not_in(came_later(job)))
     return session.scalars(query.order_by(file.id)).all()
