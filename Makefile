@@ -32,6 +32,7 @@ SOAK_TESTS := tests/chaos tests/functional/test_api_roles.py \
   tests/functional/test_hostile_uploads.py tests/functional/test_pages_accessible.py tests/functional/test_pages_at_size.py \
   tests/functional/test_slow_clients.py tests/functional/test_whole_way.py \
   tests/unit/db/test_lock_order.py tests/unit/queue/test_state_machine.py \
+  $(addprefix tests/unit/uploads/test_,names_that_look_the_same.py pictures_that_look_the_same.py) \
   $(addprefix tests/unit/fine/test_,choice.py isolation.py picture_budget.py prefix.py reference.py scorer.py trace.py verbalized.py)
 # folders of tests/unit whose tests load or train models
 WITH_MODELS := bench demo embedding evaluation fine

@@ -8,6 +8,7 @@ import unicodedata
 from urllib.parse import quote
 
 import pytest
+from tests.soak import crossed
 from tests.unit.uploads.conftest import Files, Uploads, packed, picture
 
 PAIRS = [(unicodedata.normalize("NFD", "x/é"), "x/é"), ("x/a  b", "x/a b"), ("a\u200f", "a")]
@@ -34,9 +35,9 @@ def test_a_later_sidecar_is_that_of_the_picture_with_its_very_name(
             assert captions(uploads, pictures[1]) == [None]
 
 
-@pytest.mark.parametrize("other", PAIRS)
-@pytest.mark.parametrize("form", [".txt", ".png.txt", ".caption.txt", ".png.json"])
-@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(
+    ("other", "form", "later"), crossed(PAIRS, [".txt", ".png.txt", ".caption.txt", ".png.json"], [False, True])
+)
 def test_a_loose_sidecar_is_that_of_the_picture_with_its_very_name(
     uploads: Uploads, other: tuple[str, str], form: str, later: bool
 ) -> None:
@@ -49,9 +50,7 @@ def test_a_loose_sidecar_is_that_of_the_picture_with_its_very_name(
     assert captions(uploads, one, two) == ["by a file", None]
 
 
-@pytest.mark.parametrize("other", PAIRS)
-@pytest.mark.parametrize("form", [".txt", ".png.json"])
-@pytest.mark.parametrize("loose", [False, True])
+@pytest.mark.parametrize(("other", "form", "loose"), crossed(PAIRS, [".txt", ".png.json"], [False, True]))
 def test_the_sidecar_of_a_rejected_picture_captions_none_whose_name_looks_the_same(
     uploads: Uploads, other: tuple[str, str], form: str, loose: bool
 ) -> None:
@@ -84,9 +83,9 @@ def test_a_sidecar_captions_the_picture_whose_name_looks_the_same_if_there_is_no
     assert captions(uploads, picture(1)) == ["by a file"]
 
 
-@pytest.mark.parametrize("other", PAIRS)
-@pytest.mark.parametrize("before", ["", "https://host/", "file:///home/", "/home/me/"])
-@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(
+    ("other", "before", "later"), crossed(PAIRS, ["", "https://host/", "file:///home/", "/home/me/"], [False, True])
+)
 def test_a_row_may_write_the_very_name_of_a_picture_with_percent_signs(
     uploads: Uploads, other: tuple[str, str], before: str, later: bool
 ) -> None:
@@ -125,9 +124,7 @@ def test_a_row_with_the_very_name_of_a_rejected_picture_captions_none_that_looks
 SPACED = ["my photo.png", "my  photo.png", "my\u00a0photo.png", "my photo\u200f.png"]
 
 
-@pytest.mark.parametrize("before", ["", "https://host/", "file:///"])
-@pytest.mark.parametrize("name", SPACED)
-@pytest.mark.parametrize("row", ["my photo.png", *SPACED[1:]])
+@pytest.mark.parametrize(("before", "name", "row"), crossed(["", "https://host/", "file:///"], SPACED, SPACED))
 def test_an_address_finds_the_only_picture_whose_name_looks_like_its_decoded_form(
     uploads: Uploads, before: str, name: str, row: str
 ) -> None:

@@ -9,6 +9,7 @@ import json
 import pytest
 import sqlalchemy as sa
 from PIL import Image
+from tests.soak import crossed
 from tests.unit.uploads.conftest import Files, Uploads, packed, picture
 from tests.unit.uploads.test_awaited_archives import announced
 
@@ -44,17 +45,19 @@ COCO = json.dumps(
 
 
 @pytest.mark.parametrize(
-    "says",
-    [
-        {"s.csv": by_row(f"b/{D}.png")},
-        {"b/s.csv": by_row(f"{D}.png")},
-        {"annotations/s.json": COCO.encode()},
-        {f"b/{D}.txt": SAID},
-        {f"captions/b/{D}.txt": SAID},
-    ],
+    ("says", "below", "how"),
+    crossed(
+        [
+            {"s.csv": by_row(f"b/{D}.png")},
+            {"b/s.csv": by_row(f"{D}.png")},
+            {"annotations/s.json": COCO.encode()},
+            {f"b/{D}.txt": SAID},
+            {f"captions/b/{D}.txt": SAID},
+        ],
+        [f"b/{C}.png", f"b/{D}.png"],
+        ["one archive", "one upload", "two uploads"],
+    ),
 )
-@pytest.mark.parametrize("below", [f"b/{C}.png", f"b/{D}.png"])
-@pytest.mark.parametrize("how", ["one archive", "one upload", "two uploads"])
 def test_folders_tell_before_the_very_name(uploads: Uploads, says: Files, below: str, how: str) -> None:
     if how == "one archive":
         uploads.upload({"a.zip": packed({**TWINS, below: THREE, **says})})
