@@ -233,10 +233,12 @@ class Client:
     def wait(self, job_id: UUID, seconds: float = 120) -> dict[str, Any]:
         """Wait until a job is over and return it."""
         deadline = time.monotonic() + seconds
+        pause = 0.03
         while (found := self.job(job_id))["finished_at"] is None:
             if time.monotonic() > deadline:
                 raise NoAnswer(f"job {job_id} was not over after {seconds:g} seconds")
-            time.sleep(0.25)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.25)
         return found
 
 
