@@ -191,7 +191,7 @@ def test_a_row_that_names_a_picture_as_it_is_counts_before_one_with_another_suff
 ) -> None:
     outcomes = add_all(ingest, {"a.png": picture(1), "c.csv": "\n".join(["file,caption", *order]).encode()})
     (refused,) = (outcome for outcome in outcomes if outcome.status == "rejected")
-    assert "names the picture 'a.jpg', which is not in this collection; one with another suffix is" in reason(refused)
+    assert "names the picture 'a.jpg', which is not in this collection; 'a.png' is" in reason(refused)
     assert captions(items) == {"a.png": "one"}
 
 
