@@ -27,6 +27,27 @@ def server(database_url: str, redis_url: str, tmp_path_factory: pytest.TempPathF
         yield running
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"X-Forwarded-Proto": "https"},
+        {"X-Forwarded-Protocol": "ssl"},
+        {"X-Forwarded-Ssl": "on", "X-Forwarded-Proto": "http"},
+        {"SCRIPT_NAME": "/elsewhere"},
+        {"Script-Name": "/healthz"},
+        {"PATH_INFO": "/metrics"},
+        {"X-Forwarded-Host": "elsewhere.example", "Forwarded": "proto=https;host=elsewhere.example"},
+    ],
+    ids=str,
+)
+def test_what_a_client_says_of_a_proxy_counts_for_nothing_without_one(server: Server, sent: dict[str, str]) -> None:
+    """Gunicorn itself believes clients of its own machine."""
+    answer = httpx.get(f"{server.address}/account", headers=sent)
+    assert answer.status_code == 302
+    assert answer.headers["Location"] == "/login?next=/account"
+    assert "Strict-Transport-Security" not in answer.headers
+
+
 def test_concurrent_requests_for_one_name_create_one_collection(server: Server) -> None:
     with server.client() as client, ThreadPoolExecutor(THREADS) as pool:
         answers = list(pool.map(lambda _: client.post("/collections", json={"name": "Race"}), range(24)))

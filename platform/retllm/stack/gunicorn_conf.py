@@ -42,6 +42,11 @@ worker_connections = _connections()
 timeout = 120
 graceful_timeout = 10
 keepalive = 5
+# what a client says of proxies counts by RETLLM_PROXIES alone (the app's ProxyFix); Gunicorn would believe every client
+# of this machine its scheme, and its SCRIPT_NAME
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
 # files are sent by ClientSocket, which drops clients that do not read
 sendfile = False
 loglevel = _settings.log_level.lower()

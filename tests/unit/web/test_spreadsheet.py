@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 
 import pytest
 from tests.unit.media.sheets.reading import pairs
@@ -22,7 +23,22 @@ def test_a_formula_is_escaped(before: str, first: str) -> None:
     assert cell(f"{before}{first}1+2") == f"'{before}{first}1+2"
 
 
-@pytest.mark.parametrize("value", ["a=b", "IMG-1.png", "\u200bname", " spaced", "", -0.5, 3])
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\uff1d"])
+@pytest.mark.parametrize("before", ["a;", "a; ", 'a;"', "a\n", "a\t", "a;\u200b", ";;", 'a;"" ', "a\r\n "])
+def test_no_formula_is_evaluated_where_cells_are_separated_by_semicolons_or_tabs(before: str, first: str) -> None:
+    written = spreadsheet.line(["x", f"{before}{first}1+1;b"])
+    for delimiter in ";\t":
+        for read in csv.reader(written.splitlines(), delimiter=delimiter):
+            for value in read:
+                assert not re.match("[\\s\u200b\"]*[=+\\-@\uff1d]", value), (delimiter, value)
+
+
+def test_the_time_for_a_cell_of_nothing_but_separators_is_proportional_to_its_length() -> None:
+    value = ";" * 200_000 + "\n\t \u200b" * 200_000
+    assert spreadsheet.line([value]) == f'"{value}"\r\n'
+
+
+@pytest.mark.parametrize("value", ["a;b", "a; b-c", "two\nlines", "a=b", "IMG-1.png", "\u200bname", " spaced", "", -0.5, 3])
 def test_other_cells_stay(value: object) -> None:
     assert cell(value) == str(value)
 
