@@ -98,7 +98,9 @@ def revoke(session: Session, actor: Actor, token_id: uuid.UUID) -> ApiToken:
     """
     require_scope(actor, TokenScope.MANAGE)
     token = session.scalar(
-        sa.select(ApiToken).where(ApiToken.id == token_id, ApiToken.user_id == actor.id, _is_active())
+        sa.select(ApiToken)
+        .where(ApiToken.id == token_id, ApiToken.user_id == actor.id, _is_active())
+        .with_for_update(key_share=True)
     )
     if token is None:
         raise NotFound("There is no such token.")

@@ -301,15 +301,20 @@ def keys_of(item: Mapping[str, Any]) -> list[str]:
     return [item[name] for name in ("picture_key", "thumbnail_key", "copy_key") if item[name]]
 
 
-def delete_item(session: Session, storage: Storage, item: Item) -> None:
+def delete_item(session: Session, storage: Storage, item: Item) -> bool:
     """Delete an item's content: its files, text and embeddings. **Commits** ``session``.
+
+    Returns whether there was any; if not, since another transaction has deleted it, nothing is committed.
 
     The row stays, in the state ``deleted``. The commit comes before the deletion of the files, so that a crash between
     the two leaves orphaned files and never an item without its files.
     """
     keys = records.empty_item(session, item.id)
+    if keys is None:
+        return False
     session.commit()
     delete_files(storage, keys)
+    return True
 
 
 def delete_files(storage: Storage, keys: Iterable[str]) -> None:

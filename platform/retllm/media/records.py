@@ -313,8 +313,8 @@ def _listed(texts: Iterable[str]) -> sa.Select[str]:
     return sa.select(listed.c.text)
 
 
-def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:
-    """Delete an item's content from the database; return the storage keys of its files.
+def empty_item(session: Session, item_id: uuid.UUID) -> list[str] | None:
+    """Delete an item's content from the database; return the storage keys of its files, None if it was deleted before.
 
     The file that it was the last part of goes with it. The row stays, with its name, so that old results can still show
     the name. The caller commits.
@@ -324,7 +324,7 @@ def empty_item(session: Session, item_id: uuid.UUID) -> list[str]:
     source = session.scalar(whole.with_for_update())
     item = session.get(Item, item_id, with_for_update=True, populate_existing=True)
     if item is None or item.state is ItemState.DELETED:
-        return []
+        return None
     keys = [key for key in (item.picture_key, item.thumbnail_key, item.copy_key) if key]
     item.state = ItemState.DELETED
     item.text = item.picture_key = item.thumbnail_key = item.copy_key = item.source_id = item.error = None

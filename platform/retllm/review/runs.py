@@ -126,7 +126,9 @@ def delete_run(session: Session, actor: Actor, run_id: UUID) -> EvaluationRun:
     require_scope(actor, TokenScope.CHANGE)
     if not may_delete(session, actor, run):
         raise Forbidden("Only the person who added this evaluation and administrators can delete it.")
-    session.delete(run)
+    # whoever deletes it at the same time waits here, and finds none
+    if session.scalar(sa.delete(EvaluationRun).where(EvaluationRun.id == run_id).returning(EvaluationRun.id)) is None:
+        raise NotFound(_NO_RUN)
     return run
 
 

@@ -27,8 +27,8 @@ def test_a_deleted_item_keeps_only_its_row(
     with media_sessions() as session:
         kept = session.get(Item, item.id)
         assert kept is not None
-        delete_item(session, storage, kept)
-        delete_item(session, storage, kept)
+        assert delete_item(session, storage, kept)
+        assert not delete_item(session, storage, kept)
     (left,) = items()
     assert (left.state, left.name, left.text, left.picture_key, left.thumbnail_key) == (
         ItemState.DELETED,

@@ -222,6 +222,21 @@ def test_invalid_api_requests_without_authentication_return_401(harness: Harness
         assert answer.status_code == 401, (query, sent)
 
 
+_BY_ROLE = (Needs.ADMIN, Needs.EDITOR)
+
+
+@pytest.mark.parametrize(
+    ("rule", "method"), _parameters([one for one in ROUTES if POLICY[one[0].endpoint] in _BY_ROLE and one[1] != "HEAD"])
+)
+def test_invalid_requests_without_the_role_are_refused(harness: Harness, rule: Rule, method: str) -> None:
+    """They do not learn what the route takes."""
+    scene = harness.shared_scene()
+    for query, sent in _invalid_requests(rule, method):
+        address = harness.sender.address(rule, method, scene) + query
+        answer = harness.sender.send(method, address, scene.people[Person.READER], sent)
+        assert answer.status_code == 403, (query, sent)
+
+
 # keys outside the path: {name} is the key of a hidden object, {open_name} of one in an open collection
 OUTSIDE_PATH = [
     ("GET", "/search?collection={collection_id}", {}),

@@ -246,7 +246,8 @@ def delete(actor: Actor, item_id: UUID) -> Item:
             target_id=item_id,
             collection_id=item.collection_id,
         )
-        media.delete_item(session, found.storage, item)
+        if not media.delete_item(session, found.storage, item):
+            raise NotFound("There is no such item.")
         return item
 
     return run_transaction(found.sessions, remove)

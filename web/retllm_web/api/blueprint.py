@@ -16,7 +16,7 @@ from retllm_web.api.spec import ERRORS, SECURITY
 from retllm_web.http import body_limits
 from retllm_web.http.auth import authenticate, require_csrf_token
 from retllm_web.http.errors import invalid
-from retllm_web.http.visibility import require_visible
+from retllm_web.http.visibility import require_role_of_route, require_visible
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -32,6 +32,7 @@ api = APIBlueprint("api", __name__, url_prefix=PREFIX, abp_security=SECURITY, ab
 @api.before_request
 def _before() -> None:
     authenticate()
+    require_role_of_route()
     body_limits.restrict(known=True)
     if body_limits.is_large():
         # the token of a session may be in the form

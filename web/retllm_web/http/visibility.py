@@ -1,16 +1,54 @@
-"""The check that the objects named in an address exist and are visible, before the body is validated."""
+"""What is checked of the caller before the request is validated: their role, and that they see what it names."""
 
 from __future__ import annotations
 
 from flask import request
 from sqlalchemy.orm import Session
 
+from retllm.db.enums import Role
 from retllm.db.session import transaction
-from retllm.identity.access import Right, collection_for, item_for, job_for
+from retllm.identity.access import Right, collection_for, item_for, job_for, require_role
 from retllm.review.runs import run_for
 from retllm_web.http import body_limits
 from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
+
+_ADMIN, _EDITOR = (Role.ADMIN,), (Role.ADMIN, Role.EDITOR)
+_ROLES = {
+    "api.list_users": _ADMIN,
+    "api.create_user": _ADMIN,
+    "api.get_user": _ADMIN,
+    "api.change_user": _ADMIN,
+    "api.give_password": _ADMIN,
+    "api.list_audit": _ADMIN,
+    "api.pause_queue": _ADMIN,
+    "api.resume_queue": _ADMIN,
+    "api.create_collection": _EDITOR,
+    "api.add_evaluation": _EDITOR,
+    "pages.people": _ADMIN,
+    "pages.create_person": _ADMIN,
+    "pages.person": _ADMIN,
+    "pages.change_role": _ADMIN,
+    "pages.lock_person": _ADMIN,
+    "pages.unlock_person": _ADMIN,
+    "pages.give_password": _ADMIN,
+    "pages.audit": _ADMIN,
+    "pages.audit_export": _ADMIN,
+    "pages.pause_queue": _ADMIN,
+    "pages.resume_queue": _ADMIN,
+    "pages.create_collection": _EDITOR,
+    "pages.upload_run": _EDITOR,
+}
+
+
+def require_role_of_route() -> None:
+    """Reject a request for a route that the role of this account may not use, whatever the request says.
+
+    Raises:
+        Forbidden: the account has another role, or the token a smaller scope.
+    """
+    if roles := _ROLES.get(request.endpoint or ""):
+        require_role(current_actor(), *roles)
 
 
 def require_visible() -> None:

@@ -15,7 +15,7 @@ from retllm.errors import Forbidden, NotFound, RetllmError
 from retllm_web.http import body_limits
 from retllm_web.http.auth import csrf
 from retllm_web.http.errors import forged
-from retllm_web.http.visibility import require_visible
+from retllm_web.http.visibility import require_role_of_route, require_visible
 
 pages = Blueprint("pages", __name__)
 
@@ -54,6 +54,7 @@ def _came_from() -> str | None:
 def _check() -> ResponseReturnValue | None:
     body_limits.restrict(known=flask_login.current_user.is_authenticated)
     try:
+        require_role_of_route()
         if body_limits.is_large():
             # the token may be in the form
             require_visible()
