@@ -68,6 +68,11 @@ def find_user(session: Session, name: str) -> User:
     return user
 
 
+def name_of(session: Session, name: str) -> str | None:
+    """Return the account's name as it is written; None if no account is named so."""
+    return session.scalar(sa.select(User.name).where(sa.func.lower(User.name) == name.lower()))
+
+
 @dataclass(frozen=True)
 class Listed:
     """An account in a list, with the number of collections that it owns."""

@@ -26,7 +26,7 @@ class Action(StrEnum):
     LOGGED_IN = "logged in"  # with a password, in a browser
     LOGGED_OUT = "logged out"  # in that browser
     SESSIONS_ENDED = "sessions ended"  # other browsers of the account, by itself; detail has their number
-    LOGIN_REFUSED = "login refused"  # wrong name or password; detail has the name
+    LOGIN_REFUSED = "login refused"  # wrong name or password; detail has the name if it is an account's
     PASSWORD_CHANGED = "password changed"  # noqa: S105 - by its owner or by an administrator
     USER_CREATED = "user created"  # an account
     USER_CHANGED = "user changed"  # its role, or locked, or unlocked

@@ -20,6 +20,8 @@ from retllm.db.session import make_engine
 from retllm.db.tables import Attempt, Embedding, Unit, new_id
 from retllm.db.vectors import index_name
 from retllm.errors import StackError
+from retllm.identity import audit
+from retllm.identity.audit import Action
 from retllm.queue.audit import violations
 
 pytestmark = pytest.mark.slow
@@ -198,6 +200,21 @@ def test_files_that_waited_at_a_cancellation_have_an_outcome_of_their_own(own_da
     with engine.connect() as connection:
         assert connection.execute(read).all() == [rejected, ("waited.png", "rejected", "cancelled")]
     upgrade(own_database)
+    engine.dispose()
+
+
+def test_names_of_refused_log_ins_that_are_no_accounts_are_forgotten(own_database: str) -> None:
+    command.downgrade(config(own_database), "0024")
+    engine = make_engine(own_database)
+    with Session(engine) as session, session.begin():
+        session.add(make_user("Ada"))
+        for name in ("ada", "correct horse"):
+            audit.record(session, None, Action.LOGIN_REFUSED, name=name)
+        audit.record(session, None, Action.ITEM_DELETED, name="correct horse")
+    upgrade(own_database)
+    with engine.connect() as connection:
+        kept = connection.execute(sa.text("SELECT detail FROM audit_log ORDER BY id")).scalars().all()
+    assert kept == [{"name": "ada"}, {"no_account": True}, {"name": "correct horse"}]
     engine.dispose()
 
 

@@ -30,7 +30,7 @@ def test_no_formula_is_evaluated_where_cells_are_separated_by_semicolons_or_tabs
     for delimiter in ";\t":
         for read in csv.reader(written.splitlines(), delimiter=delimiter):
             for value in read:
-                assert not re.match("[\\s\u200b\"]*[=+\\-@\uff1d]", value), (delimiter, value)
+                assert not re.match('[\\s\u200b"]*[=+\\-@\uff1d]', value), (delimiter, value)
 
 
 def test_the_time_for_a_cell_of_nothing_but_separators_is_proportional_to_its_length() -> None:
@@ -38,7 +38,9 @@ def test_the_time_for_a_cell_of_nothing_but_separators_is_proportional_to_its_le
     assert spreadsheet.line([value]) == f'"{value}"\r\n'
 
 
-@pytest.mark.parametrize("value", ["a;b", "a; b-c", "two\nlines", "a=b", "IMG-1.png", "\u200bname", " spaced", "", -0.5, 3])
+@pytest.mark.parametrize(
+    "value", ["a;b", "a; b-c", "two\nlines", "a=b", "IMG-1.png", "\u200bname", " spaced", "", -0.5, 3]
+)
 def test_other_cells_stay(value: object) -> None:
     assert cell(value) == str(value)
 

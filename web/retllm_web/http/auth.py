@@ -38,8 +38,6 @@ class _Csrf(CSRFProtect):  # type: ignore[misc]  # flask_wtf ships no types
 
 csrf = _Csrf()
 
-# characters of a failed log-in's name that the audit log stores
-_NAME_CHARS = 100
 # methods that change nothing
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _EXTENSION = "retllm_login_throttle"
@@ -113,7 +111,9 @@ def log_in(name: str, password: str) -> User:
     except Unauthorized:
         throttle().count_failure(account, address)
         with transaction(services().sessions) as session:
-            audit.record(session, None, Action.LOGIN_REFUSED, address=where, name=name[:_NAME_CHARS])
+            # people also type their password here
+            said = {"name": known} if (known := accounts.name_of(session, name)) else {"no_account": True}
+            audit.record(session, None, Action.LOGIN_REFUSED, address=where, **said)
         raise
     # do not reset the address: with an account of their own, an attacker could reset it at will
     throttle().reset(account)

@@ -15,7 +15,7 @@ _SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20"
 _FORMULA = re.compile(f"[\\s{_UNSEEN}]*[{_SIGNS}]|[\t\r]")
 # where the language of the spreadsheet separates cells by semicolons or tabs, a cell that is no first one is in no
 # quotation marks, so that these and the ends of lines in it begin a cell
-_INNER_FORMULA = re.compile(f"([;\t\r\n])(?=(?:[{_UNSEEN}\"]|[^\\S\t\r\n])*[{_SIGNS}])")
+_INNER_FORMULA = re.compile(f'([;\t\r\n])(?=(?:[{_UNSEEN}"]|[^\\S\t\r\n])*[{_SIGNS}])')
 _MARK = "\ufeff"
 
 

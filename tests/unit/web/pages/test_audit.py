@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import uuid
 
 import pytest
@@ -51,6 +52,17 @@ def test_logins_are_listed_and_failed_ones_show_name_and_address(app: OpenAPI, a
     assert "name ada" in refused
     assert guesser.client.environ_base["REMOTE_ADDR"] in refused
     assert "logged in root" in first
+
+
+def test_a_name_of_no_account_is_kept_nowhere(
+    app: OpenAPI, admin: Visitor, ada: Caller, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be a password that was typed into the wrong field."""
+    Visitor(app.test_client()).log_in("hunter22 hunter22", "ada")
+    (refused, *_) = _rows(admin.get("/people/audit"))
+    assert "login refused unknown" in refused
+    assert "no account" in refused
+    assert "hunter22" not in json.dumps(_csv(admin)) + "".join(capsys.readouterr())
 
 
 def test_filters_from_the_url_are_applied_and_kept_in_the_form(admin: Visitor, served: Services, texts: str) -> None:
