@@ -124,6 +124,14 @@ class DatabaseBusy(RetllmError):
     retryable = True
 
 
+class Busy(RetllmError):
+    """The server has too much to do at the moment: try again in a few seconds."""
+
+    code = "busy"
+    http_status = 503
+    retryable = True
+
+
 class StorageUnavailable(RetllmError):
     """A stored picture can't be read at the moment."""
 

@@ -95,12 +95,21 @@ def is_known_at(session: Session, name: str, address: str | None) -> bool:
 
 def network_of(address: str | None) -> str:
     """Return the network that counts as one address: an IPv4 address, or a /64 of IPv6, which one customer owns."""
+    return _network(address, 32, 64)
+
+
+def wide_network_of(address: str | None) -> str:
+    """Return the network of which one client may have all addresses: a /24 of IPv4, or a /48 of IPv6."""
+    return _network(address, 24, 48)
+
+
+def _network(address: str | None, prefix: int, prefix_6: int) -> str:
     try:
         parsed = ipaddress.ip_address((address or "").partition("%")[0])
     except ValueError:
         return address or "unknown"
     if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
+        if parsed.ipv4_mapped is None:
+            return str(ipaddress.ip_network((parsed, prefix_6), strict=False))
+        parsed = parsed.ipv4_mapped
+    return str(parsed) if prefix == 32 else str(ipaddress.ip_network((parsed, prefix), strict=False))

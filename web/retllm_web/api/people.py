@@ -21,7 +21,7 @@ from retllm_web.actions import administration
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import PREFIX, api
 from retllm_web.api.spec import ErrorBody, tags
-from retllm_web.http.auth import current_actor
+from retllm_web.http.auth import current_actor, hashing
 from retllm_web.http.paging import PageQuery, cut, optional
 from retllm_web.http.services import services
 
@@ -125,7 +125,7 @@ def list_users(query: UserQuery) -> Response:
 @api.post("/users", tags=TAGS, responses={201: NewUserView, 409: ErrorBody})
 def create_user(body: UserRequest) -> Response:
     """Create an account; for administrators."""
-    with transaction(services().sessions) as session:
+    with hashing(), transaction(services().sessions) as session:
         user, generated = administration.create(session, body.name, body.role, body.password)
         view = NewUserView(**_shown(session, user).model_dump(), password=generated)
     return answer(view, 201, location=f"{PREFIX}/users/{view.id}")
@@ -158,7 +158,7 @@ def change_user(path: UserPath, body: UserChange) -> Response:
 @api.post("/users/<uuid:user_id>/password", tags=TAGS, responses={200: NewUserView})
 def give_password(path: UserPath, body: PasswordRequest) -> Response:
     """Set a new password, which ends the browser sessions of the account but no token; for administrators."""
-    with transaction(services().sessions) as session:
+    with hashing(), transaction(services().sessions) as session:
         user = administration.find(session, path.user_id)
         generated = administration.set_password(session, user, body.password)
         view = NewUserView(**_shown(session, user).model_dump(), password=generated)

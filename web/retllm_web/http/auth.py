@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
 from uuid import UUID
 
@@ -20,7 +21,8 @@ from retllm.identity import accounts, audit, logins, tokens
 from retllm.identity.access import require_scope
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
-from retllm_web.http import login_throttle
+from retllm_web.http import devices, login_throttle
+from retllm_web.http.lines import Line
 from retllm_web.http.login_throttle import LoginThrottle
 from retllm_web.http.services import services
 
@@ -41,6 +43,11 @@ csrf = _Csrf()
 # methods that change nothing
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _EXTENSION = "retllm_login_throttle"
+# a hash takes four threads for a tenth of a second
+_LINES = "retllm_password_lines"
+_THREADS_OF_HASH = 4
+_MAX_WAITING = 2
+_RETRY_SECONDS = 2
 
 
 class Account(UserMixin):  # type: ignore[misc]  # flask_login ships no types
@@ -65,12 +72,28 @@ def install(app: Flask, redis_url: str | None) -> None:
     manager.user_loader(_load)
     csrf.init_app(app)
     app.extensions[_EXTENSION] = LoginThrottle(redis_url, str(app.config["SECRET_KEY"]))
+    places = max(1, (os.cpu_count() or 1) // _THREADS_OF_HASH)
+    app.extensions[_LINES] = {known: Line(places, _MAX_WAITING, _RETRY_SECONDS) for known in (True, False)}
 
 
 def throttle() -> LoginThrottle:
     """Return the counters of failed log-ins."""
     found: LoginThrottle = current_app.extensions[_EXTENSION]
     return found
+
+
+def hashing(*, known: bool = True) -> AbstractContextManager[None]:
+    """Hash passwords inside this context only: few requests do that at a time, and hold a database connection for it.
+
+    Args:
+        known: an account is logged in, or was before in this browser; others have a line of their own, so that they
+            can't keep these out.
+
+    Raises:
+        Busy: too many requests wait for that already.
+    """
+    line: Line = current_app.extensions[_LINES][known]
+    return line.place()
 
 
 def token_key() -> bytes:
@@ -99,29 +122,36 @@ def log_in(name: str, password: str) -> User:
     Raises:
         Unauthorized: name or password is wrong.
         TooManyTries: too many attempts failed for this name or from this address.
+        Busy: too many others log in at the moment.
     """
     where = request.remote_addr
-    account, address = login_throttle.account(name), login_throttle.address(where)
-    _check_throttle(name, account, address)
-    try:
-        with transaction(services().sessions) as session:
-            user = accounts.log_in(session, name, password)
-            audit.record(session, user, Action.LOGGED_IN, target=user.name, target_id=user.id, address=where)
-            begun = logins.begin(session, user, address=where, agent=request.user_agent.string)
-    except Unauthorized:
-        throttle().count_failure(account, address)
-        with transaction(services().sessions) as session:
-            # people also type their password here
-            said = {"name": known} if (known := accounts.name_of(session, name)) else {"no_account": True}
-            audit.record(session, None, Action.LOGIN_REFUSED, address=where, **said)
-        raise
+    account, browser = login_throttle.account(name), devices.known(name)
+    # wrong passwords of others do not count where the owner logged in before, nor these for others
+    sources = (login_throttle.browser(browser),) if browser else (account, *login_throttle.addresses(where))
+    _check_throttle(name, sources)
+    with hashing(known=browser is not None):
+        # those who waited for a place did not count each other
+        _check_throttle(name, sources)
+        try:
+            with transaction(services().sessions) as session:
+                user = accounts.log_in(session, name, password)
+                audit.record(session, user, Action.LOGGED_IN, target=user.name, target_id=user.id, address=where)
+                begun = logins.begin(session, user, address=where, agent=request.user_agent.string)
+        except Unauthorized:
+            throttle().count_failure(*sources)
+            with transaction(services().sessions) as session:
+                # people also type their password here
+                said = {"name": found} if (found := accounts.name_of(session, name)) else {"no_account": True}
+                audit.record(session, None, Action.LOGIN_REFUSED, address=where, **said)
+            raise
     # do not reset the address: with an account of their own, an attacker could reset it at will
-    throttle().reset(account)
+    throttle().reset(sources[0])
+    devices.remember(name)
     _start_session(user, begun.id)
     return user
 
 
-def _check_throttle(name: str, account: login_throttle.Source, address: login_throttle.Source) -> None:
+def _check_throttle(name: str, sources: tuple[login_throttle.Source, ...]) -> None:
     """Reject a log-in after too many failures.
 
     Failures from many addresses block a name, except at addresses where its owner logged in recently.
@@ -129,10 +159,14 @@ def _check_throttle(name: str, account: login_throttle.Source, address: login_th
     Raises:
         TooManyTries: there were too many failures.
     """
-    throttle().check(address)
+    first, *others = sources
+    if others:
+        throttle().check(*others)
     try:
-        throttle().check(account)
+        throttle().check(first)
     except TooManyTries:
+        if not others:
+            raise
         with transaction(services().sessions) as session:
             if not logins.is_known_at(session, name, request.remote_addr):
                 raise
@@ -149,20 +183,24 @@ def change_password(old: str, new: str) -> None:
 
     Raises:
         InvalidInput: the old password is wrong, or the new one is invalid; ``field`` says which.
-        TooManyTries: too many attempts failed.
+        TooManyTries: too many attempts failed in this session.
+        Busy: too many others log in at the moment.
     """
-    me, where = current_actor(), request.remote_addr
-    account, address = login_throttle.account(me.name), login_throttle.address(where)
-    throttle().check(account, address)
+    me, where, login_id = current_actor(), request.remote_addr, current_login()
+    if login_id is None:
+        raise Unauthorized()
+    # not counted against name and address, which others could use up, nor these against the owner
+    source = login_throttle.session(login_id)
+    throttle().check(source)
     try:
-        with transaction(services().sessions) as session:
+        with hashing(), transaction(services().sessions) as session:
             user = session.get_one(User, me.id)
             accounts.change_password(session, user, old, new)
             audit.record(session, user, Action.PASSWORD_CHANGED, target=user.name, target_id=user.id, address=where)
             begun = logins.begin(session, user, address=where, agent=request.user_agent.string)
     except InvalidInput as error:
         if error.detail.get("field") == "old":
-            throttle().count_failure(account, address)
+            throttle().count_failure(source)
         raise
     _start_session(user, begun.id)
 
@@ -236,7 +274,7 @@ def _holder(token: str) -> Actor:
             return tokens.holder(session, token_key(), token)
     except Unauthorized:
         # tokens cannot be guessed, so requests with a valid one are never throttled
-        address = login_throttle.address(request.remote_addr, "tokens")
-        throttle().check(address)
-        throttle().count_failure(address)
+        sources = login_throttle.addresses(request.remote_addr, "tokens")
+        throttle().check(*sources)
+        throttle().count_failure(*sources)
         raise

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from retllm.db.session import was_undone
-from retllm.errors import DatabaseBusy, InvalidInput, NotFound, RetllmError, StackError
+from retllm.errors import Busy, DatabaseBusy, InvalidInput, NotFound, RetllmError, StackError
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +95,7 @@ def _page(status: int, code: str, message: str) -> str | Response:
 
 
 def _platform_error(error: RetllmError) -> Response:
-    if error.http_status >= 500:
+    if error.http_status >= 500 and not isinstance(error, Busy):
         log.error("request_failed", code=error.code, exc_info=error)
     response = respond(error.http_status, error.code, error.message, _detail(error))
     if error.http_status == 401:

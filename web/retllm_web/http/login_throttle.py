@@ -1,7 +1,9 @@
-"""A limit on failed log-ins, per account and per address; counted in Redis, or in this process while it is unavailable.
+"""A limit on failed log-ins, per account and per network; counted in Redis, or in this process while it is unavailable.
 
-A wrong password counts against the named account, existing or not, and against the address; a wrong token only
-against the address. The names of the counters reveal neither account nor address.
+A wrong password counts against the named account, existing or not, against the address, and against the network around
+it, of which one client may have all addresses; a wrong token only against address and network. In a browser that the
+account logged in with before, and in a live session, it counts against these alone. The names of the counters reveal
+neither account nor address.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
+from uuid import UUID
 
 import structlog
 from limits import RateLimitItemPerMinute
@@ -21,7 +24,7 @@ from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
 from retllm.errors import TooManyTries
-from retllm.identity.logins import network_of
+from retllm.identity.logins import network_of, wide_network_of
 from retllm.identity.secret_key import derived
 
 log = structlog.get_logger(__name__)
@@ -29,8 +32,9 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 MAX_WRONG = 20
+MAX_WRONG_IN_NETWORK = 200
+"""Of a network around an address, in which others may be too."""
 WINDOW_MINUTES = 15
-_LIMIT = RateLimitItemPerMinute(MAX_WRONG, WINDOW_MINUTES)
 # after an error, do not ask Redis for so long
 _RETRY_SECONDS = 5.0
 _TIMEOUT_SECONDS = 2.0
@@ -38,10 +42,16 @@ _TIMEOUT_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Source:
-    """A counter's subject: an account or an address."""
+    """A counter's subject: an account, an address, a network, a browser or a session; and how many failures it has."""
 
     kind: str
     name: str
+    most: int = MAX_WRONG
+
+    @property
+    def limit(self) -> RateLimitItemPerMinute:
+        """The number of failures, and their time."""
+        return RateLimitItemPerMinute(self.most, WINDOW_MINUTES)
 
 
 def account(name: str) -> Source:
@@ -49,9 +59,22 @@ def account(name: str) -> Source:
     return Source("account", name.strip().lower())
 
 
-def address(of: str | None, at: str = "passwords") -> Source:
-    """Return the source for an address; wrong tokens count apart, since programs may repeat an expired one for long."""
-    return Source(f"address, {at}", network_of(of))
+def addresses(of: str | None, at: str = "passwords") -> tuple[Source, Source]:
+    """Return the sources for an address; wrong tokens count apart, since programs may repeat an old one for long."""
+    return (
+        Source(f"address, {at}", network_of(of)),
+        Source(f"network, {at}", wide_network_of(of), MAX_WRONG_IN_NETWORK),
+    )
+
+
+def browser(key: str) -> Source:
+    """Return the source for a browser that the account logged in with before."""
+    return Source("browser", key)
+
+
+def session(key: UUID) -> Source:
+    """Return the source for a live session."""
+    return Source("session", str(key))
 
 
 class LoginThrottle:
@@ -65,7 +88,7 @@ class LoginThrottle:
 
     def wait(self, *sources: Source) -> int:
         """Return the seconds until the next attempt is allowed for all of ``sources``; 0 if now."""
-        return max(self._wait(self._name(source)) for source in sources)
+        return max(self._wait(source) for source in sources)
 
     def check(self, *sources: Source) -> None:
         """Reject an attempt while any of ``sources`` has too many failures.
@@ -84,19 +107,19 @@ class LoginThrottle:
     def count_failure(self, *sources: Source) -> None:
         """Count a failure against each of ``sources``."""
         for source in sources:
-            self._count(self._name(source))
+            self._count(source)
 
-    def _count(self, name: str) -> None:
-        self._with_counters(lambda counter: counter.hit(_LIMIT, name))
+    def _count(self, source: Source) -> None:
+        self._with_counters(lambda counter: counter.hit(source.limit, self._name(source)))
 
     def reset(self, source: Source) -> None:
         """Reset the failures of ``source``."""
         name = self._name(source)
-        self._local.clear(_LIMIT, name)
-        self._with_counters(lambda counter: counter.clear(_LIMIT, name))
+        self._local.clear(source.limit, name)
+        self._with_counters(lambda counter: counter.clear(source.limit, name))
 
-    def _wait(self, name: str) -> int:
-        stats = self._with_counters(lambda counter: counter.get_window_stats(_LIMIT, name))
+    def _wait(self, source: Source) -> int:
+        stats = self._with_counters(lambda counter: counter.get_window_stats(source.limit, self._name(source)))
         return 0 if stats.remaining > 0 else max(1, math.ceil(stats.reset_time - time.time()))
 
     def _name(self, source: Source) -> str:

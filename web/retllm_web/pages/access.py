@@ -6,7 +6,7 @@ import flask_login
 from flask import flash, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from retllm.errors import RetllmError, TooManyTries, Unauthorized
+from retllm.errors import Busy, RetllmError, TooManyTries, Unauthorized
 from retllm_web.http.auth import log_in, log_out
 from retllm_web.pages.blueprint import local_path, pages
 
@@ -23,7 +23,7 @@ def login() -> ResponseReturnValue:
     try:
         # no account name contains NUL, and PostgreSQL rejects it in a query
         log_in(name.replace("\0", "\ufffd"), request.form.get("password", ""))
-    except (Unauthorized, TooManyTries) as error:
+    except (Busy, Unauthorized, TooManyTries) as error:
         return _again(target, name, error)
     return redirect(target or url_for("pages.overview"))
 

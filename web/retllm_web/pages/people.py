@@ -10,11 +10,11 @@ from flask.typing import ResponseReturnValue
 
 from retllm.db.enums import Role
 from retllm.db.session import transaction
-from retllm.errors import Conflict, InvalidInput, RetllmError
+from retllm.errors import Conflict, InvalidInput
 from retllm.identity import accounts, passwords, tokens
 from retllm.identity.access import require_role
 from retllm_web.actions import administration
-from retllm_web.http.auth import current_actor
+from retllm_web.http.auth import current_actor, hashing
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
@@ -67,10 +67,10 @@ def create_person() -> ResponseReturnValue:
     require_role(current_actor(), Role.ADMIN)
     form = Form.sent()
     try:
-        with transaction(services().sessions) as session:
+        with hashing(), transaction(services().sessions) as session:
             typed = str(form.values.get("password", "")) or None
             user, generated = administration.create(session, form.text("name"), _role(form), typed)
-    except RetllmError as error:
+    except (InvalidInput, Conflict) as error:
         form.refuse(error, otherwise="name")
         form.values.pop("password", None)
         return _list(FormFeedback(form, status=error.http_status))
@@ -151,7 +151,7 @@ def give_password(user_id: UUID) -> ResponseReturnValue:
     """Set a new password; only this response shows a generated one."""
     form = Form.sent()
     try:
-        with transaction(services().sessions) as session:
+        with hashing(), transaction(services().sessions) as session:
             user = administration.find(session, user_id)
             generated = administration.set_password(session, user, str(form.values.get("password", "")) or None)
     except InvalidInput as error:
