@@ -93,6 +93,11 @@ class Settings(ModelSettings):
         default=2 << 30, ge=1, description="Maximum size of one film, in bytes; its decoder reads it piece by piece."
     )
     max_pixels: int = Field(default=100_000_000, ge=1, description="Maximum number of pixels of one picture.")
+    max_query_pixels: int = Field(
+        default=50_000_000,
+        ge=1,
+        description="Maximum number of pixels of the picture of a query, which is decoded while its sender waits.",
+    )
     decode_seconds: float = Field(
         default=30, gt=0, description="Timeout for decoding one picture, in seconds; after it the decoder is killed."
     )

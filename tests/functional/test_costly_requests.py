@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections import Counter
@@ -11,8 +12,11 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from PIL import Image
 from tests.functional.serving import Server, serving
 from tests.soak import scaled
+
+from retllm.settings import Settings
 
 # far more than may wait, and than there are threads
 CLIENTS = 48
@@ -49,6 +53,32 @@ def health_checks(server: Server) -> Iterator[list[float]]:
         finally:
             over.set()
             asking.result()
+
+
+def costly_picture() -> bytes:
+    """A small file of as many pixels as a query may have, which take long to decode."""
+    side = int(Settings.model_fields["max_query_pixels"].default ** 0.5)
+    picture = Image.new("RGBA", (side, side), (200, 30, 40, 128))
+    picture.paste((10, 200, 30, 255), (0, 0, side // 2, side // 3))
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=9)
+    return file.getvalue()
+
+
+def test_health_is_told_while_costly_pictures_are_sent_and_shown(server: Server) -> None:
+    content, collection = costly_picture(), server.collection("Costly")
+    assert len(content) < 1 << 20
+
+    def send(_: int) -> httpx.Response:
+        with server.client() as client:
+            return client.post(f"/collections/{collection}/searches", files={"picture": ("query.png", content)})
+
+    with ThreadPoolExecutor(CLIENTS) as threads, health_checks(server) as taken:
+        answers = list(threads.map(send, range(CLIENTS)))
+    # it is decoded before the collection, which is empty, is looked at
+    assert {answer.status_code for answer in answers} == {409, 503}
+    assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers if answer.status_code == 503)
+    assert max(taken) < SOON
 
 
 def _log_in(server: Server, number: int) -> httpx.Response:

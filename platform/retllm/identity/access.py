@@ -199,5 +199,6 @@ def require_role(actor: Actor, *roles: Role) -> None:
     """
     if actor.role not in roles:
         needed = " or ".join(sorted(role.value for role in roles))
-        raise Forbidden(f"This needs the role {needed}; your role is {actor.role.value}.")
+        advice = " Ask an administrator to make you an editor." if Role.EDITOR in roles else ""
+        raise Forbidden(f"This needs the role {needed}; your role is {actor.role.value}.{advice}")
     require_scope(actor, TokenScope.CHANGE if Role.EDITOR in roles else TokenScope.MANAGE)

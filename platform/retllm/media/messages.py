@@ -55,8 +55,10 @@ def reason_of(facts: dict[str, Any]) -> str:
     return " ".join(str(facts.get("reason")).split())[:MAX_REASON]
 
 
-def rejection(facts: dict[str, Any], max_pixels: int, settings: Settings) -> RetllmError:
-    """Return the error for a file that the decoder refused."""
+def rejection(
+    facts: dict[str, Any], max_pixels: int, settings: Settings, setting: str = "RETLLM_MAX_PIXELS"
+) -> RetllmError:
+    """Return the error for a file that the decoder refused; ``setting`` is that of ``max_pixels``."""
     cause, extra = facts["refused"], facts.get("extra")
     if cause == "pixels":
         width, height, count = facts.get("width"), facts.get("height"), facts.get("count")
@@ -66,7 +68,7 @@ def rejection(facts: dict[str, Any], max_pixels: int, settings: Settings) -> Ret
         elif isinstance(count, int):
             size = f"{count:,} pixels"
         return TooLarge(
-            f"The picture has {size}; RETLLM_MAX_PIXELS allows {max_pixels:,}: make it smaller and send it again.",
+            f"The picture has {size}; {setting} allows {max_pixels:,}: make it smaller and send it again.",
             limit=max_pixels,
         )
     if cause == "memory":

@@ -42,10 +42,15 @@ class Inspected:
     texts: Texts = NO_TEXTS
 
 
-def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
+def inspect_picture(
+    stream: BinaryIO, settings: Settings, max_pixels: int | None = None, setting: str = "RETLLM_MAX_PIXELS"
+) -> Inspected:
     """Decode the whole picture once, and make its thumbnail (WebP) and its working copy, both without metadata.
 
     Of a file of several pages, this is the first one.
+
+    Args:
+        max_pixels: another limit than that of the settings, and ``setting`` its name.
 
     Raises:
         MediaRejected: the format is not accepted, the picture is damaged or truncated, or it can't be decoded within
@@ -53,8 +58,8 @@ def inspect_picture(stream: BinaryIO, settings: Settings) -> Inspected:
         TooLarge: it has more than ``max_pixels`` pixels by its header; nothing is decoded.
         StackError: no decoder process can be started.
     """
-    request = DecodeRequest(settings.max_pixels, settings.thumbnail_size, copy_side=settings.copy_side)
-    return _inspected(request, _decode(request, stream, streams.length(stream), settings))
+    request = DecodeRequest(max_pixels or settings.max_pixels, settings.thumbnail_size, copy_side=settings.copy_side)
+    return _inspected(request, _decode(request, stream, streams.length(stream), settings, setting))
 
 
 def inspect_single(stream: BinaryIO, settings: Settings) -> Inspected | None:
@@ -99,17 +104,7 @@ def load_picture(stream: BinaryIO, settings: Settings, min_side: int = 0) -> Ima
             ``max_file_bytes``.
     """
     request = DecodeRequest(settings.max_pixels, min_side=min_side)
-    return _pixels(stream, _checked_length(stream, settings), request, settings)
-
-
-def check_picture(stream: BinaryIO, settings: Settings) -> None:
-    """Check that the picture in ``stream`` (seekable) can be loaded.
-
-    Raises:
-        MediaRejected, TooLarge, StackError: as :func:`load_picture` does.
-    """
-    _checked_length(stream, settings)
-    inspect_picture(stream, settings)
+    return _pixels(stream, check_length(stream, settings), request, settings)
 
 
 def open_picture(storage: Storage, item: Item, settings: Settings | None = None, min_side: int = 0) -> Image.Image:
@@ -165,8 +160,13 @@ def render_picture(stream: BinaryIO, side: int, settings: Settings) -> bytes:
     return pieces_of(response.facts, response.payload, 6)[0]
 
 
-def _checked_length(stream: BinaryIO, settings: Settings) -> int:
-    """Return the length of a file that should be a picture, after a look at its first bytes."""
+def check_length(stream: BinaryIO, settings: Settings) -> int:
+    """Return the length of a file (seekable) that should be a picture, after a look at its first bytes.
+
+    Raises:
+        MediaRejected: it is something else.
+        TooLarge: it has more than ``max_file_bytes``.
+    """
     length = streams.length(stream)
     if length > settings.max_file_bytes:
         raise TooLarge(
@@ -186,7 +186,13 @@ def _pixels(stream: BinaryIO, length: int, request: DecodeRequest, settings: Set
     return Image.frombytes("RGB", (width, height), response.payload)
 
 
-def _decode(request: DecodeRequest, stream: BinaryIO, length: int, settings: Settings) -> DecodeResponse:
+def _decode(
+    request: DecodeRequest,
+    stream: BinaryIO,
+    length: int,
+    settings: Settings,
+    setting: str = "RETLLM_MAX_PIXELS",
+) -> DecodeResponse:
     try:
         response = sandbox.ask(request, stream, length, settings)
     except DecoderHung as error:
@@ -195,7 +201,7 @@ def _decode(request: DecodeRequest, stream: BinaryIO, length: int, settings: Set
     except DecoderDied as error:
         raise unreadable("the decoder crashed") from error
     if "refused" in response.facts:
-        raise rejection(response.facts, request.max_pixels, settings)
+        raise rejection(response.facts, request.max_pixels, settings, setting)
     return response
 
 

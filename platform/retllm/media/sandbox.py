@@ -35,6 +35,9 @@ log = structlog.get_logger(__name__)
 PICTURES_PER_DECODER = 500
 _MAX_FACTS = 4096  # bytes of the facts in a response
 _STOP_SECONDS = 2.0
+# how much lower than that of its process the priority of a decoder is
+_niceness = 0
+_NICE = 10
 
 
 class DecoderDied(Exception):
@@ -119,6 +122,9 @@ class _Decoder:
             parent_end.close()
             raise StackError(f"The process that decodes pictures can't be started: {error.strerror}.") from error
         self._channel = parent_end
+        if _niceness:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _niceness)
 
     def exchange(self, request: DecodeRequest, stream: BinaryIO, length: int, seconds: float) -> DecodeResponse:
         """Send one picture and wait for the response.
@@ -374,6 +380,12 @@ def split(request: SplitRequest, stream: BinaryIO, settings: Settings) -> Iterat
     """
     with streams.read_only(stream) as file:
         yield from _pool.split(request, file, settings)
+
+
+def give_way() -> None:
+    """Let this process go before its decoders where cores are rare: it has more to do than wait for them."""
+    global _niceness
+    _niceness = _NICE
 
 
 def close() -> None:

@@ -17,6 +17,7 @@ from retllm.db.searches import Search
 from retllm.db.tables import Item, Job, Source
 from retllm.db.uploads import UNPACKED, FilePart, UploadFile
 from retllm.errors import NotFound
+from retllm.media import query_pictures
 from retllm.media.storage import Storage
 from retllm.queue.violations import Violation
 
@@ -112,5 +113,14 @@ def orphans(session: Session, storage: Storage) -> list[str]:
     columns = (*pictures, Source.file_key, UploadFile.file_key, FilePart.file_key)
     every = (sa.select(column).where(column.is_not(None)).execution_options(**WITH_DELETED) for column in columns)
     named = {key for query in every for key in session.scalars(query)}
-    # the other form of an archive whose listing did not end goes with it
-    return sorted(key for key in stored if key not in named and key.removesuffix(UNPACKED) not in named)
+    # the other form of an archive whose listing did not end goes with it, and what was made of a query's picture
+    return sorted(
+        key
+        for key in stored
+        if key not in named and key.removesuffix(UNPACKED) not in named and _query_of(key) not in named
+    )
+
+
+def _query_of(key: str) -> str | None:
+    folder = query_pictures.folder_of(key)
+    return None if folder is None else f"{folder}/picture"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import suppress
+
 from PIL.Image import Image
 
+from retllm.errors import MediaRejected, NotFound
+from retllm.media import copies, pictures
 from retllm.queue.worker import WorkerContext
 
 
@@ -13,5 +18,12 @@ def query_picture(context: WorkerContext, key: str, min_side: int = 0) -> Image:
     Raises:
         MediaRejected: it can't be decoded.
     """
+    if context.settings.model_pictures == "copy":
+        # made when the query was asked; the same as what is made of the original
+        with (
+            suppress(MediaRejected, NotFound),
+            context.storage.open(copies.key_beside(key, context.settings)) as copy,
+        ):
+            return pictures.load_stored(io.BytesIO(copy.read()), context.settings, min_side)
     with context.storage.open(key) as stream:
         return context.pictures.open_file(stream, min_side)

@@ -21,6 +21,7 @@ from retllm.db.searches import Candidate, Search
 from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Collection, Item, Job, Source, Unit
 from retllm.db.uploads import LargeFile, Upload, UploadFile
+from retllm.media import query_pictures
 from retllm.media.ingest import delete_files
 from retllm.media.storage import Storage
 from retllm.uploads.large_files import folder_of
@@ -88,7 +89,12 @@ class _Batch:
         self.files += self.remove(UploadFile, UploadFile.job_id == job_id, UploadFile.file_key)
         self.remove(Unit, Unit.job_id == job_id)
         self.remove(Candidate, Candidate.search_id == job_id)
-        self.files += self.remove(Search, Search.id == job_id, Search.query_picture_key)
+        for key in self.remove(Search, Search.id == job_id, Search.query_picture_key):
+            folder = query_pictures.folder_of(key)
+            if folder is None:
+                self.files.append(key)
+            else:
+                self.folders.append(folder)
         self.folders += map(folder_of, self.remove(LargeFile, LargeFile.job_id == job_id, LargeFile.id))
         self.folders += map(folder_of_upload, self.remove(Upload, Upload.id == job_id, Upload.id))
         self.remove(Job, Job.id == job_id)

@@ -21,7 +21,8 @@ from retllm.media.decoder import load
 from retllm.media.decoding import png_stream
 from retllm.media.decoding.facts import Refused
 from retllm.media.ingest import Ingest
-from retllm.media.pictures import check_picture, inspect_picture, load_picture
+from retllm.media.pictures import inspect_picture, load_picture
+from retllm.media.query_pictures import inspect as inspect_query
 from retllm.settings import Settings
 
 PICTURE = noise(7, (160, 128))
@@ -51,7 +52,7 @@ def text(kind: bytes, size: int) -> bytes:
 
 
 def remark_and_pixels(data: bytes, settings: Settings) -> tuple[str | None, np.ndarray]:  # type: ignore[type-arg]
-    check_picture(io.BytesIO(data), settings)
+    inspect_query(io.BytesIO(data), settings)
     remark = inspect_picture(io.BytesIO(data), settings).remark
     return remark, np.asarray(load_picture(io.BytesIO(data), settings))
 
@@ -127,7 +128,7 @@ def test_a_jpeg_without_its_end_marker_is_taken_and_one_without_pixels_is_not(
         assert said == END
         np.testing.assert_array_equal(pixels, whole)
     for cut in (4, 20, len(data) // 3):
-        for refuse in (inspect_picture, load_picture, check_picture):
+        for refuse in (inspect_picture, load_picture, inspect_query):
             with pytest.raises(MediaRejected, match="damaged or truncated"):
                 refuse(io.BytesIO(data[:-cut]), settings)
 

@@ -26,7 +26,8 @@ from retllm.errors import MediaRejected, TooLarge
 from retllm.media import sandbox
 from retllm.media.decoding import jpegxl
 from retllm.media.ingest import Ingest
-from retllm.media.pictures import check_picture, inspect_picture, load_picture
+from retllm.media.pictures import inspect_picture, load_picture
+from retllm.media.query_pictures import inspect as inspect_query
 from retllm.settings import Settings
 
 pillow_heif.register_heif_opener()
@@ -54,7 +55,7 @@ def test_new_formats_are_taken_with_their_size_type_and_thumbnail(kind: str, set
     assert is_like(load(data, settings), quarters((128, 64)), tolerance=4)
     with Image.open(io.BytesIO(seen.thumbnail)) as small:
         assert is_like(small.convert("RGB"), quarters(), tolerance=40)
-    check_picture(io.BytesIO(data), settings)
+    inspect_query(io.BytesIO(data), settings)
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
@@ -157,7 +158,7 @@ def test_a_heic_of_any_brand_is_taken(brand: bytes, others: str, settings: Setti
     end = int.from_bytes(data[:4], "big")
     compatible = data[16:end] if others == "as written" else brand * ((end - 16) // 4)
     data = data[:8] + brand + data[12:16] + compatible + data[end:]
-    check_picture(io.BytesIO(data), settings)
+    inspect_query(io.BytesIO(data), settings)
     assert inspect_picture(io.BytesIO(data), settings).media_type == "image/heic"
     assert is_like(load(data, settings), quarters(), tolerance=4)
 
@@ -171,7 +172,7 @@ def test_a_heic_without_compatible_brands_is_taken_if_it_is_sound(brand: bytes, 
     assert data[start - 4 : start] == b"mdat"
     moved = data[:place] + struct.pack(">I", start - end + 16) + data[place + 4 :]
     without = struct.pack(">I", 16) + b"ftyp" + brand + bytes(4) + moved[end:]
-    check_picture(io.BytesIO(without), settings)
+    inspect_query(io.BytesIO(without), settings)
     assert inspect_picture(io.BytesIO(without), settings).media_type == "image/heic"
     assert is_like(load(without, settings), quarters(), tolerance=4)
     for damaged in (without[:-200], without[:16], without[:16] + bytes(40)):

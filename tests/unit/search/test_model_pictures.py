@@ -11,8 +11,10 @@ from tests.unit.media.samples import encoded, noise
 from tests.unit.stand_ins import FakeEmbedder, FakeScorer, index, run, search
 
 from retllm.fine import Content
+from retllm.media import query_pictures
 from retllm.media.ingest import Ingest
 from retllm.queue.worker import WorkerContext
+from retllm.search.query_picture import query_picture
 from retllm.search.submit import StoredPicture
 
 LARGE = encoded(noise(1, (9, 6)).resize((1200, 800)), "JPEG")
@@ -64,3 +66,25 @@ def test_models_get_what_the_settings_say(
     run(context, world, found, FakeScorer(answer), lambda _: embedder)
     assert embedder.sizes == [embedded, embedded]
     assert sizes == [scored]
+
+
+def test_models_read_the_copy_that_was_made_when_the_query_was_asked(context: WorkerContext, world) -> None:
+    world.settings = world.settings.model_copy(update={"copy_side": 300})
+    context = dataclasses.replace(context, settings=world.settings)
+    key = query_pictures.store(
+        context.storage, world.settings, io.BytesIO(LARGE), query_pictures.inspect(io.BytesIO(LARGE), world.settings)
+    )
+    with context.storage.open(key) as original:
+        expected = context.pictures.open_file(original).tobytes()
+    context.storage.delete(key)
+    assert query_picture(context, key).tobytes() == expected
+    # one of an earlier release has none, and one with another side does not count
+    old = query_pictures.copy_of_query(context.storage, world.settings, store_original(context))
+    assert query_picture(context, old).tobytes() == expected
+    other = dataclasses.replace(context, settings=world.settings.model_copy(update={"copy_side": 400}))
+    assert query_picture(other, old).size == (400, 267)
+
+
+def store_original(context: WorkerContext) -> str:
+    context.storage.put("queries/old/picture", io.BytesIO(LARGE))
+    return "queries/old/picture"

@@ -28,6 +28,7 @@ from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.settings import Settings
 from retllm.uploads.worker import media_unit
 from retllm_web.app import create_app
+from retllm_web.http import decoding
 from retllm_web.http.auth import Account
 from retllm_web.http.login_throttle import LoginThrottle
 from retllm_web.http.services import Services
@@ -103,6 +104,7 @@ class SharedApp:
         # a new key gives the counters in Redis new names, so that earlier tests do not count
         key = self.app.config["SECRET_KEY"] = secret_key(settings)
         self.app.extensions["retllm_login_throttle"] = LoginThrottle(settings.redis_url, key)
+        decoding.install(self.app, settings.decoders_at_once)
         storage = get_storage(settings)
         notified.context = WorkerContext(sessions, storage, settings, notified, "media")
         self.app.extensions["retllm"] = Services(sessions, storage, notified, settings)

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 
 from retllm.db.reviews import EvaluationRun
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import new_id
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
+from retllm.media import query_pictures
 from retllm.review import runs
 from retllm.review.reports import Report
 from retllm.review.runs import Original, Started
@@ -85,9 +85,7 @@ def _copy_pictures(originals: Sequence[Original], copies: dict[UUID, StoredPictu
     for original in originals:
         if original.picture_key is None or original.picture_sha256 is None:
             continue
-        key = f"queries/{new_id()}/picture"
-        with storage.open(original.picture_key) as picture:
-            storage.put(key, picture)
+        key = query_pictures.copy_of_query(storage, services().settings, original.picture_key)
         copies[original.search_id] = StoredPicture(key, original.picture_sha256)
 
 

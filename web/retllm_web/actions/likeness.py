@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import BinaryIO
-
 from retllm.db.enums import ItemState
 from retllm.db.session import transaction
 from retllm.db.tables import Item
@@ -12,16 +9,14 @@ from retllm.errors import InvalidInput, NotFound
 from retllm.identity.access import item_for
 from retllm.identity.actor import Actor
 from retllm.search.request import SearchRequest
+from retllm_web.actions.submissions import QueryPicture
 from retllm_web.http.services import services
 
 
 def resolve(
-    actor: Actor, request: SearchRequest, picture: BinaryIO | None, stack: ExitStack
-) -> tuple[SearchRequest, BinaryIO | None]:
+    actor: Actor, request: SearchRequest, picture: QueryPicture | None
+) -> tuple[SearchRequest, QueryPicture | None]:
     """Fill the request's text and picture, where it has none, from its example item.
-
-    Args:
-        stack: closes the item's picture at the end of the request.
 
     Raises:
         NotFound: there is no such item that ``actor`` may see, or it is deleted.
@@ -41,7 +36,7 @@ def resolve(
     if "text" in parts and not (request.text or "").strip():
         request = request.model_copy(update={"text": item.text})
     if "picture" in parts and picture is None and item.picture_key is not None:
-        picture = stack.enter_context(services().storage.open(item.picture_key))
+        picture = item
     return request, picture
 
 

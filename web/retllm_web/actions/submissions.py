@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import BinaryIO
 from uuid import UUID
 
@@ -11,26 +12,37 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import Job, new_id
+from retllm.db.tables import Item, Job
 from retllm.history import control
 from retllm.history.job_views import JobView, RetriedJobView, job_view, retried_view
 from retllm.identity.access import collection_for, job_for
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing.submit import submit_index
-from retllm.media import streams
-from retllm.media.pictures import check_picture
+from retllm.media import query_pictures, streams
+from retllm.media.pictures import check_length
 from retllm.queue.submission import Submitted
 from retllm.search.request import SearchRequest
 from retllm.search.submit import StoredPicture, submit_search
 from retllm_web.actions.auditing import record
+from retllm_web.http import decoding
 from retllm_web.http.services import services
-from retllm_web.http.waiting import without_slot
 
 log = structlog.get_logger(__name__)
 
 # characters of the query text in an audit entry
 _TARGET = 100
+
+
+@dataclass(frozen=True)
+class EarlierPicture:
+    """The picture of an earlier search, by its storage key."""
+
+    key: str
+
+
+QueryPicture = BinaryIO | Item | EarlierPicture
+"""A picture that was sent (seekable), that of an item, or that of an earlier search; only the first one is decoded."""
 
 
 def index(actor: Actor, collection_id: UUID, *, idempotency_key: str | None = None) -> JobView:
@@ -68,7 +80,7 @@ def search(
     collection_id: UUID,
     request: SearchRequest,
     *,
-    picture: BinaryIO | None = None,
+    picture: QueryPicture | None = None,
     idempotency_key: str | None = None,
 ) -> JobView:
     """Submit a search job; ``picture`` is checked and stored first.
@@ -76,6 +88,8 @@ def search(
     Raises:
         NotFound: no such collection.
         MediaRejected: the picture cannot be decoded.
+        TooLarge: it has too many bytes or pixels.
+        Busy: too many wait for a decoder.
         InvalidInput: the query is empty, or a field is out of bounds.
         Conflict: the collection is empty or not indexed, or the idempotency key belongs to another request.
     """
@@ -107,23 +121,29 @@ def search(
     return view
 
 
-def _store_picture(actor: Actor, collection_id: UUID, picture: BinaryIO) -> StoredPicture:
+def _store_picture(actor: Actor, collection_id: UUID, picture: QueryPicture) -> StoredPicture:
     """Check and store the picture, if ``actor`` may search the collection."""
-    settings = services().settings
-    with transaction(services().sessions) as session:
+    found = services()
+    settings, storage = found.settings, found.storage
+    with transaction(found.sessions) as session:
         collection_for(session, actor, collection_id)
-    with without_slot():
-        check_picture(picture, settings)
-    sha256 = streams.digest(picture, settings.max_file_bytes)
-    key = f"queries/{new_id()}/picture"
-    services().storage.put(key, picture)
-    return StoredPicture(key, sha256)
+    if isinstance(picture, Item):
+        key = query_pictures.copy_of_item(storage, settings, picture)
+    elif isinstance(picture, EarlierPicture):
+        key = query_pictures.copy_of_query(storage, settings, picture.key)
+    else:
+        check_length(picture, settings)
+        sha256 = streams.digest(picture, settings.max_file_bytes)
+        made = decoding.decoded(sha256, lambda: query_pictures.inspect(picture, settings))
+        return StoredPicture(query_pictures.store(storage, settings, picture, made), sha256)
+    with storage.open(key) as copy:
+        return StoredPicture(key, streams.digest(copy, storage.size(key)))
 
 
 def delete_picture(key: str) -> None:
     """Delete a query picture that no search refers to."""
     try:
-        services().storage.delete(key)
+        query_pictures.delete(services().storage, key)
     except OSError as error:  # an unreferenced file is harmless
         log.warning("picture_left_behind", key=key, reason=str(error))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any, BinaryIO, cast
 from uuid import UUID
 
@@ -26,6 +25,7 @@ from retllm.search.request import SearchRequest
 from retllm.search.results import SearchView
 from retllm.search.views import search_view, trace_of
 from retllm_web.actions import likeness, submissions
+from retllm_web.actions.submissions import QueryPicture
 from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import api, refuse_other_parts, strictly
 from retllm_web.api.collections import CollectionPath
@@ -83,15 +83,14 @@ class TraceView(RootModel[dict[str, Any]]):
 def submit_search(path: CollectionPath, header: IdempotencyHeader) -> Response:
     """Search a collection by a text, a picture, both, or an example item; the result is at /searches/{job id}."""
     query, picture = _query_of(request)
-    with ExitStack() as stack:
-        query, picture = likeness.resolve(current_actor(), query, picture, stack)
-        view = submissions.search(
-            current_actor(), path.collection_id, query, picture=picture, idempotency_key=header.idempotency_key
-        )
+    query, picture = likeness.resolve(current_actor(), query, picture)
+    view = submissions.search(
+        current_actor(), path.collection_id, query, picture=picture, idempotency_key=header.idempotency_key
+    )
     return accepted(view)
 
 
-def _query_of(request: Request) -> tuple[SearchRequest, BinaryIO | None]:
+def _query_of(request: Request) -> tuple[SearchRequest, QueryPicture | None]:
     """Return the query of this request, and its picture if it has one."""
     if request.mimetype != "multipart/form-data":
         return strictly(SearchRequest, request.get_data() or "{}"), None
@@ -137,13 +136,13 @@ def get_query_picture(path: SearchPath) -> Response:
 @api.get("/searches/<uuid:search_id>/rendition", tags=TAGS, responses={200: RENDITION, 304: None})
 def get_query_rendition(path: SearchPath) -> Response:
     """Return the query picture for display: WebP, upright, without metadata, longer side at most 1600 pixels."""
-    return pictures.send_rendition(*_query_picture(path.search_id))
+    return pictures.send_query_rendition(*_query_picture(path.search_id))
 
 
 @api.get("/searches/<uuid:search_id>/thumbnail", tags=TAGS, responses={200: RENDITION, 304: None})
 def get_query_thumbnail(path: SearchPath) -> Response:
     """Return a thumbnail of the query picture, as WebP."""
-    return pictures.send_rendition(*_query_picture(path.search_id), services().settings.thumbnail_size)
+    return pictures.send_query_thumbnail(*_query_picture(path.search_id))
 
 
 def _query_picture(search_id: UUID) -> tuple[str, str]:

@@ -13,15 +13,15 @@ from flask import Response, request
 
 from retllm.db.tables import Item
 from retllm.errors import MediaRejected, NotFound
-from retllm.media import copies, streams
+from retllm.media import copies, query_pictures, streams
 from retllm.media.decoding.signatures import media_type_of
 from retllm.media.file_table import FileRole, role_of
 from retllm.media.formats import SUFFIXES, WHOLE_SUFFIXES
 from retllm.media.names import base_name, suffix_of
 from retllm.media.pictures import SMALL_MEDIA_TYPE, render_picture
+from retllm_web.http import decoding
 from retllm_web.http.middleware import MEDIA_POLICY
 from retllm_web.http.services import services
-from retllm_web.http.waiting import without_slot
 
 # pixels of the longer side of a displayed picture: enough for most screens, small to transfer
 RENDITION_SIDE = 1600
@@ -50,7 +50,7 @@ def send_small(key: str, etag: str, media_type: str = SMALL_MEDIA_TYPE) -> Respo
 def send_item_rendition(item: Item) -> Response:
     """Return an item's picture for display, at most ``RENDITION_SIDE`` pixels: its working copy if that has this size.
 
-    Otherwise the picture is encoded as in :func:`send_rendition`.
+    Otherwise its copy, or the picture if it has none, is encoded as in :func:`send_rendition`.
 
     Raises:
         The errors of :func:`send_rendition`.
@@ -58,30 +58,53 @@ def send_item_rendition(item: Item) -> Response:
     if copies.is_shown_as_it_is(item, RENDITION_SIDE):
         with suppress(NotFound):
             return send_small(item.copy_key or "", f"{item.content_sha256}-{copies.side_of(item)}", copies.MEDIA_TYPE)
-    return send_rendition(item.picture_key or "", item.content_sha256)
+    return send_rendition(item.picture_key or "", item.content_sha256, smaller=item.copy_key)
 
 
-def send_rendition(key: str, etag: str, side: int = RENDITION_SIDE) -> Response:
+def send_query_thumbnail(key: str, etag: str) -> Response:
+    """Return the thumbnail of a query's picture; that of an earlier release is made.
+
+    Raises:
+        The errors of :func:`send_rendition`.
+    """
+    with suppress(NotFound):
+        return send_small(query_pictures.thumbnail_key(key), f"{etag}-thumbnail")
+    return send_rendition(key, etag, services().settings.thumbnail_size)
+
+
+def send_query_rendition(key: str, etag: str) -> Response:
+    """Return the picture of a query for display, as :func:`send_rendition` does it, made of its working copy if any.
+
+    Raises:
+        The errors of :func:`send_rendition`.
+    """
+    return send_rendition(key, etag, smaller=copies.key_beside(key, services().settings))
+
+
+def send_rendition(key: str, etag: str, side: int = RENDITION_SIDE, *, smaller: str | None = None) -> Response:
     """Return the picture stored under ``key`` as WebP, upright, without metadata, at most ``side`` pixels; or 304.
 
-    It is encoded on request, so that no browser decodes an uploaded file or learns where a picture was taken.
+    It is encoded on request, so that no browser decodes an uploaded file or learns where a picture was taken, and kept
+    for a while.
+
+    Args:
+        smaller: the key of a file that shows the same and is decoded instead, if it is there and not damaged.
 
     Raises:
         NotFound: there is no such file.
         MediaRejected: the stored file cannot be decoded.
+        Busy: too many wait for a decoder.
         StackError: the decoder process cannot be started.
     """
     etag = f"{etag}-{side}"
     if etag in request.if_none_match:
         return _unchanged(etag)
-    found = services()
-    with found.storage.open(key) as file, without_slot():
-        try:
-            data = render_picture(file, side, found.settings)
-        except MediaRejected as error:
-            raise MediaRejected(
-                f"This picture cannot be displayed; its original can still be downloaded. {error.message}"
-            ) from error
+    try:
+        data = decoding.rendered(etag, lambda: _rendered(key, side, smaller))
+    except MediaRejected as error:
+        raise MediaRejected(
+            f"This picture cannot be displayed; its original can still be downloaded. {error.message}"
+        ) from error
     response = Response(data, mimetype=SMALL_MEDIA_TYPE)
     response.headers["Content-Disposition"] = "inline"
     return _cacheable(response, etag)
@@ -108,6 +131,15 @@ def send_original(
         response.content_length = size
     response.headers["Content-Disposition"] = _attachment(name, _SUFFIXES.get(kind, ".bin"))
     return _cacheable(response, etag)
+
+
+def _rendered(key: str, side: int, smaller: str | None) -> bytes:
+    found = services()
+    if smaller is not None:
+        with suppress(NotFound, MediaRejected), found.storage.open(smaller) as file:
+            return render_picture(file, side, found.settings)
+    with found.storage.open(key) as file:
+        return render_picture(file, side, found.settings)
 
 
 def _file(file: BinaryIO, media_type: str) -> Response:

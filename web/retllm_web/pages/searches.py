@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import BinaryIO, cast
 from uuid import UUID
 
@@ -10,9 +9,10 @@ from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from retllm.db.session import transaction
-from retllm.errors import Conflict, InvalidInput, NotFound, RetllmError
+from retllm.errors import Conflict, InvalidInput, MediaRejected, NotFound, RetllmError, TooLarge
 from retllm.identity.access import collection_for
 from retllm_web.actions import likeness, submissions
+from retllm_web.actions.submissions import EarlierPicture, QueryPicture
 from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
@@ -47,9 +47,8 @@ def search(collection_id: UUID) -> ResponseReturnValue:
 
 def _submit(form: SearchForm, collection_id: UUID) -> ResponseReturnValue:
     try:
-        with ExitStack() as stack:
-            asked, picture = likeness.resolve(current_actor(), request_of(form), _picture(form, stack), stack)
-            job = submissions.search(current_actor(), collection_id, asked, picture=picture)
+        asked, picture = likeness.resolve(current_actor(), request_of(form), _picture(form))
+        job = submissions.search(current_actor(), collection_id, asked, picture=picture)
     except RetllmError as error:
         if error.http_status in (401, 403, 404) or error.http_status >= 500:
             raise
@@ -64,7 +63,7 @@ def _field_of(error: RetllmError) -> str:
     """Return the field that shows an error which names none."""
     if isinstance(error, Conflict):
         return "collection"
-    return "picture" if error.code == "media_rejected" else "text"
+    return "picture" if isinstance(error, MediaRejected | TooLarge) else "text"
 
 
 def _refused(form: SearchForm, collection_id: UUID | None, status: int) -> ResponseReturnValue:
@@ -75,7 +74,7 @@ def _refused(form: SearchForm, collection_id: UUID | None, status: int) -> Respo
     return render_search_page(form, collection_id, status)
 
 
-def _picture(form: SearchForm, stack: ExitStack) -> BinaryIO | None:
+def _picture(form: SearchForm) -> QueryPicture | None:
     """Return the uploaded picture, else the picture of the earlier search if it is to be used again."""
     upload = request.files.get("picture")
     if upload is not None and upload.filename:
@@ -85,4 +84,4 @@ def _picture(form: SearchForm, stack: ExitStack) -> BinaryIO | None:
         return None
     with transaction(services().sessions) as session:
         key = picture_key(session, earlier)
-    return stack.enter_context(services().storage.open(key)) if key else None
+    return EarlierPicture(key) if key else None
