@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retllm.cli.check import Check, failed
+from retllm.cli.check_decoders import inspect_decoders
 from retllm.cli.check_exposure import inspect_cookies, inspect_secret_key
 from retllm.cli.check_models import check_embedder, check_scorer, extra_embedders, extra_scorers
 from retllm.cli.check_work import inspect_work
@@ -46,6 +47,7 @@ def run_checks(settings: Settings) -> list[Check]:
         ("port", lambda: check_port(settings, running)),
         ("secret key", lambda: check_secret_key(settings)),
         ("cookies", lambda: check_cookies(settings)),
+        ("decoders", lambda: check_decoders(settings)),
         ("gpu", lambda: check_gpu(settings)),
         ("embedder", lambda: check_embedder(settings)),
         *extra_embedders(settings),
@@ -188,6 +190,12 @@ def check_cookies(settings: Settings) -> Check:
     """Check that cookies and passwords are not sent over the network unencrypted."""
     message, advice = inspect_cookies(settings)
     return Check("cookies", "warning" if advice else "ok", message, advice)
+
+
+def check_decoders(settings: Settings) -> Check:
+    """Check that a picture which takes over its decoder reaches nothing else."""
+    message, advice = inspect_decoders(settings)
+    return Check("decoders", "warning" if advice else "ok", message, advice)
 
 
 def check_gpu(settings: Settings) -> Check:

@@ -32,6 +32,7 @@ from retllm.media.decoding.rendering import FILTER, MAX_COPY_SIDE, copy_size, en
 from retllm.media.decoding.texts import NO_TEXTS, Texts
 
 HEAD = struct.Struct("!I")
+REPORT = "--report"
 _ORIENTATION = 0x0112
 # EXIF 2.32, table 6: EXIF orientation -> transposition that makes the picture upright
 _UPRIGHT = {
@@ -159,11 +160,12 @@ def _transposition(picture: Image.Image) -> Transpose | None:
         return None
 
 
-def restrict_process(memory: int) -> None:
-    """Prepare this process for hostile pictures; see :func:`confine`."""
+def restrict_process(memory: int) -> list[str]:
+    """Prepare this process for hostile pictures, and return what the kernel keeps from it; see :func:`confine`."""
     prepare()
-    confine(memory)
+    held = confine(memory)
     warnings.simplefilter("ignore")
+    return held
 
 
 def serve(channel: socket.socket) -> None:
@@ -230,8 +232,14 @@ def _receive(channel: socket.socket, count: int, *, may_end: bool = False) -> by
 
 
 def main() -> NoReturn:
-    """Serve requests on the standard input; the argument is the memory limit in bytes."""
-    restrict_process(int(sys.argv[1]))
+    """Serve requests on the standard input; the argument is the memory limit in bytes.
+
+    With ``REPORT`` as second argument, write what the kernel keeps from this process to the standard output instead.
+    """
+    held = restrict_process(int(sys.argv[1]))
+    if sys.argv[2:] == [REPORT]:
+        sys.stdout.write(json.dumps(held))
+        sys.exit(0)
     try:
         serve(socket.socket(fileno=0))
     except (EOFError, OSError):

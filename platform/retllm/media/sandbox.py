@@ -13,18 +13,16 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import structlog
 
 from retllm.errors import StackError
-from retllm.media import decoder, streams
+from retllm.media import decoder, decoder_process, streams
 from retllm.media.decoding.texts import MAX_TEXT
 from retllm.media.streams import CHUNK
 from retllm.settings import Settings
@@ -98,23 +96,15 @@ class _Decoder:
         self.pictures = 0
         self._deadline = 0.0
         parent_end, child_end = socket.socketpair()
-        # do not pass the environment, which contains secrets; import from where this process imports
-        # libraries of one thread each: the pool has a decoder for each core
-        environment = {
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "OPENBLAS_NUM_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-        }
-        command = [sys.executable, "-S", "-s", "-P", "-B", str(Path(decoder.__file__)), str(memory)]
         try:
             with child_end:
                 self._process = subprocess.Popen(  # noqa: S603 - our own program
-                    command,
+                    decoder_process.command(memory),
                     stdin=child_end.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     cwd="/",
-                    env=environment,
+                    env=decoder_process.environment(),
                     # keep signals to the worker's process group from its decoders: they end with their socket
                     start_new_session=True,
                 )

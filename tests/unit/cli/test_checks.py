@@ -40,6 +40,7 @@ def test_without_a_running_stack_the_embedded_servers_are_found_and_no_folder_is
         "port",
         "secret key",
         "cookies",
+        "decoders",
         "gpu",
         "embedder",
         "scorer",

@@ -6,7 +6,10 @@ import errno
 import io
 import json
 import os
+import platform
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +21,7 @@ import pytest
 from tests.unit.media.samples import encoded, noise, picture
 
 from retllm.errors import MediaRejected
-from retllm.media import decoder, sandbox
+from retllm.media import decoder, decoder_process, sandbox
 from retllm.media.pictures import inspect_picture, load_picture, render_picture
 from retllm.settings import Settings
 
@@ -181,6 +184,132 @@ def test_a_decoder_has_no_secrets_and_cannot_write_files_or_start_processes(
     )
     assert report["threads"] == ["ran"]
     assert settings.decode_seconds < report["seconds"] <= settings.decode_seconds + 10
+
+
+ATTACKS = """
+    import ctypes, fcntl, resource, signal, subprocess
+    library, parent, report = ctypes.CDLL(None, use_errno=True), os.getppid(), {}
+    def call(name, *arguments):
+        if getattr(library, name)(*arguments) == -1:
+            raise OSError(ctypes.get_errno(), name)
+    def write(*flags):
+        os.close(os.open(FOLDER + '/victim', *flags))
+    def chain(*steps):
+        for step in steps:
+            step()
+    def unix(kind, address):
+        with socket.socket(socket.AF_UNIX, kind) as client:
+            client.connect(address)
+    attacks = {
+        'read': lambda: open(FOLDER + '/victim').read(),
+        'read the passwords': lambda: open('/etc/passwd').read(),
+        'list': lambda: os.listdir(FOLDER),
+        'read the memory of the parent': lambda: open(f'/proc/{parent}/mem', 'rb').read(1),
+        'read the environment of the parent': lambda: open(f'/proc/{parent}/environ', 'rb').read(1),
+        'open for writing': lambda: write(os.O_WRONLY),
+        'open for appending': lambda: write(os.O_RDWR | os.O_APPEND),
+        'truncate on opening': lambda: write(os.O_RDONLY | os.O_TRUNC),
+        'truncate': lambda: os.truncate(FOLDER + '/victim', 0),
+        'create': lambda: os.close(os.open(FOLDER + '/made', os.O_RDONLY | os.O_CREAT)),
+        'create without a name': lambda: os.close(os.open(FOLDER, os.O_TMPFILE | os.O_RDWR)),
+        'delete': lambda: os.unlink(FOLDER + '/victim'),
+        'rename': lambda: os.rename(FOLDER + '/victim', FOLDER + '/renamed'),
+        'link': lambda: os.link(FOLDER + '/victim', FOLDER + '/linked'),
+        'symlink': lambda: os.symlink(FOLDER + '/victim', FOLDER + '/linked'),
+        'make a folder': lambda: os.mkdir(FOLDER + '/made'),
+        'delete a folder': lambda: os.rmdir(FOLDER + '/empty'),
+        'change the mode': lambda: os.chmod(FOLDER + '/victim', 0o777),
+        'change the time': lambda: os.utime(FOLDER + '/victim', (0, 0)),
+        'set an attribute': lambda: os.setxattr(FOLDER + '/victim', 'user.x', b'x'),
+        'connect': lambda: socket.create_connection(('127.0.0.1', PORT), 5).close(),
+        'send a datagram': lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', PORT)),
+        'connect to a local socket': lambda: unix(socket.SOCK_STREAM, FOLDER + '/socket'),
+        'listen': lambda: socket.create_server(('127.0.0.1', 0)).close(),
+        'pair': lambda: socket.socketpair(),
+        'signal the parent': lambda: os.kill(parent, 0),
+        'stop the parent': lambda: os.kill(parent, signal.SIGUSR1),
+        'signal a thread of the parent': lambda: call('syscall', TGKILL, parent, parent, 0),
+        'signal its group': lambda: os.kill(0, 0),
+        'signal all': lambda: os.kill(-1, 0),
+        'queue a signal': lambda: call('sigqueue', parent, signal.SIGUSR1, None),
+        'signal by a descriptor': lambda: signal.pidfd_send_signal(os.pidfd_open(parent), 0),
+        'let the socket signal the parent': lambda: chain(
+            lambda: fcntl.fcntl(0, fcntl.F_SETOWN, parent), lambda: fcntl.fcntl(0, 10, signal.SIGUSR1)),
+        'let a device signal the parent': lambda: fcntl.ioctl(0, 0x8901, struct.pack('i', parent)),
+        'trace the parent': lambda: call('ptrace', 16, parent, None, None),
+        'write to the memory of the parent': lambda: call('process_vm_writev', parent, None, 0, None, 0, 0),
+        'limit the parent': lambda: resource.prlimit(parent, resource.RLIMIT_NOFILE, (0, 0)),
+        'slow the parent down': lambda: os.setpriority(os.PRIO_PROCESS, parent, 19),
+        'move the parent': lambda: os.sched_setaffinity(parent, {0}),
+        'fork': os.fork,
+        'exec': lambda: os.execv('/bin/true', ['true']),
+        'run': lambda: subprocess.run(['/bin/true'], check=True),
+        'share memory': lambda: call('shmget', 1, 4096, 0o1600),
+        'memory without a limit': lambda: os.memfd_create('x'),
+        'other namespaces': lambda: call('unshare', 0x10000000),
+        'mount': lambda: call('mount', b'none', FOLDER.encode(), b'tmpfs', 0, None),
+        'ask the kernel for programs': lambda: call('syscall', BPF, 0, None, 0),
+    }
+    for name, attack in attacks.items():
+        try:
+            attack()
+            report[name] = 'done'
+        except OSError as error:
+            report[name] = error.errno
+    raise decoder.Refused('damaged', reason=json.dumps(report, separators=(',', ':')))
+"""
+
+
+def test_a_decoder_that_is_taken_over_reaches_nothing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = decoder_process.protections(settings.decode_memory)
+    if not {"calls", "files"} <= held:
+        pytest.skip("the kernel has no seccomp or no Landlock; the doctor tells")
+    reach = tmp_path / "reach"
+    (reach / "empty").mkdir(parents=True)
+    victim = reach / "victim"
+    victim.write_text("a secret")
+    victim.chmod(0o600)
+    signals: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: signals.append(number))
+    limit, priority = resource.getrlimit(resource.RLIMIT_NOFILE), os.getpriority(os.PRIO_PROCESS, 0)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
+        local.bind(str(reach / "socket"))
+        local.listen()
+        tgkill, bpf = (131, 280) if platform.machine() == "aarch64" else (234, 321)
+        names = f"FOLDER, PORT, TGKILL, BPF = {str(reach)!r}, {server.getsockname()[1]}, {tgkill}, {bpf}"
+        monkeypatch.setattr(decoder, "__file__", hostile(f"{names}\n{ATTACKS.rstrip()}", tmp_path))
+        seen = sandbox.ask(sandbox.DecodeRequest(10**6, 64), io.BytesIO(picture()), len(picture()), settings).facts
+    signal.signal(signal.SIGUSR1, before)
+    report = json.loads(seen["reason"])
+    assert len(report) > 40
+    assert not {name: code for name, code in report.items() if code not in (errno.EPERM, errno.EACCES, errno.ENOSYS)}
+    assert sorted(path.name for path in reach.iterdir()) == ["empty", "socket", "victim"]
+    assert victim.read_text() == "a secret"
+    assert victim.stat().st_mode & 0o777 == 0o600
+    assert not signals
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limit
+    assert os.getpriority(os.PRIO_PROCESS, 0) == priority
+
+
+def test_decoders_work_where_the_kernel_holds_nothing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "unconfined.py"
+    program.write_text(
+        "import runpy, sys\n"
+        f"sys.path.insert(0, {str(Path(decoder.__file__).parent)!r})\n"
+        "import decoder\n"
+        "from retllm.media.decoding import confinement\n"
+        "confinement._restrict = lambda: []\n"
+        "decoder.main()\n"
+    )
+    monkeypatch.setattr(decoder, "__file__", str(program))
+    assert inspected(picture(), settings) == (40, 30)
+    decoder_process.protections.cache_clear()
+    assert decoder_process.protections(settings.decode_memory) == frozenset()
+    decoder_process.protections.cache_clear()
 
 
 def test_no_picture_fails_if_idle_decoders_were_killed(settings: Settings) -> None:
