@@ -76,15 +76,15 @@ def test_every_route_rejects_unsupported_methods_with_405(app: OpenAPI, ada: Cal
             assert methods <= set(re.split(r",\s*", answer.headers["Allow"]))
 
 
-def test_every_route_with_a_json_body_rejects_invalid_json_and_other_content_types(app: OpenAPI, ada: Caller) -> None:
-    collection = ada.post("/collections", json={"name": "c"}).json["id"]
-    job = ada.post(f"/collections/{collection}/items", json={"items": [{"text": "a"}]}).json["job_id"]
-    upload = ada.post(f"/collections/{collection}/uploads", json={}).json["id"]
+def test_every_route_with_a_json_body_rejects_invalid_json_and_other_content_types(app: OpenAPI, root: Caller) -> None:
+    collection = root.post("/collections", json={"name": "c"}).json["id"]
+    job = root.post(f"/collections/{collection}/items", json={"items": [{"text": "a"}]}).json["job_id"]
+    upload = root.post(f"/collections/{collection}/uploads", json={}).json["id"]
     known = {"collection_id": collection, "job_id": job, "search_id": job, "upload_id": upload, "queue": "embed"}
     for method, path in _routes(app, **known):
         # the bodies of these are files
         if method in ("POST", "PATCH", "PUT") and not re.search(f"/uploads/{upload}/(files|tus)", path):
-            send = getattr(ada, method.lower())
+            send = getattr(root, method.lower())
             short = path.removeprefix("/api/v1")
             _check_error(send(short, data="{", content_type="application/json"), 400)
             _check_error(send(short, data="[]", content_type="application/json"), 422)
