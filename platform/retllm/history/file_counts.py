@@ -96,6 +96,13 @@ def come(job_id: Any) -> sa.Select[int]:
     )
 
 
+def count_not_kept(session: Session, job_id: UUID) -> int:
+    """Return how many rejected files of an upload have to be sent again to be tried again."""
+    sent = (UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), UploadFile.file_key.is_(None))
+    query = sa.select(sa.func.coalesce(sa.func.sum(UploadFile.count), 0))
+    return int(session.scalar(query.where(*sent, UploadFile.status == FileStatus.REJECTED)) or 0)
+
+
 def _open(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:
     """Return what the counts of each open upload say besides its outcomes."""
     missing = (Upload.expected - come(Upload.id).scalar_subquery()).label("missing")
