@@ -19,7 +19,7 @@ from typing import BinaryIO, cast
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import compression, streams
 from retllm.media.name_encodings import decoded_paths
-from retllm.media.names import clean_name
+from retllm.media.names import clean_name, quoted
 from retllm.media.special_files import NO_FILE, pointed, resolved
 from retllm.media.unpacking import MAX_RATIO, SMALL
 from retllm.settings import Settings
@@ -132,7 +132,7 @@ def _rewound(stream: BinaryIO) -> BinaryIO:
 
 
 def _remark(names: Sequence[str]) -> str:
-    last = f" up to {clean_name(names[-1])!r}" if names else ""
+    last = f" up to {quoted(clean_name(names[-1]))}" if names else ""
     return f"The tar was cut off: its files{last} were read, what follows is missing. Send it whole."
 
 

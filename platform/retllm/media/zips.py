@@ -15,7 +15,7 @@ from retllm.errors import MediaRejected, TooLarge
 from retllm.media import other_kinds, streams, unpacking
 from retllm.media import zip_recovery as recovery
 from retllm.media.name_encodings import decoded_paths
-from retllm.media.names import clean_name
+from retllm.media.names import clean_name, quoted
 from retllm.media.special_files import pointed
 from retllm.media.unpacking import EntryLocation, are_apart, locate
 from retllm.media.zip_directory import UNICODE_PATH, ZipEntry, broken, extra_fields, read_directory
@@ -126,7 +126,7 @@ def opened(stream: BinaryIO, settings: Settings, stack: ExitStack, check: Callab
 def _remark(files: Sequence[tuple[str, int]], found: recovery.Recovered) -> str:
     if found.is_complete:
         return "The ZIP was cut off in its directory; all its files could be read."
-    last = f" up to {clean_name(files[-1][0])!r}" if files else ""
+    last = f" up to {quoted(clean_name(files[-1][0]))}" if files else ""
     return f"The ZIP was cut off or is damaged: its files{last} were read, what follows is missing. Send it whole."
 
 

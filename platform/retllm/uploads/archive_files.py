@@ -18,7 +18,7 @@ from retllm.db.uploads import UNPACKED, UploadFile
 from retllm.errors import MediaRejected, NotFound, TooLarge
 from retllm.media import archives, streams
 from retllm.media.ingest import delete_files
-from retllm.media.names import clean_name, raw_end
+from retllm.media.names import clean_name, quoted, raw_end
 from retllm.media.sheets.batches import batches
 from retllm.queue import lifecycle
 from retllm.queue.claim import complete
@@ -150,5 +150,5 @@ class ArchiveFiles:
 
 def _key(file: UploadFile) -> str:
     if file.file_key is None:
-        raise NotFound(f"The uploaded file {file.name!r} is no longer kept: upload it again.")
+        raise NotFound(f"The uploaded file {quoted(file.name)} is no longer kept: upload it again.")
     return file.file_key

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from retllm.errors import MediaRejected, TooLarge
-from retllm.media.names import one_line
+from retllm.media.names import one_line, quoted
 from retllm.media.sheets import columns
 from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
 from retllm.media.sheets.columns import flat
@@ -300,7 +300,7 @@ def _of_name(name: str, value: object) -> Iterator[Entry]:
 def _named_row(name: str, captions: list[str]) -> Entry:
     if captions:
         return {"file": name, "captions": captions}
-    words = f" gives the picture {one_line(name[:_SHOWN])!r} no caption, but another value than a text."
+    words = f" gives the picture {quoted(one_line(name[:_SHOWN]))} no caption, but another value than a text."
     return Refused(Reason.TEXT, words)
 
 
