@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import FileStatus
 from retllm.db.state_words import PROBLEMS
 from retllm.db.uploads import Upload, UploadFile
-from retllm.media.sniffing import PICTURED
+from retllm.media.sniffing import PICTURED, FileKind
 
 OUTCOMES_COUNTED = (
     "number of outcomes by status: of files, entries of archives, pages and rows, "
@@ -69,7 +69,10 @@ def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCou
 
 
 def _parts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, dict[str, int]]]:
-    """Return how many of the problems of each upload are rows of sheets, or pages of documents."""
+    """Return how many of the problems of each upload are rows of sheets, or pages of documents.
+
+    What is missing of an archive counts as a file.
+    """
     if not job_ids:
         return {}
     whole = sa.orm.aliased(UploadFile)
@@ -78,6 +81,7 @@ def _parts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileSta
         sa.select(UploadFile.job_id, UploadFile.status, word, sa.func.sum(UploadFile.count))
         .join(whole, whole.id == UploadFile.parent_id)
         .where(UploadFile.job_id.in_(job_ids), UploadFile.status.in_(PROBLEMS), UploadFile.entry.is_(None))
+        .where(sa.func.coalesce(whole.content, "") != FileKind.ARCHIVE)
         .group_by(UploadFile.job_id, UploadFile.status, word)
         .order_by(word)
     )

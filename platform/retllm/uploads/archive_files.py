@@ -28,6 +28,8 @@ from retllm.uploads.receive import rejection
 
 UNIT_ENTRIES = 64
 """Entries in one unit; each unit reads the directory of the archive once."""
+# all rows of one INSERT have the same columns
+_WITHOUT_REASON: dict[str, Any] = dict.fromkeys(("error_code", "error", "remark"))
 
 
 def unpack(context: WorkerContext, held: LeasedUnit, files: Sequence[UploadFile]) -> list[Notification]:
@@ -89,7 +91,7 @@ def _rows(file: UploadFile, archive: archives.Archive) -> list[dict[str, Any]]:
             "raw_end": raw_end(entry.given) if entry.name == clean_name(entry.given) else None,
             "size_bytes": entry.file_size,
             "status": FileStatus.WAITING,
-            "remark": None,
+            **_WITHOUT_REASON,
             "count": 1,
         }
         for entry in archive.entries
@@ -103,12 +105,17 @@ def _rows(file: UploadFile, archive: archives.Archive) -> list[dict[str, Any]]:
             "raw_end": None,
             "size_bytes": None,
             "status": FileStatus.IGNORED,
+            **_WITHOUT_REASON,
             "remark": outcome.remark,
             "count": outcome.count,
         }
         for outcome in archive.ignored
     ]
-    return entries + clutter
+    if archive.lost is None:
+        return entries + clutter
+    nothing = {"entry": None, "raw_end": None, "size_bytes": None}
+    lost = {"id": new_id(), "name": f"{file.name}, the rest", **_WITHOUT_REASON, **rejection(archive.lost), "count": 1}
+    return [*entries, *clutter, {**base, **nothing, **lost}]
 
 
 class ArchiveFiles:
