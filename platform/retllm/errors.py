@@ -85,6 +85,10 @@ class MediaRejected(InvalidInput):
     code = "media_rejected"
 
 
+class NoText(MediaRejected):
+    """The text is empty."""
+
+
 class Incomplete(MediaRejected):
     """Only a part of the file arrived."""
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from retllm.errors import MediaRejected, RetllmError, TooLarge
+from retllm.errors import MediaRejected, NoText, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.ingest import CheckedText, Ingest
 from retllm.media.outcomes import ignored, rejected
@@ -384,6 +384,8 @@ def _came(document: Document, pictures: Sequence[Picture]) -> records.Came | Non
 
 
 def _refused(document: Document, error: RetllmError) -> Applied:
+    if isinstance(error, NoText):
+        return Applied(document, [ignored(document.located.name, error.message)])
     return Applied(document, [rejected(document.located.name, error)])
 
 

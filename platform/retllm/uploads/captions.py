@@ -83,7 +83,8 @@ def apply_captions(
     def write(session: Session, _job: Job) -> list[Notification]:
         for some in batches(new, _INSERTED):
             session.execute(update_many(UploadFile, some).execution_options(synchronize_session=False))
-        session.execute(sa.delete(UploadFile).where(*_rows_of(files), UploadFile.status.in_(PROBLEMS)))
+        told_again = sa.or_(UploadFile.status.in_(PROBLEMS), _is_empty())
+        session.execute(sa.delete(UploadFile).where(*_rows_of(files), told_again))
         for writing in writings:
             _write_outcomes(session, [(documents[applied.document], applied) for applied in writing(session)])
         released[:] = release(session, [file.id for file in files])
@@ -133,11 +134,16 @@ def _rows_of(sheets: Sequence[UploadFile]) -> tuple[sa.ColumnElement[bool], ...]
     return one_of(UploadFile.parent_id, [sheet.id for sheet in sheets]), UploadFile.entry.is_(None)
 
 
+def _is_empty() -> sa.ColumnElement[bool]:
+    """Return the condition that a row of a sheet has no caption; the next reading tells it again."""
+    return sa.and_(UploadFile.status == FileStatus.IGNORED, UploadFile.item_id.is_(None))
+
+
 def _earlier_rows(session: Session, sheets: Sequence[UploadFile]) -> dict[UUID, EarlierRows]:
     """Return what became of the rows of sheets that are read again."""
     found: dict[UUID, EarlierRows] = {}
     names = {sheet.id: sheet.name for sheet in sheets}
-    query = sa.select(UploadFile.parent_id, UploadFile.name, UploadFile.status).where(*_rows_of(sheets))
+    query = sa.select(UploadFile.parent_id, UploadFile.name, UploadFile.status).where(*_rows_of(sheets), ~_is_empty())
     for sheet_id, name, status in session.execute(query):
         assert sheet_id is not None
         rows = found.setdefault(sheet_id, EarlierRows(names[sheet_id]))

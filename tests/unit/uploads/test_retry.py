@@ -169,6 +169,23 @@ def test_the_progress_of_a_retry_of_rows_begins_anew(uploads: Uploads) -> None:
         assert progress(uploads, job_id) == 1.0
 
 
+def test_empty_rows_are_told_once_however_often_a_sheet_is_read(uploads: Uploads) -> None:
+    sheet = b"file,caption\n" + b"a.png,\n" * 25 + b"b.png,words\n"
+    job_id = uploads.upload({"a.png": picture(1), "a.csv": sheet}, index=False)
+    before = rows(uploads, job_id)
+    assert before["a.csv, row 2"] == FileStatus.IGNORED
+    assert before["a.csv, row 27"] == FileStatus.REJECTED
+    for _ in range(2):
+        retry(uploads, job_id)
+        assert rows(uploads, job_id) == before
+        with uploads.world.sessions() as session:
+            counts = file_counts(session, [job_id])[job_id].counts
+        assert (counts["ignored"], counts["rejected"]) == (25, 1)
+    uploads.upload({"b.png": picture(2)}, index=False)
+    retry(uploads, job_id)
+    assert rows(uploads, job_id) == before | {"a.csv, row 27": FileStatus.UPDATED}
+
+
 def test_a_sheet_without_refused_rows_is_not_kept(uploads: Uploads) -> None:
     job_id = uploads.upload({"a.png": picture(1), "b.png": picture(2), "a.csv": SHEET[:-9]}, index=False)
     assert set(rows(uploads, job_id).values()) == {FileStatus.UPDATED}
