@@ -101,6 +101,12 @@ class NotSent(MediaRejected):
     code = "not_sent"
 
 
+class PictureNotSent(MediaRejected):
+    """The file came, but the picture that it is for was never sent."""
+
+    code = "picture_not_sent"
+
+
 class Unsendable(MediaRejected):
     """The file could not be sent: its sender can't read it, or it is larger than the server takes."""
 

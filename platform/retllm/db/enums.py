@@ -77,7 +77,7 @@ class FileStatus(StrEnum):
     IGNORED = "ignored"  # clutter, or a caption that is empty or beside which another one counts
     REJECTED = "rejected"  # not added; the error says why
     UNPROCESSED = "unprocessed"  # received, and its upload was cancelled before a worker processed it
-    NOT_SENT = "not_sent"  # announced, and did not come, or not whole; or the row of such a picture
+    NOT_SENT = "not_sent"  # announced, and did not come, or not whole; or the row or sidecar of such a picture
 
 
 class JobState(StrEnum):

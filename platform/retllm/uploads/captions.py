@@ -16,6 +16,7 @@ from retllm.db.many import insert_many, one_of, update_many
 from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import UploadFile, items_named
+from retllm.errors import PictureNotSent
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.names import codes, one_line
@@ -226,6 +227,7 @@ def _missing_files(session: Session, job: Job) -> Sequence[str]:
     """Return the names of files that were to come with an upload and did not, or not whole, nor with a later one."""
     file = _MISSING
     not_sent = (file.job_id == job.id, file.status == FileStatus.NOT_SENT, file.parent_id.is_(None))
+    not_sent += (file.error_code != PictureNotSent.code,)
     query = sa.select(file.name).where(*not_sent, file.name.not_in(came_later(job)))
     return session.scalars(query.order_by(file.id)).all()
 
