@@ -21,6 +21,9 @@ OUTCOMES_COUNTED = (
 )
 
 PARTS_COUNTED = "how many of the problems in `counts` are no files: `row` of a sheet, `page` of a document or film"
+_DESCRIBING = (FileKind.CSV, FileKind.JSONL, FileKind.XMP, FileKind.TEXT)
+# files of an upload, and entries, of which one may name it
+_LOOKED_AT = 100
 
 
 class FileCounts(BaseModel):
@@ -42,11 +45,8 @@ NO_FILES = FileCounts(counts={})
 
 def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCounts]:
     """Return the counts of those jobs that have files or are open, with at most three queries."""
-    other = sa.orm.aliased(UploadFile)
-    names = sa.select(sa.func.split_part(other.name, "/", 1)).where(other.job_id == UploadFile.job_id)
-    first = names.where(other.parent_id.is_(None)).order_by(other.id).limit(1).scalar_subquery()
     query = (
-        sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count), first)
+        sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count), _first())
         .where(UploadFile.job_id.in_(job_ids))
         .group_by(UploadFile.job_id, UploadFile.status)
     )
@@ -66,6 +66,21 @@ def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCou
         )
         for job_id in {**counts, **still_open}
     }
+
+
+def _first() -> sa.ScalarSelect[str]:
+    """Return the query of the first folder, archive or file of an upload, if possible of one that describes no others.
+
+    Those that do are sent first.
+    """
+    file = sa.orm.aliased(UploadFile)
+    columns = (file.id, file.name, file.content, file.parent_id)
+    # entries too, so that no more rows are read; they come after their archive
+    rows = sa.select(*columns).where(file.job_id == UploadFile.job_id).order_by(file.id).limit(_LOOKED_AT)
+    few = rows.correlate(UploadFile).subquery()
+    describes = sa.func.coalesce(few.c.content, "").in_(_DESCRIBING)
+    names = sa.select(sa.func.split_part(few.c.name, "/", 1)).where(few.c.parent_id.is_(None))
+    return names.order_by(describes, few.c.id).limit(1).correlate(UploadFile).scalar_subquery()
 
 
 def _parts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, dict[str, int]]]:

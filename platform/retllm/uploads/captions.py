@@ -227,8 +227,9 @@ def _missing_files(session: Session, job: Job) -> Sequence[str]:
     """Return the names of files that were to come with an upload and did not, or not whole, nor with a later one."""
     file = _MISSING
     not_sent = (file.job_id == job.id, file.status == FileStatus.NOT_SENT, file.parent_id.is_(None))
-    not_sent += (file.error_code != PictureNotSent.code,)
-    query = sa.select(file.name).where(*not_sent, file.name.not_in(came_later(job)))
+    # a sidecar whose picture did not come is here itself
+    never_came = file.error_code != PictureNotSent.code
+    query = sa.select(file.name).where(*not_sent, never_came, file.name.not_in(came_later(job)))
     return session.scalars(query.order_by(file.id)).all()
 
 
