@@ -380,7 +380,8 @@ class SheetToWrite:
 def _not_it(number: int, name: str, picture: Picture) -> Problem:
     message = (
         f"Row {number} names the picture {quoted(shown_name(name))}, which is not in this collection; "
-        f"{quoted(one_line(picture.located.name))} is, but has a row of its own: upload the picture or correct the name."
+        f"{quoted(one_line(picture.located.name))} is, but has a row of its own: upload the picture or "
+        "correct the name."
     )
     return problem(Reason.NOT_FOUND, message)
 

@@ -81,7 +81,7 @@ def shared(name: str, pictures: Sequence[Picture]) -> str:
 
 def rejected(name: str, picture: Picture) -> str:
     """Return why the sidecar of a rejected picture is refused."""
-    shown = repr(base_name(picture.located.name))
+    shown = quoted(base_name(picture.located.name))
     step = next_step(picture, "upload both again")
     if not picture.rejection:
         return f"The picture {shown} beside it was rejected: {step}."

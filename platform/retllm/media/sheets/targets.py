@@ -65,7 +65,7 @@ def target(name: str, found: Found, sheet: Located) -> Target | Problem:
         return Target(newest.items, newest, near, found.whole, exact, found.changed, _remark(shown, found, newest))
     if len(names) > 1:
         more = ", ..." if len(names) > _SHOWN else ""
-        several = f"{len(ids)} pictures ({', '.join(map(repr, names[:_SHOWN]))}{more})"
+        several = f"{len(ids)} pictures ({', '.join(map(quoted, names[:_SHOWN]))}{more})"
         message = f"names the picture {quoted(shown)}, which matches {several}: give its full name with folders."
         return problem(Reason.AMBIGUOUS, message)
     if found.guessed or len({picture.located.outer for picture in by_id.values()}) > 1:
@@ -146,7 +146,7 @@ def nothing(name: str, sheet: Located, elsewhere: Sequence[Picture]) -> Problem:
         return problem(Reason.NOT_FOUND, message)
     # the names with which a row means them
     others = dict.fromkeys(p.located.name if p.is_near(sheet) else p.located.unpacked_name for p in elsewhere)
-    shown = " and ".join(repr(one_line(other)) for other in list(others)[:2])
+    shown = " and ".join(quoted(one_line(other)) for other in list(others)[:2])
     which = f"the only one of that name is {shown}" if len(others) == 1 else f"others of that name are {shown}"
     folders = "another folder or archive" if len(others) == 1 else "other folders or archives"
     message = (
