@@ -85,6 +85,10 @@ class MediaRejected(InvalidInput):
     code = "media_rejected"
 
 
+class NoText(MediaRejected):
+    """The text is empty."""
+
+
 class Incomplete(MediaRejected):
     """Only a part of the file arrived."""
 
@@ -95,6 +99,12 @@ class NotSent(MediaRejected):
     """The file was never sent."""
 
     code = "not_sent"
+
+
+class PictureNotSent(MediaRejected):
+    """The file came, but the picture that it is for was never sent."""
+
+    code = "picture_not_sent"
 
 
 class Unsendable(MediaRejected):

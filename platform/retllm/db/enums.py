@@ -74,10 +74,10 @@ class FileStatus(StrEnum):
     DUPLICATE = "duplicate"  # the collection already has it; nothing changed
     UPDATED = "updated"  # an item has a new caption
     READ = "read"  # a sheet or an archive; its rows or entries have outcomes of their own
-    IGNORED = "ignored"  # clutter, which nobody wants to find, or a caption beside which another one counts
+    IGNORED = "ignored"  # clutter, or a caption that is empty or beside which another one counts
     REJECTED = "rejected"  # not added; the error says why
     UNPROCESSED = "unprocessed"  # received, and its upload was cancelled before a worker processed it
-    NOT_SENT = "not_sent"  # announced, and did not come, or not whole; or the row of such a picture
+    NOT_SENT = "not_sent"  # announced, and did not come, or not whole; or the row or sidecar of such a picture
 
 
 class JobState(StrEnum):

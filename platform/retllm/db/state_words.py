@@ -75,15 +75,22 @@ def _counted(count: int, parts: Mapping[str, int], outcome: str) -> str:
     return f"{told[0]} {outcome}" if len(told) == 1 else f"{count:,} {outcome} ({', '.join(told)})"
 
 
-def again_words(units: int, files: int, read_again: int) -> str:
-    """Return what a retry does again, such as "Trying again: 1 file."; of an upload that needs no files, the units."""
+def again_words(units: int, files: int, read_again: int, not_kept: int = 0) -> str:
+    """Return what a retry does again, such as "Trying again: 1 file."; of an upload that needs no files, the units.
+
+    Rejected files that are not kept are named too, as they have to be sent again.
+    """
     parts = (
         (files, "file"),
         (read_again, "sheet or document with rows or pages left out|sheets or documents with rows or pages left out"),
         (0 if files or read_again else units, "unit"),
     )
     told = [f"{number:,} {_plural(words, number)}" for number, words in parts if number]
-    return f"Trying again: {', '.join(told)}." if told else "Nothing was left to try again."
+    again = f"Trying again: {', '.join(told)}." if told else "Nothing was left to try again."
+    if not not_kept:
+        return again
+    what = _plural("file is not kept: send it|files are not kept: send them", not_kept)
+    return f"{again} {not_kept:,} rejected {what} again."
 
 
 def _plural(words: str, number: int) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import FileStatus
 from retllm.db.state_words import PROBLEMS
 from retllm.db.uploads import Upload, UploadFile
-from retllm.media.sniffing import PICTURED
+from retllm.media.sniffing import PICTURED, FileKind
 
 OUTCOMES_COUNTED = (
     "number of outcomes by status: of files, entries of archives, pages and rows, "
@@ -21,6 +21,9 @@ OUTCOMES_COUNTED = (
 )
 
 PARTS_COUNTED = "how many of the problems in `counts` are no files: `row` of a sheet, `page` of a document or film"
+_DESCRIBING = (FileKind.CSV, FileKind.JSONL, FileKind.XMP, FileKind.TEXT)
+# files of an upload, and entries, of which one may name it
+_LOOKED_AT = 100
 
 
 class FileCounts(BaseModel):
@@ -42,11 +45,8 @@ NO_FILES = FileCounts(counts={})
 
 def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCounts]:
     """Return the counts of those jobs that have files or are open, with at most three queries."""
-    other = sa.orm.aliased(UploadFile)
-    names = sa.select(sa.func.split_part(other.name, "/", 1)).where(other.job_id == UploadFile.job_id)
-    first = names.where(other.parent_id.is_(None)).order_by(other.id).limit(1).scalar_subquery()
     query = (
-        sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count), first)
+        sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count), _first())
         .where(UploadFile.job_id.in_(job_ids))
         .group_by(UploadFile.job_id, UploadFile.status)
     )
@@ -68,8 +68,26 @@ def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCou
     }
 
 
+def _first() -> sa.ScalarSelect[str]:
+    """Return the query of the first folder, archive or file of an upload, if possible of one that describes no others.
+
+    Those that do are sent first.
+    """
+    file = sa.orm.aliased(UploadFile)
+    columns = (file.id, file.name, file.content, file.parent_id)
+    # entries too, so that no more rows are read; they come after their archive
+    rows = sa.select(*columns).where(file.job_id == UploadFile.job_id).order_by(file.id).limit(_LOOKED_AT)
+    few = rows.correlate(UploadFile).subquery()
+    describes = sa.func.coalesce(few.c.content, "").in_(_DESCRIBING)
+    names = sa.select(sa.func.split_part(few.c.name, "/", 1)).where(few.c.parent_id.is_(None))
+    return names.order_by(describes, few.c.id).limit(1).correlate(UploadFile).scalar_subquery()
+
+
 def _parts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, dict[str, int]]]:
-    """Return how many of the problems of each upload are rows of sheets, or pages of documents."""
+    """Return how many of the problems of each upload are rows of sheets, or pages of documents.
+
+    What is missing of an archive counts as a file.
+    """
     if not job_ids:
         return {}
     whole = sa.orm.aliased(UploadFile)
@@ -78,6 +96,7 @@ def _parts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileSta
         sa.select(UploadFile.job_id, UploadFile.status, word, sa.func.sum(UploadFile.count))
         .join(whole, whole.id == UploadFile.parent_id)
         .where(UploadFile.job_id.in_(job_ids), UploadFile.status.in_(PROBLEMS), UploadFile.entry.is_(None))
+        .where(sa.func.coalesce(whole.content, "") != FileKind.ARCHIVE)
         .group_by(UploadFile.job_id, UploadFile.status, word)
         .order_by(word)
     )
@@ -94,6 +113,13 @@ def come(job_id: Any) -> sa.Select[int]:
     return sa.select(sa.func.coalesce(sa.func.sum(UploadFile.count), 0)).where(
         UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), ~is_left_out
     )
+
+
+def count_not_kept(session: Session, job_id: UUID) -> int:
+    """Return how many rejected files of an upload have to be sent again to be tried again."""
+    sent = (UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), UploadFile.file_key.is_(None))
+    query = sa.select(sa.func.coalesce(sa.func.sum(UploadFile.count), 0))
+    return int(session.scalar(query.where(*sent, UploadFile.status == FileStatus.REJECTED)) or 0)
 
 
 def _open(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:

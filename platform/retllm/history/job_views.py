@@ -17,7 +17,7 @@ from retllm.db.searches import Candidate
 from retllm.db.tables import Attempt, Collection, Job, Unit, User
 from retllm.db.vectors import build_progress
 from retllm.errors import NotFound
-from retllm.history.file_counts import NO_FILES, FileCounts, file_counts
+from retllm.history.file_counts import NO_FILES, FileCounts, count_not_kept, file_counts
 from retllm.history.retries import retries
 from retllm.history.same_errors import MAX_ERRORS
 from retllm.queue import attempts
@@ -92,6 +92,7 @@ class Again(BaseModel):
     read_again: int = Field(
         description="sheets and documents that are read again for their rows or pages that were left out"
     )
+    not_kept: int = Field(default=0, description="rejected files of an upload whose bytes the server does not keep")
 
 
 class RetriedJobView(JobView):
@@ -128,6 +129,7 @@ def retried_view(session: Session, job: Job, before: JobView) -> RetriedJobView:
         units=_open_units(now) - _open_units(before),
         files=_files(now, FileStatus.WAITING) - _files(before, FileStatus.WAITING) - read_again,
         read_again=read_again,
+        not_kept=count_not_kept(session, job.id),
     )
     return RetriedJobView(**dict(now), again=again)
 

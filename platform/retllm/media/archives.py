@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-from retllm.errors import MediaRejected, TooLarge
+from retllm.errors import Incomplete, MediaRejected, TooLarge
 from retllm.media import streams, tars, zips
 from retllm.media.clutter import ClutterCount
 from retllm.media.file_table import FileRole, role_of
-from retllm.media.names import clean_names
+from retllm.media.names import clean_name, clean_names, quoted
 from retllm.media.outcomes import FileOutcome, ignored
 from retllm.media.sniffing import FileKind, limit_of
 from retllm.media.special_files import Links
@@ -33,7 +33,11 @@ class Reader(Protocol):
 
     @property
     def remark(self) -> str | None:
-        """What is missing of an archive that was cut off."""
+        """What else there is to know about the archive."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it was cut off, or is damaged, so that files are missing after these."""
 
     @property
     def rewritten(self) -> Callable[[], BinaryIO] | None:
@@ -74,7 +78,8 @@ class Archive:
     Attributes:
         entries: its files.
         ignored: the outcomes of its clutter, and of links that are not followed.
-        remark: what is missing of an archive that was cut off.
+        remark: what else there is to know about it.
+        lost: that an archive was cut off, so that files are missing.
         rewritten: if the whole had to be read to open the archive, returns it in a form with the same entries for which
             that is not so: a compressed tar without compression, a cut ZIP with a directory. It lives as long.
     """
@@ -82,6 +87,7 @@ class Archive:
     entries: list[Entry]
     ignored: list[FileOutcome]
     remark: str | None
+    lost: Incomplete | None
     rewritten: Callable[[], BinaryIO] | None
     _reader: Reader
     _settings: Settings
@@ -151,7 +157,16 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _ne
             else:
                 entries.append(Entry(place, end, names[place], name, reader.files[end][1]))
         _check_limits(entries, len(unfollowed), settings)
-        yield Archive(entries, unfollowed + clutter.outcomes(), reader.remark, reader.rewritten, reader, settings)
+        outcomes, lost = unfollowed + clutter.outcomes(), _lost(reader.files) if reader.is_cut else None
+        yield Archive(entries, outcomes, reader.remark, lost, reader.rewritten, reader, settings)
+
+
+def _lost(files: Sequence[tuple[str, int]]) -> Incomplete:
+    read = "1 whole file was" if len(files) == 1 else f"{len(files):,} whole files were"
+    last = f", up to {quoted(clean_name(files[-1][0]))}" if files else ""
+    return Incomplete(
+        f"The archive was cut off or is damaged: {read} read{last}; what follows is missing. Send it again complete."
+    )
 
 
 def inside_another(stream: BinaryIO, settings: Settings) -> MediaRejected:

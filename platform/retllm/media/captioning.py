@@ -10,10 +10,10 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from retllm.errors import MediaRejected, RetllmError, TooLarge
+from retllm.errors import MediaRejected, NoText, PictureNotSent, RetllmError, TooLarge
 from retllm.media import records
 from retllm.media.ingest import CheckedText, Ingest
-from retllm.media.outcomes import ignored, rejected
+from retllm.media.outcomes import ignored, not_sent, rejected
 from retllm.media.records import Caption, Change
 from retllm.media.sheets import refused_files, results, sidecars
 from retllm.media.sheets.absent import Absent
@@ -209,12 +209,12 @@ class Captioner:
         if neighbours.alike:
             raise MediaRejected(refused_files.shared(name, neighbours.alike))
         if (reason := self._why_absent(document.located, neighbours)) is not None:
-            raise MediaRejected(reason)
+            raise reason
         if not neighbours.meant:
-            raise MediaRejected(self._absent.archive(document.located) or refused_files.no_picture(name))
+            raise self._absent.archive(document.located) or MediaRejected(refused_files.no_picture(name))
         found.sidecars.append((document, neighbours.meant))
 
-    def _why_absent(self, located: Located, neighbours: Neighbours, *, is_text: bool = False) -> str | None:
+    def _why_absent(self, located: Located, neighbours: Neighbours, *, is_text: bool = False) -> MediaRejected | None:
         """Return why the picture of a sidecar is absent, if there is none here, or only one that looks like it."""
         is_here = bool(neighbours.meant) and not neighbours.meant[0].rejection
         if is_here and neighbours.very:
@@ -231,13 +231,13 @@ class Captioner:
         elif sharing:
             raise MediaRejected(refused_files.shared(name, sharing))
         elif (reason := self._why_absent(document.located, neighbours, is_text=True)) is not None:
-            raise MediaRejected(reason)
+            raise reason
         elif pictures and not (pictures[0].rejection and self._texts):
             found.sidecars.append((document, pictures))
         elif name.lower().endswith(_NEVER_TEXTS):
-            raise MediaRejected(self._absent.archive(document.located) or refused_files.no_picture(name))
+            raise self._absent.archive(document.located) or MediaRejected(refused_files.no_picture(name))
         elif not self._texts and (reason := self._absent.archive(document.located, is_text=True)) is not None:
-            raise MediaRejected(reason)
+            raise reason
         elif elsewhere and not self._texts:
             raise MediaRejected(refused_files.in_other_folder(name, elsewhere[0].located.name))
         else:
@@ -384,7 +384,10 @@ def _came(document: Document, pictures: Sequence[Picture]) -> records.Came | Non
 
 
 def _refused(document: Document, error: RetllmError) -> Applied:
-    return Applied(document, [rejected(document.located.name, error)])
+    if isinstance(error, NoText):
+        return Applied(document, [ignored(document.located.name, error.message)])
+    told = not_sent if isinstance(error, PictureNotSent) else rejected
+    return Applied(document, [told(document.located.name, error)])
 
 
 def _changed(document: Document, changes: Mapping[UUID, Change], remark: str | None) -> Applied:

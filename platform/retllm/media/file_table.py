@@ -91,7 +91,8 @@ CLUTTER: dict[str, tuple[str, ...]] = {
         "shared_album_comments.json",
         "user-generated-memory-titles.json",
     ),
-    "index page of Google Takeout": ("archive_browser.html",),
+    # its name depends on the language of the user
+    "index page of Google Takeout": ("archive_browser.html", "Archiv*bersicht.html", "Takeout/*.html"),
     "preview that a camera keeps beside a film": ("*.thm",),
     "earlier state kept by a program": ("*.*~", "*.bak"),
     "data of a backup program": ("_gsdata_",),

@@ -169,6 +169,12 @@ def one_line(text: str) -> str:
     return re.sub(r"\s+", " ", visible).strip()
 
 
+def quoted(name: str) -> str:
+    """Return a name in quotes as messages have it; characters that can't be seen have escapes, and no others."""
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+    return f'"{shown}"' if "'" in shown and '"' not in shown else f"'{shown}'"
+
+
 def base_name(name: str) -> str:
     """Return the last part of a name."""
     return name.rsplit("/", 1)[-1]

@@ -35,9 +35,9 @@ class FileOutcome(BaseModel):
 
     ``added``: a new item. ``duplicate``: the collection already has it, nothing changed. ``updated``: an item has a
     new caption. ``rejected``: not added, for the reason in ``error``. ``not_sent``: announced, and did not come, or
-    not whole; of a row: its picture did not. ``unprocessed``: its upload was cancelled before. ``ignored``: nothing
-    that anybody means to upload, such as previews and indexes that programs put into folders, or a caption that is not
-    used since another one counts; ``remark`` says what.
+    not whole; of a row or sidecar: its picture did not. ``unprocessed``: its upload was cancelled before. ``ignored``:
+    nothing that anybody means to upload, such as previews and indexes that programs put into folders, or a caption that
+    is not used since another one counts, or a row or text that is empty; ``remark`` says what.
     ``read``: a sheet, an archive or a file of several pictures; its rows, entries or parts have outcomes of their own.
 
     Attributes:

@@ -17,6 +17,7 @@ from retllm.db.many import insert_many, update_many
 from retllm.db.tables import Collection, Embedding, Item, Job, Source
 from retllm.db.uploads import UploadFile
 from retllm.errors import NotFound
+from retllm.media.names import quoted
 from retllm.media.sniffing import FileKind
 
 _PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
@@ -231,7 +232,7 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, Caption]) -> dic
 
 
 def _stays(file_name: str | None) -> str:
-    file = f"{file_name!r}, which was uploaded later," if file_name else "a file that was uploaded later"
+    file = f"{quoted(file_name)}, which was uploaded later," if file_name else "a file that was uploaded later"
     return f"Not used: {file} gave the caption. To use this one, change it or its name."
 
 

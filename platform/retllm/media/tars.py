@@ -10,7 +10,7 @@ import re
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,6 @@ from typing import BinaryIO, cast
 from retllm.errors import MediaRejected, TooLarge
 from retllm.media import compression, streams
 from retllm.media.name_encodings import decoded_paths
-from retllm.media.names import clean_name
 from retllm.media.special_files import NO_FILE, pointed, resolved
 from retllm.media.unpacking import MAX_RATIO, SMALL
 from retllm.settings import Settings
@@ -112,7 +111,8 @@ class Tar:
             number: resolved((), target) if files[number].hard else pointed(names[number], target)
             for number, target in zip(links, targets, strict=True)
         }
-        self.remark = _remark(names) if is_cut else None
+        self.remark = None
+        self.is_cut = is_cut
 
     def unpacked(self, number: int) -> Packed:
         """Return a stream of the file's bytes, which can be read once.
@@ -129,11 +129,6 @@ class Tar:
 def _rewound(stream: BinaryIO) -> BinaryIO:
     stream.seek(0)
     return stream
-
-
-def _remark(names: Sequence[str]) -> str:
-    last = f" up to {clean_name(names[-1])!r}" if names else ""
-    return f"The tar was cut off: its files{last} were read, what follows is missing. Send it whole."
 
 
 def is_tar_archive(head: bytes) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import BinaryIO, NamedTuple
 
-from retllm.errors import MediaRejected, TooLarge
+from retllm.errors import MediaRejected, NoText, TooLarge
 from retllm.media import streams
 from retllm.media.normalization import composed, is_blank
 from retllm.media.sheets.encodings import as_text, encoding_of
@@ -25,7 +25,8 @@ def clean_text(text: str, settings: Settings) -> str:
     """Normalise ``text`` for storage: NFC, line ends ``\\n``, no byte order mark, no surrounding whitespace.
 
     Raises:
-        MediaRejected: the text is empty or contains a NUL character or half a surrogate pair.
+        NoText: the text is empty.
+        MediaRejected: it contains a NUL character or half a surrogate pair.
         TooLarge: it has more than ``max_text_chars`` characters.
     """
     unified = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
@@ -37,7 +38,7 @@ def clean_text(text: str, settings: Settings) -> str:
     _check_length(unified, _MOST_COMPOSED * settings.max_text_chars, settings)
     clean = composed(unified).strip()
     if is_blank(clean):
-        raise MediaRejected("The text is empty.")
+        raise NoText
     _check_length(clean, settings.max_text_chars, settings)
     return clean
 

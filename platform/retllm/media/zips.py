@@ -15,7 +15,6 @@ from retllm.errors import MediaRejected, TooLarge
 from retllm.media import other_kinds, streams, unpacking
 from retllm.media import zip_recovery as recovery
 from retllm.media.name_encodings import decoded_paths
-from retllm.media.names import clean_name
 from retllm.media.special_files import pointed
 from retllm.media.unpacking import EntryLocation, are_apart, locate
 from retllm.media.zip_directory import UNICODE_PATH, ZipEntry, broken, extra_fields, read_directory
@@ -56,6 +55,7 @@ class Zip:
 
     def __init__(self, stream: BinaryIO, entries: Sequence[ZipEntry], end: int, check: Callable[[], None]) -> None:
         self.remark: str | None = None
+        self.is_cut = False
         self.rewritten: Callable[[], BinaryIO] | None = None
         self._stream = stream
         self._places = _places(stream, entries, end)
@@ -118,16 +118,12 @@ def opened(stream: BinaryIO, settings: Settings, stack: ExitStack, check: Callab
             raise broken()
         archive = Zip(stream, _checked(found.entries), found.end, check)
         archive.rewritten = partial(recovery.rewritten, stream, found, stack, check)
-        archive.remark = _remark(archive.files, found)
+        archive.is_cut = not found.is_complete
+        archive.remark = (
+            None if archive.is_cut else "The ZIP was cut off in its directory; all its files could be read."
+        )
         return archive
     return Zip(stream, _checked(directory.entries), directory.start, check)
-
-
-def _remark(files: Sequence[tuple[str, int]], found: recovery.Recovered) -> str:
-    if found.is_complete:
-        return "The ZIP was cut off in its directory; all its files could be read."
-    last = f" up to {clean_name(files[-1][0])!r}" if files else ""
-    return f"The ZIP was cut off or is damaged: its files{last} were read, what follows is missing. Send it whole."
 
 
 def check_no_document(stream: BinaryIO, settings: Settings) -> None:

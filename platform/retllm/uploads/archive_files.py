@@ -18,7 +18,7 @@ from retllm.db.uploads import UNPACKED, UploadFile
 from retllm.errors import MediaRejected, NotFound, TooLarge
 from retllm.media import archives, streams
 from retllm.media.ingest import delete_files
-from retllm.media.names import clean_name, raw_end
+from retllm.media.names import clean_name, quoted, raw_end
 from retllm.media.sheets.batches import batches
 from retllm.queue import lifecycle
 from retllm.queue.claim import complete
@@ -28,6 +28,8 @@ from retllm.uploads.receive import rejection
 
 UNIT_ENTRIES = 64
 """Entries in one unit; each unit reads the directory of the archive once."""
+# all rows of one INSERT have the same columns
+_WITHOUT_REASON: dict[str, Any] = dict.fromkeys(("error_code", "error", "remark"))
 
 
 def unpack(context: WorkerContext, held: LeasedUnit, files: Sequence[UploadFile]) -> list[Notification]:
@@ -89,7 +91,7 @@ def _rows(file: UploadFile, archive: archives.Archive) -> list[dict[str, Any]]:
             "raw_end": raw_end(entry.given) if entry.name == clean_name(entry.given) else None,
             "size_bytes": entry.file_size,
             "status": FileStatus.WAITING,
-            "remark": None,
+            **_WITHOUT_REASON,
             "count": 1,
         }
         for entry in archive.entries
@@ -103,12 +105,17 @@ def _rows(file: UploadFile, archive: archives.Archive) -> list[dict[str, Any]]:
             "raw_end": None,
             "size_bytes": None,
             "status": FileStatus.IGNORED,
+            **_WITHOUT_REASON,
             "remark": outcome.remark,
             "count": outcome.count,
         }
         for outcome in archive.ignored
     ]
-    return entries + clutter
+    if archive.lost is None:
+        return entries + clutter
+    nothing = {"entry": None, "raw_end": None, "size_bytes": None}
+    lost = {"id": new_id(), "name": f"{file.name}, the rest", **_WITHOUT_REASON, **rejection(archive.lost), "count": 1}
+    return [*entries, *clutter, {**base, **nothing, **lost}]
 
 
 class ArchiveFiles:
@@ -150,5 +157,5 @@ class ArchiveFiles:
 
 def _key(file: UploadFile) -> str:
     if file.file_key is None:
-        raise NotFound(f"The uploaded file {file.name!r} is no longer kept: upload it again.")
+        raise NotFound(f"The uploaded file {quoted(file.name)} is no longer kept: upload it again.")
     return file.file_key

@@ -14,7 +14,7 @@ from retllm.db.enums import FileStatus, ItemKind, JobKind
 from retllm.db.many import one_of
 from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
-from retllm.errors import MediaRejected, TooLarge
+from retllm.errors import MediaRejected, PictureNotSent, TooLarge
 from retllm.media import streams
 from retllm.media.names import base_name
 from retllm.media.records import Came
@@ -102,7 +102,7 @@ def _before(session: Session, job: Job, sha256s: set[str]) -> _Before:
         .where(
             UploadFile.job_id.in_(uploads),
             one_of(UploadFile.sha256, sha256s),
-            UploadFile.status != FileStatus.NOT_SENT,
+            sa.or_(UploadFile.status != FileStatus.NOT_SENT, UploadFile.error_code == PictureNotSent.code),
         )
     )
     before = _Before()

@@ -16,6 +16,7 @@ from retllm.db.many import insert_many, one_of, update_many
 from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import UploadFile, items_named
+from retllm.errors import PictureNotSent
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.names import codes, one_line
@@ -83,7 +84,8 @@ def apply_captions(
     def write(session: Session, _job: Job) -> list[Notification]:
         for some in batches(new, _INSERTED):
             session.execute(update_many(UploadFile, some).execution_options(synchronize_session=False))
-        session.execute(sa.delete(UploadFile).where(*_rows_of(files), UploadFile.status.in_(PROBLEMS)))
+        told_again = sa.or_(UploadFile.status.in_(PROBLEMS), _is_empty())
+        session.execute(sa.delete(UploadFile).where(*_rows_of(files), told_again))
         for writing in writings:
             _write_outcomes(session, [(documents[applied.document], applied) for applied in writing(session)])
         released[:] = release(session, [file.id for file in files])
@@ -133,11 +135,16 @@ def _rows_of(sheets: Sequence[UploadFile]) -> tuple[sa.ColumnElement[bool], ...]
     return one_of(UploadFile.parent_id, [sheet.id for sheet in sheets]), UploadFile.entry.is_(None)
 
 
+def _is_empty() -> sa.ColumnElement[bool]:
+    """Return the condition that a row of a sheet has no caption; the next reading tells it again."""
+    return sa.and_(UploadFile.status == FileStatus.IGNORED, UploadFile.item_id.is_(None))
+
+
 def _earlier_rows(session: Session, sheets: Sequence[UploadFile]) -> dict[UUID, EarlierRows]:
     """Return what became of the rows of sheets that are read again."""
     found: dict[UUID, EarlierRows] = {}
     names = {sheet.id: sheet.name for sheet in sheets}
-    query = sa.select(UploadFile.parent_id, UploadFile.name, UploadFile.status).where(*_rows_of(sheets))
+    query = sa.select(UploadFile.parent_id, UploadFile.name, UploadFile.status).where(*_rows_of(sheets), ~_is_empty())
     for sheet_id, name, status in session.execute(query):
         assert sheet_id is not None
         rows = found.setdefault(sheet_id, EarlierRows(names[sheet_id]))
@@ -220,7 +227,9 @@ def _missing_files(session: Session, job: Job) -> Sequence[str]:
     """Return the names of files that were to come with an upload and did not, or not whole, nor with a later one."""
     file = _MISSING
     not_sent = (file.job_id == job.id, file.status == FileStatus.NOT_SENT, file.parent_id.is_(None))
-    query = sa.select(file.name).where(*not_sent, file.name.not_in(came_later(job)))
+    # a sidecar whose picture did not come is here itself
+    never_came = file.error_code != PictureNotSent.code
+    query = sa.select(file.name).where(*not_sent, never_came, file.name.not_in(came_later(job)))
     return session.scalars(query.order_by(file.id)).all()
 
 

@@ -25,7 +25,7 @@ from retllm.media.storage import Storage
 
 FAILED = "failed"
 """The error code of files whose unit is dead."""
-KEPT = (FileStatus.WAITING, FileStatus.REJECTED, FileStatus.UNPROCESSED)
+KEPT = (FileStatus.WAITING, *PROBLEMS)
 """Files of these statuses may be tried again, so their bytes are kept."""
 _BATCH = 500
 # made once: an alias copies all columns

@@ -22,6 +22,7 @@ from retllm.db.uploads import FilePart, LargeFile, Upload, UploadFile
 from retllm.errors import Conflict, Incomplete, MediaRejected, NotFound, NotSent, TooLarge
 from retllm.media import streams
 from retllm.media.clutter import ClutterCount
+from retllm.media.file_table import clutter_of
 from retllm.media.fingerprints import Fingerprint
 from retllm.media.names import clean_name, raw_end
 from retllm.media.outcomes import IncomingFile, not_sent
@@ -29,12 +30,14 @@ from retllm.media.storage import Storage
 from retllm.settings import Settings
 from retllm.uploads import unsent
 from retllm.uploads.expected import NOTES
-from retllm.uploads.receive import ReceivedFile, missing, receive
+from retllm.uploads.receive import ReceivedFile, kind_of, missing, receive
 
 KEPT = timedelta(days=1)
 """The parts of a file that did not arrive whole are kept for so long after the last one, for the next try."""
 MAX_PARTS = 10_000
 _SWEPT_AT_ONCE = 100
+# what tells the kind of a file
+_HEAD = 4096
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,19 @@ def _active(session: Session, large: LargeFile, job_id: UUID) -> None:
     large.active_at = sa.func.now()
     session.execute(sa.update(Upload).where(Upload.id == job_id).values(active_at=sa.func.now()))
     session.flush()
+
+
+def refused(storage: Storage, arrived: Arrived, part: Part, settings: Settings) -> ReceivedFile | None:
+    """Return a file that is refused whatever follows its first part; None of others, and of clutter."""
+    if part.start or part.size < _HEAD or clutter_of(arrived.name) is not None:
+        return None
+    with storage.open(part.key) as stream:
+        head = streams.head(stream, _HEAD)
+    try:
+        kind_of(head, arrived.name, arrived.size, settings)
+    except (MediaRejected, TooLarge) as error:
+        return ReceivedFile(new_id(), arrived.name, arrived.size, error=error)
+    return None
 
 
 def put_together(

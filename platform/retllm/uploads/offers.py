@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, ItemKind, JobKind
-from retllm.db.tables import Job, new_id
+from retllm.db.tables import Job, Source, new_id
 from retllm.db.uploads import UNPACKED, Upload, UploadFile
 from retllm.media import records
 from retllm.media.file_table import clutter_of
@@ -34,7 +34,13 @@ class Offer(BaseModel):
     name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
     size: int = Field(ge=0, le=1 << 50, description="in bytes")
     sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = Field(
-        default=None, description="of the content; a file without it is only compared with those of this upload"
+        default=None,
+        description="of the content; a file with neither this nor `slices` is only compared with those of this upload",
+    )
+    slices: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = Field(
+        default=None,
+        description="of a large file without `sha256`: the SHA-256 of the SHA-256 digests (32 bytes each) of its "
+        "slices of 4 MiB, one after the other",
     )
     earlier: int = Field(
         default=0,
@@ -122,14 +128,28 @@ def take_duplicates(session: Session, job: Job, offers: Sequence[Offer]) -> list
 
 
 def kept_bytes(session: Session, collection_id: UUID, sha256s: Sequence[str]) -> dict[str, str]:
-    """Return the storage keys of bytes with these contents that uploads to the collection still keep, by content.
+    """Return the storage keys of bytes with these contents that the collection has, by content.
 
-    An archive that is kept in another form is not among them: its bytes have another content.
+    They are documents and films whose parts are items, and what uploads to it still keep. An archive that is kept in
+    another form is not among them: its bytes have another content.
     """
     if not sha256s:
         return {}
+    inside = sa.select(Source.content_sha256, Source.file_key).where(Source.collection_id == collection_id)
+    wholes = session.execute(inside.where(Source.content_sha256.in_(sha256s))).all()
     uploads = sa.select(Job.id).where(Job.collection_id == collection_id, Job.kind == JobKind.UPLOAD)
     query = sa.select(UploadFile.sha256, UploadFile.file_key).where(
         UploadFile.job_id.in_(uploads), UploadFile.file_key.not_like(f"%{UNPACKED}"), UploadFile.sha256.in_(sha256s)
     )
-    return {sha256: key for sha256, key in session.execute(query) if sha256 is not None and key is not None}
+    return {sha256: key for sha256, key in [*session.execute(query), *wholes] if sha256 is not None and key is not None}
+
+
+def wholes_of_size(session: Session, collection_id: UUID, sizes: Collection[int]) -> dict[int, list[str]]:
+    """Return the storage keys of documents and films of the collection whose parts are items, by their size."""
+    if not sizes:
+        return {}
+    inside = sa.select(Source.size_bytes, Source.file_key).where(Source.collection_id == collection_id)
+    found: dict[int, list[str]] = {}
+    for size, key in session.execute(inside.where(Source.size_bytes.in_(sizes)).order_by(Source.id)):
+        found.setdefault(size, []).append(key)
+    return found

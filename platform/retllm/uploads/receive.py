@@ -78,13 +78,7 @@ def receive(
     """
     file_id, name, size = new_id(), clean_name(file.name), streams.length(file.stream)
     try:
-        content = sniff(streams.head(file.stream), name)
-        limit, setting = limit_of(content, settings)
-        if size > limit:
-            raise TooLarge(
-                f"The file is larger than {streams.mebibytes(limit)}, the limit set by {setting}.",
-                limit=limit,
-            )
+        content = kind_of(streams.head(file.stream), name, size, settings)
     except (MediaRejected, TooLarge) as error:
         return ReceivedFile(file_id, name, size, error=error)
     key = f"{folder_of_upload(job_id)}/{file_id}"
@@ -92,6 +86,24 @@ def receive(
     hashed = _Hashed(file.stream, [sha256, fingerprint] if fingerprint else [sha256])
     storage.put(key, hashed)  # type: ignore[arg-type]  # `put` only reads
     return ReceivedFile(file_id, name, size, content, sha256.hexdigest(), key, raw_end=raw_end(file.name))
+
+
+def kind_of(head: bytes, name: str, size: int, settings: Settings) -> FileKind:
+    """Return the kind of a file of so many bytes by its first ones and its name.
+
+    Raises:
+        MediaRejected: files of this kind are not accepted.
+        TooLarge: it has more bytes than its kind may have.
+    """
+    content = sniff(head, name)
+    limit, setting = limit_of(content, settings)
+    if size > limit:
+        raise TooLarge(
+            f"The file is larger than {streams.mebibytes(limit)}, the limit set by {setting}, and is not kept: "
+            "raise the limit and send it again.",
+            limit=limit,
+        )
+    return content
 
 
 def folder_of_upload(job_id: UUID) -> str:

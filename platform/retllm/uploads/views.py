@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, FileStatus, ItemKind, Stage
 from retllm.db.state_words import PROBLEMS
-from retllm.db.tables import Item, Unit
+from retllm.db.tables import Item, Source, Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.history.file_counts import NO_FILES, OUTCOMES_COUNTED, PARTS_COUNTED, file_counts
 from retllm.media.outcomes import FileError, FileOutcome, place
@@ -36,7 +36,10 @@ class FileView(BaseModel):
     )
     status: FileStatus
     item_id: UUID | None
-    item_name: str | None = Field(description="the name of that item, such as the one that a duplicate is the same as")
+    item_name: str | None = Field(
+        description="the name of that item, such as the one that a duplicate is the same as; that of the whole file if "
+        "all its parts got this caption"
+    )
     item_within: str | None = Field(description="the archive that this item came in, while its upload is kept")
     kind: ItemKind | None
     error: FileError | None = Field(description="why it was rejected or not sent")
@@ -151,7 +154,10 @@ def received_file(session: Session, key: UUID) -> tuple[UploadFile, str | None] 
 def _files() -> sa.Select[UploadFile, str, str, str]:
     parent, archive = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
     # one row at a time by the key; for a join the planner may read all items
-    item_name = sa.select(Item.name).where(Item.id == UploadFile.item_id).scalar_subquery()
+    # a caption of several items is that of the file whose parts they are, if they are parts
+    whole = sa.and_(Source.id == Item.source_id, UploadFile.further_item_ids.is_not(None))
+    named = sa.select(sa.func.coalesce(Source.name, Item.name)).select_from(Item).outerjoin(Source, whole)
+    item_name = named.where(Item.id == UploadFile.item_id).correlate(UploadFile).scalar_subquery()
     came, pack = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
     item_pack = sa.select(pack.name).join(came, came.parent_id == pack.id)
     item_within = item_pack.where(came.id == UploadFile.item_id, came.entry.is_not(None)).scalar_subquery()

@@ -18,9 +18,11 @@ from retllm.db.state_words import PROBLEMS, again_words, outcome_counts
             "Trying again: 1 file, 2 sheets or documents with rows or pages left out.",
         ),
         ((0, 0, 0), "Nothing was left to try again."),
+        ((1, 3, 0, 1), "Trying again: 3 files. 1 rejected file is not kept: send it again."),
+        ((1, 1, 0, 1200), "Trying again: 1 file. 1,200 rejected files are not kept: send them again."),
     ],
 )
-def test_a_retry_is_told_in_words(again: tuple[int, int, int], words: str) -> None:
+def test_a_retry_is_told_in_words(again: tuple[int, ...], words: str) -> None:
     assert again_words(*again) == words
 
 

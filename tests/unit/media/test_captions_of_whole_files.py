@@ -49,7 +49,8 @@ def test_what_is_said_of_a_whole_file_is_the_caption_of_each_part(
         add_all(ingest, {whole: data})
     files = {says: said} if how == "later" else {whole: data, says: said}
     outcomes = add_all(ingest, {"x.zip": packed(files)} if how == "ZIP" else files)
-    assert [outcome.status for outcome in outcomes if outcome.name.startswith(says)] == ["updated"]
+    told = [(outcome.status, outcome.item_name) for outcome in outcomes if outcome.name.startswith(says)]
+    assert told == [("updated", whole)]
     assert captions(items) == dict.fromkeys(parts, "all of it")
 
 

@@ -54,14 +54,14 @@ def zipped(files: dict[str, bytes], method: int) -> bytes:
 
 
 def read(data: bytes, settings: Settings) -> tuple[dict[str, bytes], str | None]:
-    """The files of an archive, and its remark; those of its other form are the same."""
+    """The files of an archive, and what is said of it; those of its other form are the same."""
     with archives.opened(io.BytesIO(data), settings) as archive:
         found = {entry.name: archive.spooled(entry).read() for entry in archive.entries}
         if archive.rewritten is not None:
             with archives.opened(archive.rewritten(), settings) as again:
                 assert {entry.name: again.spooled(entry).read() for entry in again.entries} == found
                 assert [entry.number for entry in again.entries] == [entry.number for entry in archive.entries]
-        return found, archive.remark
+        return found, archive.remark if archive.lost is None else archive.lost.message
 
 
 def read_or_nothing(data: bytes, settings: Settings) -> tuple[dict[str, bytes], str | None]:
@@ -92,7 +92,7 @@ def test_the_files_before_a_cut_are_read(kind: str, settings: Settings) -> None:
         assert remark is not None
         assert "cut off" in remark
         if found:
-            assert f"up to {names[len(found) - 1]!r} were read, what follows is missing" in remark or (
+            assert f"up to {names[len(found) - 1]!r}; what follows is missing" in remark or (
                 len(found) == len(names) and "all its files could be read" in remark
             )
         counts.add(len(found))

@@ -17,6 +17,7 @@ from retllm.media.names import (
     codes,
     joined_folders,
     one_line,
+    quoted,
     raw_end,
     sent_name,
     suffix_of,
@@ -121,6 +122,18 @@ def test_folders_below_cut_ones_are_cut_like_those_below_the_whole_ones(folders:
         assert joined_folders([*joined_folders(folders[:at]).split("/")] * bool(at) + folders[at:]) == joined_folders(
             folders
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (r"C:\Users\Müller\a.jpg", r"'C:\Users\Müller\a.jpg'"),
+        ("Anna's.jpg", '"Anna\'s.jpg"'),
+        ("a\nb\u200e\udcff.jpg", r"'a\nb\u200e\udcff.jpg'"),
+    ],
+)
+def test_a_message_shows_a_name_as_it_is(name: str, shown: str) -> None:
+    assert quoted(name) == shown
 
 
 def test_base_name_and_suffix_of_a_name() -> None:

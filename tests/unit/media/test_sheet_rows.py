@@ -217,7 +217,6 @@ def test_a_row_for_a_rejected_picture_says_so(ingest: Ingest) -> None:
 def test_rejected_rows_have_a_reason(ingest: Ingest, items: Items) -> None:
     add_file(ingest, "a.png", io.BytesIO(picture()))
     lines = [
-        '{"file": "a.png", "caption": "  "}',
         '{"file": "a.png", "caption": "' + "x" * 201 + '"}',
         '{"file": "a.png", "caption": "nul \\u0000"}',
         '{"file": "a.png", "caption": "half \\ud800"}',
@@ -226,8 +225,8 @@ def test_rejected_rows_have_a_reason(ingest: Ingest, items: Items) -> None:
         '{"file": "a.png", "caption": "fine"}',
     ]
     outcomes = add_file(ingest, "c.jsonl", io.BytesIO("\n".join(lines).encode()))
-    assert [outcome.status for outcome in outcomes] == ["rejected"] * 6 + ["updated"]
-    for number, part in enumerate(["empty", "RETLLM_MAX_TEXT_CHARS", "NUL", "surrogate", "JSON", "--texts"], start=1):
+    assert [outcome.status for outcome in outcomes] == ["rejected"] * 5 + ["updated"]
+    for number, part in enumerate(["RETLLM_MAX_TEXT_CHARS", "NUL", "surrogate", "JSON", "--texts"], start=1):
         message = reason(outcomes[number - 1])
         assert message.startswith(f"Row {number}")
         assert part in message
@@ -390,3 +389,51 @@ def test_a_row_of_another_form_finds_the_only_picture_of_its_name(ingest: Ingest
     files = {"caf\u00e9.png": picture(1), "a.csv": "file,caption\ncafe\u0301.png,found\n".encode()}
     add_all(ingest, {"a.zip": zipped(files)})
     assert captions(items) == {"caf\u00e9.png": "found"}
+
+
+@pytest.mark.parametrize(
+    ("name", "sheet"),
+    [
+        ("c.csv", "file;caption\na.png;\nb.png;two\nc.png;\u200b\n;\n"),
+        ("c.json", '[{"file": "a.png", "caption": ""}, {"file": "b.png", "caption": ["two", " "]}, {"file": "c.png"}]'),
+        ("d.json", '{"a.png": "", "b.png": "two", "c.png": null}'),
+        ("c.jsonl", '{"file": "a.png", "text": null}\n{"file": "b.png", "text": "two"}\n'),
+        (
+            "coco.json",
+            '{"images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}], "annotations": '
+            '[{"image_id": 1, "caption": ""}, {"image_id": 2, "caption": "two"}]}',
+        ),
+    ],
+)
+def test_a_row_without_a_caption_is_ignored_and_the_caption_stays(
+    name: str, sheet: str, ingest: Ingest, items: Items
+) -> None:
+    pictures = {f"{letter}.png": picture(number) for number, letter in enumerate("abc")}
+    add_all(ingest, {**pictures, "a.txt": b"before"})
+    outcomes = [outcome for outcome in add_all(ingest, {name: sheet.encode()}) if outcome.status != "updated"]
+    assert {outcome.status for outcome in outcomes} == {"ignored"}
+    assert all("is empty" in str(one.remark) or "no caption." in str(one.remark) for one in outcomes)
+    assert captions(items) == {"a.png": "before", "b.png": "two", "c.png": None}
+
+
+def test_a_sheet_of_empty_rows_is_rejected_once(ingest: Ingest) -> None:
+    add_all(ingest, {"a.png": picture(0)})
+    sheets = {"c.csv": b"file,caption\na.png,\nb.png,\n", "d.json": b'[{"file": "a.png", "caption": ""}]'}
+    outcomes = add_all(ingest, sheets)
+    assert statuses(outcomes) == [("c.csv", "rejected"), ("d.json", "rejected")]
+    assert {reason(outcome) for outcome in outcomes} == {"The file contains no captions."}
+
+
+def test_many_empty_rows_are_told_together(ingest: Ingest) -> None:
+    sheet = "file,caption\n" + "a.png,\n" * 30 + "a.png,words\n"
+    outcomes = add_all(ingest, {"a.png": picture(0), "c.csv": sheet.encode()})
+    assert sum(outcome.count for outcome in outcomes if outcome.status == "ignored") == 30
+    assert [outcome.status for outcome in outcomes].count("ignored") == 21
+    assert outcomes[-1].remark == "And 10 more like row 21: they have no caption or text."
+
+
+def test_an_empty_text_is_ignored(ingest: Ingest, items: Items) -> None:
+    outcomes = add_all(ingest, {"a.png": picture(0), "a.txt": b" \n", "b.txt": b"\r\n"})
+    told = {outcome.name: (outcome.status, outcome.remark) for outcome in outcomes}
+    assert told["a.txt"] == told["b.txt"] == ("ignored", "The text is empty.")
+    assert captions(items) == {"a.png": None}

@@ -20,11 +20,13 @@ from retllm.db.enums import FileStatus
 from retllm.db.session import transaction
 from retllm.db.tables import Job
 from retllm.errors import JobCancelled
+from retllm.history.file_counts import file_counts
 from retllm.media import tars
 from retllm.media.storage import Storage
 from retllm.queue.audit_files import orphans, wrong_files
 from retllm.queue.claim import Lease
 from retllm.uploads.kept import drop_old
+from retllm.uploads.views import has_kept_rejected
 
 PICTURES = {f"{n}.png": picture(n) for n in range(6)}
 FILES = {**PICTURES, "captions.csv": b"file,caption\n0.png,first\n5.png,last\n", "0.txt": b"not used"}
@@ -79,8 +81,17 @@ def test_the_whole_files_of_a_cut_archive_go_in(kind: str, uploads: Uploads) -> 
     added = list(uploads.items())
     assert added == list(noise)[: len(added)]
     assert 0 < len(added) < 4
-    remark = uploads.rows(job_id)["a"].remark
-    assert f"up to '{added[-1]}' were read, what follows is missing" in str(remark)
+    rest = uploads.rows(job_id)["a, the rest"]
+    files = "1 whole file was" if len(added) == 1 else f"{len(added)} whole files were"
+    assert (rest.status, rest.error) == (
+        FileStatus.REJECTED,
+        f"The archive was cut off or is damaged: {files} read, up to '{added[-1]}'; what follows is missing. Send it "
+        "again complete.",
+    )
+    with uploads.world.sessions() as session:
+        counts = file_counts(session, [job_id])[job_id]
+        assert not has_kept_rejected(session, job_id)
+    assert (counts.counts, counts.parts) == ({"added": len(added), "read": 1, "rejected": 1}, {})
     uploads.check()
     assert uploads.stored("uploads/") == []
 

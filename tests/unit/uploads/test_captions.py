@@ -185,7 +185,7 @@ def test_the_text_of_a_picture_that_never_came_is_no_item(uploads: Uploads, text
     uploads.run(job_id)
     rows = uploads.rows(job_id)
     assert rows["Das alte Haus.txt"].status is FileStatus.ADDED
-    assert (rows[text].status, rows[text].item_id) == (FileStatus.REJECTED, None)
+    assert (rows[text].status, rows[text].item_id) == (FileStatus.NOT_SENT, None)
     assert "has the caption of 'Das alte Haus.jpg', which was not sent" in str(rows[text].error)
 
     rest = uploads.open(index=False)

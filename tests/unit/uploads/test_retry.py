@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from PIL import Image
 from tests.unit.media.films import film
 from tests.unit.media.test_parts import pages, plain
 from tests.unit.uploads.conftest import Uploads, packed, picture
@@ -18,7 +20,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import Item, Job
 from retllm.errors import Conflict
 from retllm.history import control
-from retllm.history.file_counts import file_counts
+from retllm.history.file_counts import count_not_kept, file_counts
 from retllm.history.job_views import job_view
 from retllm.media.ingest import delete_item
 from retllm.media.parts import BrokenPart, RenderedPart, read_parts
@@ -167,6 +169,23 @@ def test_the_progress_of_a_retry_of_rows_begins_anew(uploads: Uploads) -> None:
         assert progress(uploads, job_id) == 1.0
 
 
+def test_empty_rows_are_told_once_however_often_a_sheet_is_read(uploads: Uploads) -> None:
+    sheet = b"file,caption\n" + b"a.png,\n" * 25 + b"b.png,words\n"
+    job_id = uploads.upload({"a.png": picture(1), "a.csv": sheet}, index=False)
+    before = rows(uploads, job_id)
+    assert before["a.csv, row 2"] == FileStatus.IGNORED
+    assert before["a.csv, row 27"] == FileStatus.REJECTED
+    for _ in range(2):
+        retry(uploads, job_id)
+        assert rows(uploads, job_id) == before
+        with uploads.world.sessions() as session:
+            counts = file_counts(session, [job_id])[job_id].counts
+        assert (counts["ignored"], counts["rejected"]) == (25, 1)
+    uploads.upload({"b.png": picture(2)}, index=False)
+    retry(uploads, job_id)
+    assert rows(uploads, job_id) == before | {"a.csv, row 27": FileStatus.UPDATED}
+
+
 def test_a_sheet_without_refused_rows_is_not_kept(uploads: Uploads) -> None:
     job_id = uploads.upload({"a.png": picture(1), "b.png": picture(2), "a.csv": SHEET[:-9]}, index=False)
     assert set(rows(uploads, job_id).values()) == {FileStatus.UPDATED}
@@ -251,6 +270,25 @@ def test_a_cancelled_upload_whose_bytes_are_dropped_has_nothing_to_try_again(upl
         with pytest.raises(Conflict, match="keeps nothing of this upload"):
             retry_rejected(session, job)
     assert uploads.world.job(job_id).state is JobState.CANCELLED
+
+
+def test_what_is_too_large_is_kept_in_its_archive_only(uploads: Uploads) -> None:
+    pixels = bytes(7 * n * n % 251 for n in range(3 * 64 * 64))
+    with io.BytesIO() as file:
+        Image.frombytes("RGB", (64, 64), pixels).save(file, "BMP")
+        large = file.getvalue()
+    before, uploads.context.settings.max_file_bytes = uploads.context.settings.max_file_bytes, len(large) - 1
+    job_id = uploads.upload({"alone.bmp": large, "all.zip": packed({"packed.bmp": large})}, index=False)
+    told = {row.name: str(row.error) for row in uploads.rows(job_id).values()}
+    limit = "The file is larger than 12,341 bytes, the limit set by RETLLM_MAX_FILE_BYTES"
+    assert told["alone.bmp"] == f"{limit}, and is not kept: raise the limit and send it again."
+    assert told["packed.bmp"] == f"{limit}."
+    uploads.context.settings.max_file_bytes = before
+    retry(uploads, job_id)
+    assert uploads.statuses(job_id) == {"alone.bmp": "rejected", "all.zip": "read", "packed.bmp": "added"}
+    with uploads.world.sessions() as session:
+        assert count_not_kept(session, job_id) == 1
+        assert not has_kept_rejected(session, job_id)
 
 
 def test_an_archive_inside_an_archive_keeps_its_reason(uploads: Uploads) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import sha256
 from uuid import UUID
 
 import pytest
@@ -12,9 +13,12 @@ from tests.unit.uploads.test_retry import retry
 
 from retllm.db.enums import FileStatus
 from retllm.db.session import transaction
+from retllm.db.tables import Job
 from retllm.history.file_counts import file_counts
 from retllm.media.sheets import refusals
 from retllm.uploads import unsent
+from retllm.uploads.offers import Offer, arrived
+from retllm.uploads.rest import Rest, rest_of
 from retllm.uploads.views import has_kept_rejected
 
 SHEET = b"file,caption\n1.png,one\n2.png,two\n3.png,three\n"
@@ -156,5 +160,17 @@ def test_many_rows_of_pictures_that_were_not_sent_are_counted_together(
 def test_a_sidecar_of_a_picture_that_was_not_sent_says_so(uploads: Uploads, name: str, content: bytes) -> None:
     job_id = broken_off(uploads, ["a.png", name], {name: content})
     row = uploads.rows(job_id)[name]
-    assert row.status is FileStatus.REJECTED
+    assert row.status is FileStatus.NOT_SENT
     assert f"{name!r} has the caption of 'a.png', which was not sent: upload both again" in str(row.error)
+    with uploads.world.sessions() as session:
+        job = session.get_one(Job, job_id)
+        # the sidecar itself is here
+        assert rest_of(session, job, {FileStatus.NOT_SENT: 2}) == Rest(left=1, came=0)
+        assert has_kept_rejected(session, job_id)
+        offer = Offer(name=name, size=len(content), sha256=sha256(content).hexdigest())
+        assert arrived(session, job_id, [offer]) == [True]
+    uploads.upload({"a.png": picture(1)}, index=False)
+    retry(uploads, job_id)
+    assert uploads.rows(job_id)[name].status in (FileStatus.UPDATED, FileStatus.IGNORED)
+    assert uploads.stored("uploads/") == []
+    uploads.check()

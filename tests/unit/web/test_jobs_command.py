@@ -116,7 +116,7 @@ def test_a_retry_says_what_it_tries_again(run: Run, ada: Caller, collection: str
     assert lines(run(jobs.jobs, "retry", job).stdout) == [f"index {job}: queued, 0%", "Trying again: 1 unit."]
     run(jobs.jobs, "cancel", job)
     answer = json.loads(lines(run(jobs.jobs, "retry", job, "--json").stdout)[0])
-    assert answer["again"] == {"units": 1, "files": 0, "read_again": 0}
+    assert answer["again"] == {"units": 1, "files": 0, "read_again": 0, "not_kept": 0}
 
 
 def test_an_open_upload_says_what_is_still_to_come(run: Run, ada: Caller, collection: str) -> None:

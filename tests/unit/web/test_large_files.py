@@ -240,7 +240,8 @@ def test_a_file_of_which_nothing_arrived_is_not_sent(ada: Caller, collection: st
     assert ada.post(f"/uploads/{upload}/expected", json={"first": 0, "names": ["half", "told"]}).status_code == 204
     announce(ada, upload, "none", b"\0" * (3 << 20))
     announce(ada, upload, "told", b"\0" * (3 << 20), hashed=False)
-    patch(ada, announce(ada, upload, "half", b"\1" * (3 << 20)), 0, b"\1" * (1 << 20))
+    half = RED + bytes((3 << 20) - len(RED))
+    patch(ada, announce(ada, upload, "half", half), 0, half[: 1 << 20])
     ada.post(f"/uploads/{upload}/close")
     rows = ada.get(f"/uploads/{upload}/files?status=not_sent").json["files"]
     assert {row["name"]: (row["error"]["code"], row["error"]["message"]) for row in rows} == {
@@ -252,3 +253,26 @@ def test_a_file_of_which_nothing_arrived_is_not_sent(ada: Caller, collection: st
             "and only the rest is sent.",
         ),
     }
+
+
+def test_a_file_that_its_first_part_shows_to_be_refused_is_over_with_it(
+    ada: Caller, collection: str, served: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.settings, "max_file_bytes", 10_000)
+    first, upload = bytes(5000), begin(ada, collection)
+    too_large, other = RED + first, b"\x7fELF" + first
+    for name, part in {"large.png": too_large, "program.jpg": other, "small.png": RED[:50]}.items():
+        address = announce(ada, upload, name, part + bytes(6000))
+        answer = patch(ada, address, 0, part)
+        told = len(part) if name == "small.png" else len(part) + 6000
+        assert (answer.status_code, offset(ada, address)) == (204, told)
+        assert answer.headers["Upload-Offset"] == str(told)
+    assert len(_stored_parts(served)) == 1
+    ada.post(f"/uploads/{upload}/close")
+    files = {file["name"]: file for file in ada.get(f"/uploads/{upload}/files").json["files"]}
+    assert {name: file["status"] for name, file in files.items()} == {
+        "large.png": "rejected",
+        "program.jpg": "rejected",
+        "small.png": "not_sent",
+    }
+    assert "the limit set by RETLLM_MAX_FILE_BYTES" in files["large.png"]["error"]["message"]

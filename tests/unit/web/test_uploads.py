@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask_openapi import OpenAPI
+from tests.unit.media.films import film
+from tests.unit.media.fingerprints import fingerprint
 from tests.unit.media.handmade_tars import tarred
 from tests.unit.media.samples import zipped
+from tests.unit.media.test_parts import pages, plain
 from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pictures import picture
 from tests.unit.web.uploads import BLUE, RED, STREAM, TUS, Body, begin, needs, outcomes, send, sha256
@@ -21,6 +24,7 @@ from retllm.db.enums import FileStatus, JobState, Stage
 from retllm.db.session import transaction
 from retllm.db.tables import Item, Job, Unit
 from retllm.db.uploads import UploadFile
+from retllm.media.records import empty_item
 from retllm_web.http.services import Services
 
 
@@ -116,6 +120,38 @@ def test_bytes_that_an_upload_to_the_collection_has_are_not_sent_again(ada: Call
     for opened in (upload, other):
         ada.post(f"/uploads/{opened}/close")
     assert needs(ada, begin(ada, collection), a_txt=text) == ["send"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.tif", pages(3)), ("a.pdf", pages(2, "PDF")), ("a.mp4", film(plain(2), frames=15))],
+    ids=["TIFF", "PDF", "film"],
+)
+def test_a_document_or_film_that_the_collection_has_is_not_sent(
+    ada: Caller, collection: str, served: Services, name: str, data: bytes
+) -> None:
+    first = begin(ada, collection)
+    send(ada, first, **{name: data})
+    ada.post(f"/uploads/{first}/close")
+    items = ada.get(f"/collections/{collection}/items").json["items"]
+    assert len(items) > 1
+    with transaction(served.sessions) as session:
+        empty_item(session, uuid.UUID(items[0]["id"]))
+    again = begin(ada, collection)
+    assert needs(ada, again, **{name: data}) == ["known"]
+    send(ada, again, captions_csv=f"file,caption\n{name},a whole\n".encode())
+    ada.post(f"/uploads/{again}/close")
+    counts = ada.get(f"/uploads/{again}").json["counts"]
+    # the page that was deleted comes back
+    assert counts == {"read": 2, "added": 1, "duplicate": len(items) - 1, "updated": 1}
+    assert {item["text"] for item in ada.get(f"/collections/{collection}/items").json["items"]} == {"a whole"}
+    by_slices = begin(ada, collection)
+    offer = {"name": "other.bin", "size": len(data), "slices": fingerprint(data)}
+    files = [offer | {"slices": fingerprint(b"")}, offer | {"size": 1}, offer]
+    asked = ada.post(f"/uploads/{by_slices}/known", json={"files": files}).json["needs"]
+    assert asked == ["send", "send", "known"]
+    ada.post(f"/uploads/{by_slices}/close")
+    assert ada.get(f"/uploads/{by_slices}").json["counts"] == {"read": 1, "duplicate": len(items)}
 
 
 def test_a_text_with_the_hash_of_an_item_is_no_picture(ada: Caller, collection: str) -> None:

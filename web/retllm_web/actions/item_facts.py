@@ -10,8 +10,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from retllm.db.enums import ItemKind
 from retllm.db.searches import Candidate, Search
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item
+from retllm.db.uploads import UploadFile
 from retllm.indexing.indexed import embedder_of, is_ready, up_to_date
 from retllm.media.sniffing import FileKind
 from retllm.settings import Settings
@@ -60,11 +62,12 @@ class ItemFacts:
 
     ``came`` is the file that the item was, for a text also the sheet or archive that has it; ``captioned_by`` is the
     one that a caption is from, or the archive that has it. None if that is not known, as when the upload was deleted.
+    ``changes`` is how often a caption took the place of another one.
     """
 
     came: Received | None
     captioned_by: Received | None
-
+    changes: int
     vectors: Sequence[Vector]
     searches: Sequence[Found]
     previous: UUID | None
@@ -77,9 +80,13 @@ def facts_of(session: Session, item: Item, collection: Collection, settings: Set
     """Return the facts of an item, with a fixed number of database queries."""
     previous_part, next_part = _parts_around(session, item)
     in_order = sa.select(Item.id).where(Item.collection_id == item.collection_id, is_ready()).limit(1)
+    came = received_file(session, item.id) if item.picture_key else None
+    # a picture that came without a caption has its first one from its second version on
+    first = 1 if came and came[0].kind is ItemKind.BOTH else 2
     return ItemFacts(
-        came=_received(session, item.id) if item.picture_key else _received(session, item.caption_file_id),
-        captioned_by=_received(session, item.caption_file_id) if item.picture_key else None,
+        came=_received(came) if item.picture_key else _received(_file(session, item.caption_file_id)),
+        captioned_by=_received(_file(session, item.caption_file_id)) if item.picture_key else None,
+        changes=max(0, item.version - first),
         vectors=_vectors(session, item, embedder_of(collection, settings), settings.item_image_weight),
         searches=_searches(session, item.id),
         previous=session.scalar(in_order.where(Item.id < item.id).order_by(Item.id.desc())),
@@ -89,8 +96,11 @@ def facts_of(session: Session, item: Item, collection: Collection, settings: Set
     )
 
 
-def _received(session: Session, key: UUID | None) -> Received | None:
-    found = received_file(session, key) if key is not None else None
+def _file(session: Session, key: UUID | None) -> tuple[UploadFile, str | None] | None:
+    return received_file(session, key) if key is not None else None
+
+
+def _received(found: tuple[UploadFile, str | None] | None) -> Received | None:
     if found is None:
         return None
     file, place = found

@@ -18,12 +18,15 @@ from retllm.history.job_views import RetriedJobView, job_view, retried_view
 from retllm.identity import access
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
+from retllm.media import streams
+from retllm.media.fingerprints import Fingerprint
 from retllm.media.outcomes import FileOutcome, IncomingFile
 from retllm.queue import lifecycle
 from retllm.queue.routing import Notification
 from retllm.uploads import large_files, offers, retry, submit, unsent
 from retllm.uploads.large_files import Announced, Arrived, Part
 from retllm.uploads.offers import Offer
+from retllm.uploads.receive import ReceivedFile
 from retllm.uploads.views import FileView, UploadState, upload_files, upload_state
 from retllm_web.actions import submissions, uploads
 from retllm_web.actions.uploads import for_change
@@ -64,7 +67,8 @@ def state(actor: Actor, upload_id: UUID) -> tuple[Job, UploadState, int]:
 def known(actor: Actor, upload_id: UUID, offered: Sequence[Offer]) -> list[bool]:
     """Return for each file whether its bytes need not be sent to an open upload.
 
-    The upload has the file already, or its collection has the picture, or the bytes are kept from another upload.
+    The upload has the file already, or its collection has the picture, or the bytes are here: those of a document or
+    film of the collection, or kept from another upload. Then they are read once more.
 
     Raises:
         NotFound: no such upload.
@@ -73,19 +77,37 @@ def known(actor: Actor, upload_id: UUID, offered: Sequence[Offer]) -> list[bool]
         StorageFull: the storage is full.
     """
 
-    def take(session: Session) -> tuple[list[bool], dict[str, str]]:
+    def take(session: Session) -> tuple[list[bool], dict[str, str], dict[int, list[str]]]:
         for_change(session, actor, upload_id)
         job = submit.lock_open(session, upload_id)
         here = offers.take_duplicates(session, job, offered)
-        missing = [file.sha256 for file, known in zip(offered, here, strict=True) if file.sha256 and not known]
-        return here, offers.kept_bytes(session, job.collection_id, missing)
+        missing = [file for file, known in zip(offered, here, strict=True) if not known]
+        kept = offers.kept_bytes(session, job.collection_id, [file.sha256 for file in missing if file.sha256])
+        sizes = {file.size for file in missing if file.slices and not file.sha256}
+        return here, kept, offers.wholes_of_size(session, job.collection_id, sizes)
 
-    here, kept = run_transaction(services().sessions, take)
+    here, kept, wholes = run_transaction(services().sessions, take)
     for number, file in enumerate(offered):
-        key = kept.get(file.sha256 or "")
-        if not here[number] and key is not None:
+        if here[number]:
+            continue
+        key = kept.get(file.sha256) if file.sha256 else _with_slices(wholes.get(file.size, ()), file.slices)
+        if key is not None:
             here[number] = _take_kept(upload_id, file.name, key)
     return here
+
+
+def _with_slices(keys: Sequence[str], slices: str | None) -> str | None:
+    """Return which of these stored files has that hash of its slices."""
+    return next((key for key in keys if slices is not None and _slices(key) == slices), None)
+
+
+def _slices(key: str) -> str | None:
+    with suppress(NotFound, OSError), services().storage.open(key) as stream:
+        fingerprint = Fingerprint()
+        while data := stream.read(streams.CHUNK):
+            fingerprint.update(data)
+        return fingerprint.hexdigest()
+    return None
 
 
 def _take_kept(upload_id: UUID, name: str, key: str) -> bool:
@@ -236,7 +258,8 @@ def append(
 ) -> int:
     """Store the next part of a large file, and make the file whole with the last one; return the new offset.
 
-    If the connection breaks, what arrived of the part is kept.
+    If the connection breaks, what arrived of the part is kept. A file that its first part shows to be refused is over
+    with it, and nothing else of it is sent.
 
     Args:
         length: number of bytes in ``stream`` if it is known.
@@ -267,14 +290,15 @@ def append(
         found.storage.delete(part.key)
         return offset
     try:
-        if offset + part.size < arrived.size:
+        refused = large_files.refused(found.storage, arrived, part, found.settings)
+        if refused is None and offset + part.size < arrived.size:
             run_transaction(found.sessions, lambda session: _record(session, upload_id, arrived, part))
-        else:
-            _finish(upload_id, arrived, part)
+            return offset + part.size
+        _finish(upload_id, arrived, part, refused)
     except (RetllmError, OSError):
         found.storage.delete(part.key)
         raise
-    return offset + part.size
+    return arrived.size
 
 
 def _record(session: Session, upload_id: UUID, arrived: Arrived, part: Part) -> None:
@@ -282,11 +306,16 @@ def _record(session: Session, upload_id: UUID, arrived: Arrived, part: Part) -> 
     large_files.record_part(session, upload_id, arrived, part)
 
 
-def _finish(upload_id: UUID, arrived: Arrived, last: Part | None) -> None:
-    """Put a file together and add it to its upload; until that is committed, its last part counts as not arrived."""
+def _finish(upload_id: UUID, arrived: Arrived, last: Part | None, received: ReceivedFile | None = None) -> None:
+    """Put a file together and add it to its upload; until that is committed, its last part counts as not arrived.
+
+    Args:
+        received: the file, if it is refused without its other parts.
+    """
     found = services()
     parts = [*arrived.parts, *([last] if last else [])]
-    received = large_files.put_together(found.storage, upload_id, arrived, parts, found.settings)
+    if received is None:
+        received = large_files.put_together(found.storage, upload_id, arrived, parts, found.settings)
 
     def add(session: Session) -> list[Notification]:
         submit.lock_open(session, upload_id)

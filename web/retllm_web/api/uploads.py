@@ -115,7 +115,7 @@ class Manifest(BaseModel):
 class Need(StrEnum):
     """Whether a file must be sent."""
 
-    KNOWN = "known"  # its bytes are here: in this upload or another one, or in the collection, as a picture
+    KNOWN = "known"  # its bytes are here: in this upload or another one, or in the collection, unless as a text
     SEND = "send"  # its bytes are not here
 
 
@@ -303,9 +303,10 @@ def expect_files(path: UploadPath, body: ExpectedFiles) -> Response:
 
 @api.post("/uploads/<uuid:upload_id>/known", tags=TAGS, responses={200: Needs, 409: ErrorBody})
 def announce_files(path: UploadPath, body: Manifest) -> Response:
-    """Say which files need not be sent: those that this or another upload has, and pictures that the collection has.
+    """Say which files need not be sent: those that this or another upload has, and what the collection has.
 
-    Such a picture becomes a duplicate of the upload without its bytes, and captions of the upload find it.
+    That is pictures, documents and films, which become duplicates of the upload without its bytes; captions of the
+    upload find them.
     """
     body = strictly(Manifest, request.get_data())
     found = upload_parts.known(current_actor(), path.upload_id, body.files)

@@ -1,6 +1,6 @@
 // Generated from platform/retllm/media/file_table.py by retllm_web.render.file_script.
 // The names of clutter: one group for each of GLOBS, which have a name and a reason each.
-export const CLUTTER = new RegExp("(?:^|/)(?:(@eaDir)|([^/]*@SynoResource)|([^/]*@SynoEAStream)|(SYNOPHOTO_THUMB_[^/]*)|(SYNOINDEX_[^/]*)|(#recycle)|(@Recycle)|(\\$RECYCLE\\.BIN)|(RECYCLER)|(\\.Trash[^/]*)|(Network Trash Folder)|(#snapshot)|(@Recently-Snapshot)|(\\.snapshot)|(\\.zfs)|(@tmp)|(\\.@[^/]*)|(Temporary Items)|(__MACOSX)|(\\._[^/]*)|(\\.DS_Store)|(Icon\\r)|(Icon%0D)|(Thumbs\\.db)|(Thumbs\\.db:encryptable)|(ehthumbs\\.db)|(ehthumbs_vista\\.db)|(desktop\\.ini)|([^/]*:Zone\\.Identifier)|(System Volume Information)|(lost\\+found)|(found\\.00[^/])|([^/]*\\.lrdata)|([^/]*\\.lrcat)|([^/]*\\.lrcat-[^/]*)|([^/]*\\.lrcat\\.lock)|([^/]*\\.photoslibrary\\/resources)|([^/]*\\.photoslibrary\\/database)|([^/]*\\.photoslibrary\\/private)|([^/]*\\.photoslibrary\\/external)|([^/]*\\.photoslibrary\\/scopes)|([^/]*\\.photolibrary\\/Thumbnails)|([^/]*\\.photolibrary\\/Previews)|([^/]*\\.aplibrary\\/Thumbnails)|([^/]*\\.aplibrary\\/Previews)|(digikam4\\.db)|(thumbnails-digikam\\.db)|(Picasa\\.ini)|(ZbThumbnail\\.info)|(pspbrwse\\.jbf)|([^/]*\\.aae)|(print-subscriptions\\.json)|(shared_album_comments\\.json)|(user-generated-memory-titles\\.json)|(archive_browser\\.html)|([^/]*\\.thm)|([^/]*\\.[^/]*~)|([^/]*\\.bak)|(_gsdata_)|(~\\$[^/]*)|(\\.git)|(\\.svn)|(\\.hg)|(\\.[^/]*))(?=/|(?![\\s\\S]))", 'i');
+export const CLUTTER = new RegExp("(?:^|/)(?:(@eaDir)|([^/]*@SynoResource)|([^/]*@SynoEAStream)|(SYNOPHOTO_THUMB_[^/]*)|(SYNOINDEX_[^/]*)|(#recycle)|(@Recycle)|(\\$RECYCLE\\.BIN)|(RECYCLER)|(\\.Trash[^/]*)|(Network Trash Folder)|(#snapshot)|(@Recently-Snapshot)|(\\.snapshot)|(\\.zfs)|(@tmp)|(\\.@[^/]*)|(Temporary Items)|(__MACOSX)|(\\._[^/]*)|(\\.DS_Store)|(Icon\\r)|(Icon%0D)|(Thumbs\\.db)|(Thumbs\\.db:encryptable)|(ehthumbs\\.db)|(ehthumbs_vista\\.db)|(desktop\\.ini)|([^/]*:Zone\\.Identifier)|(System Volume Information)|(lost\\+found)|(found\\.00[^/])|([^/]*\\.lrdata)|([^/]*\\.lrcat)|([^/]*\\.lrcat-[^/]*)|([^/]*\\.lrcat\\.lock)|([^/]*\\.photoslibrary\\/resources)|([^/]*\\.photoslibrary\\/database)|([^/]*\\.photoslibrary\\/private)|([^/]*\\.photoslibrary\\/external)|([^/]*\\.photoslibrary\\/scopes)|([^/]*\\.photolibrary\\/Thumbnails)|([^/]*\\.photolibrary\\/Previews)|([^/]*\\.aplibrary\\/Thumbnails)|([^/]*\\.aplibrary\\/Previews)|(digikam4\\.db)|(thumbnails-digikam\\.db)|(Picasa\\.ini)|(ZbThumbnail\\.info)|(pspbrwse\\.jbf)|([^/]*\\.aae)|(print-subscriptions\\.json)|(shared_album_comments\\.json)|(user-generated-memory-titles\\.json)|(archive_browser\\.html)|(Archiv[^/]*bersicht\\.html)|(Takeout\\/[^/]*\\.html)|([^/]*\\.thm)|([^/]*\\.[^/]*~)|([^/]*\\.bak)|(_gsdata_)|(~\\$[^/]*)|(\\.git)|(\\.svn)|(\\.hg)|(\\.[^/]*))(?=/|(?![\\s\\S]))", 'i');
 export const GLOBS = [
   [
     "@eaDir",
@@ -220,6 +220,14 @@ export const GLOBS = [
   ],
   [
     "archive_browser.html",
+    "index page of Google Takeout"
+  ],
+  [
+    "Archiv*bersicht.html",
+    "index page of Google Takeout"
+  ],
+  [
+    "Takeout/*.html",
     "index page of Google Takeout"
   ],
   [

@@ -244,7 +244,7 @@ export class Upload {
     this.pending = this.pending.filter((_, n) => readable[n]);
     await this.sendNotes((asked) => this.unlessStopped(asked));
     // a file whose content is unknown is only compared after an attempt to send it
-    const asked = this.pending.filter((entry) => entry.sha256 || entry.tried);
+    const asked = this.pending.filter((entry) => entry.sha256 || entry.slices || entry.tried);
     if (asked.length) {
       const { needs } = await this.unlessStopped(this.ask(this.addresses.known, { files: asked.map((entry) => this.offer(entry)) }));
       this.arrive(asked.filter((_, n) => needs[n] === "known"));
@@ -313,7 +313,7 @@ export class Upload {
   }
 
   offer(entry) {
-    return { name: wellFormed(entry.name), size: entry.file.size, sha256: entry.sha256 ?? null, earlier: this.arrivals.get(keyOf(entry)) ?? 0 };
+    return { name: wellFormed(entry.name), size: entry.file.size, sha256: entry.sha256 ?? null, slices: entry.slices ?? null, earlier: this.arrivals.get(keyOf(entry)) ?? 0 };
   }
 
   arrive(entries) {

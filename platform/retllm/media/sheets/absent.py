@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from retllm.errors import MediaRejected, PictureNotSent
 from retllm.media.file_table import FileRole, role_of
 from retllm.media.sheets import refused_files, sidecars
 from retllm.media.sheets.folder_names import archive_names
@@ -44,7 +45,7 @@ class Absent:
         self.archives = archives
         self.is_nothing = not (self.missing_archives or self._awaited or archives)
 
-    def picture(self, located: Located, *, is_text: bool = False, very: bool = False) -> str | None:
+    def picture(self, located: Located, *, is_text: bool = False, very: bool = False) -> MediaRejected | None:
         """Return why a text or sidecar is refused whose picture is absent; None if that is not so.
 
         Args:
@@ -53,20 +54,20 @@ class Absent:
         name, files = located.name, located.very if very else (*located.very, located)
         # what did not come lies beside loose files only
         if located.archive is None and (picture := _beside([one.name for one in files], self._missing)) is not None:
-            return refused_files.not_sent(name, picture, is_text=is_text)
+            return PictureNotSent(refused_files.not_sent(name, picture, is_text=is_text))
         names = [each for one in files for each in (one.name, one.unpacked_name)]
         if (picture := _beside(names, self._awaited)) is not None:
-            return refused_files.awaited(name, picture)
+            return MediaRejected(refused_files.awaited(name, picture))
         return None
 
-    def archive(self, located: Located, *, is_text: bool = False) -> str | None:
+    def archive(self, located: Located, *, is_text: bool = False) -> MediaRejected | None:
         """Return why a file with the name of a sidecar is refused: its picture may be in an absent archive."""
         if not sidecars.places(located.name):
             return None
         if (archive := archive_for(located, self.missing_archives)) is not None:
-            return refused_files.in_unsent_archive(located.name, archive, is_text=is_text)
+            return PictureNotSent(refused_files.in_unsent_archive(located.name, archive, is_text=is_text))
         if (archive := archive_for(located, self.archives)) is not None:
-            return refused_files.in_awaited_archive(located.name, archive, is_text=is_text)
+            return MediaRejected(refused_files.in_awaited_archive(located.name, archive, is_text=is_text))
         return None
 
 

@@ -13,10 +13,11 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from retllm.errors import MediaRejected, RetllmError, TooLarge
+from retllm.errors import MediaRejected, NoText, RetllmError, TooLarge
 from retllm.media import streams
 from retllm.media.ingest import CheckedText, Ingest
-from retllm.media.names import one_line
+from retllm.media.names import one_line, quoted
+from retllm.media.normalization import is_blank
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.records import NEW, Came, Caption, Change, rank_of
 from retllm.media.sheets import columns, results
@@ -208,8 +209,8 @@ class SheetToWrite:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no row has an outcome."""
-        return not (self._refused or self.captions or self._new_texts or self._done)
+        """Whether all rows are empty, or there are none."""
+        return not (self._refusals.total or self.captions or self._new_texts or self._done)
 
     def _refuse(self, number: int, found: Problem) -> None:
         if (outcome := self._refusals.take(number, found)) is not None:
@@ -255,9 +256,12 @@ class SheetToWrite:
     def _cleaned(self, row: Row) -> list[str] | Problem:
         if row.problem is not None:
             return row.problem
+        # without captions the empty text gives the reason
+        texts = [text for text in row.captions if not is_blank(text)] or [""]
         try:
-            # without captions the empty text gives the reason
-            return [clean_text(text, self._ingest.settings) for text in row.captions or ("",)]
+            return [clean_text(text, self._ingest.settings) for text in texts]
+        except NoText as error:
+            return problem(Reason.EMPTY, f"Row {row.number}: {error.message}")
         except (MediaRejected, TooLarge) as error:
             return Problem(Reason.TEXT, f"Row {row.number}: {error.message}", type(error))
 
@@ -351,15 +355,15 @@ class SheetToWrite:
         if other is not None:
             return _Refusing(
                 Reason.MIXED_UP,
-                f"names a picture like row {captions.rows[0]}; {name!r} and {other!r} would be the same picture of "
-                "this collection: upload the pictures with their folders.",
+                f"names a picture like row {captions.rows[0]}; {quoted(name)} and {quoted(other)} would be the "
+                "same picture of this collection: upload the pictures with their folders.",
             )
         if earlier is not None:
             of_other = not earlier.by.startswith(f"{self._located.name}, row ")
             alone = ", or upload this sheet again by itself" if of_other else ""
             return _Refusing(
                 Reason.SECOND_CAPTION,
-                f"gives the picture {name!r} another caption than {earlier.by}: keep one of them{alone}.",
+                f"gives the picture {quoted(name)} another caption than {earlier.by}: keep one of them{alone}.",
             )
         return None
 
@@ -375,8 +379,9 @@ class SheetToWrite:
 
 def _not_it(number: int, name: str, picture: Picture) -> Problem:
     message = (
-        f"Row {number} names the picture {shown_name(name)!r}, which is not in this collection; "
-        f"{one_line(picture.located.name)!r} is, but has a row of its own: upload the picture or correct the name."
+        f"Row {number} names the picture {quoted(shown_name(name))}, which is not in this collection; "
+        f"{quoted(one_line(picture.located.name))} is, but has a row of its own: upload the picture or "
+        "correct the name."
     )
     return problem(Reason.NOT_FOUND, message)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from retllm.errors import TooLarge
-from retllm.media.names import one_line
+from retllm.media.names import one_line, quoted
 from retllm.media.normalization import is_blank
 from retllm.media.sheets.column_names import CAPTIONS, FILES, NUMBERS, plain, role
 from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8
@@ -143,7 +143,7 @@ class Columns:
         if bad := self._unusable(fields, [] if file else files) or self._unusable(fields, [] if captions else texts):
             return Row(record.number, problem=problem(Reason.UNREADABLE, f"Row {record.number}: {bad}"))
         if any(map(ESCAPED.search, (file, *captions))):
-            shown = f", {one_line(ESCAPED.sub(_REPLACED, file[:_SHOWN_FILE]))!r}," if file else ""
+            shown = f", {quoted(one_line(ESCAPED.sub(_REPLACED, file[:_SHOWN_FILE])))}," if file else ""
             return Row(record.number, problem=problem(Reason.UNREADABLE, f"Row {record.number}{shown} {NOT_UTF8}"))
         title = fields.get(self._title) if self._title else None
         return Row(record.number, file, captions, name=title if isinstance(title, str) and title.strip() else None)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from retllm.errors import MediaRejected, TooLarge
-from retllm.media.names import one_line
+from retllm.media.names import one_line, quoted
+from retllm.media.normalization import is_blank
 from retllm.media.sheets import columns
 from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
 from retllm.media.sheets.columns import flat
@@ -238,7 +239,7 @@ class _Whole:
                 words = f" has captions for image_id {key}, which is not among the images of the file."
                 yield Refused(Reason.NO_PICTURE, words)
         for key in self._empty:
-            yield Refused(Reason.TEXT, f": a caption for image_id {key} is empty.")
+            yield Refused(Reason.EMPTY, f": a caption for image_id {key} is empty.")
 
     def _one_picture(self) -> Entry | None:
         """Return the row that the object itself is, beside its rows: the name of a picture, and its captions."""
@@ -290,18 +291,20 @@ def _of_name(name: str, value: object) -> Iterator[Entry]:
     values = _values(value)
     others = [each for each in values if not _names_its_own(each, name)]
     if len(others) == len(values):
-        yield _named_row(name, flat(value))
+        yield _named_row(name, value)
         return
     yield from (entry_of(each) for each in values if _names_its_own(each, name))
     if others:
-        yield _named_row(name, flat(others))
+        yield _named_row(name, others)
 
 
-def _named_row(name: str, captions: list[str]) -> Entry:
-    if captions:
+def _named_row(name: str, value: object) -> Entry:
+    if captions := flat(value):
         return {"file": name, "captions": captions}
-    words = f" gives the picture {one_line(name[:_SHOWN])!r} no caption, but another value than a text."
-    return Refused(Reason.TEXT, words)
+    words = f" gives the picture {quoted(one_line(name[:_SHOWN]))} no caption"
+    if all(each is None or (isinstance(each, str) and is_blank(each)) for each in _values(value)):
+        return Refused(Reason.EMPTY, f"{words}.")
+    return Refused(Reason.TEXT, f"{words}, but another value than a text.")
 
 
 def _values(value: object) -> list[object]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
-from retllm.media.names import base_name, codes
+from retllm.media.names import base_name, codes, quoted
 from retllm.media.sheets import sidecars, targets
 from retllm.media.sheets.absent import archive_for, named_archive
 from retllm.media.sheets.located import Located, Picture
@@ -52,7 +52,7 @@ class Lookup:
         is_elsewhere = bool(found.elsewhere) and named is None
         shown = targets.shown_name(name)
         if self._is_part_of_unsent(one, sheet):
-            return not_sent(f"names {shown!r}, whose file {AGAIN}")
+            return not_sent(f"names {quoted(shown)}, whose file {AGAIN}")
         if unsent is not None and not is_elsewhere and named in (None, unsent):
             return targets.in_unsent_archive(shown, unsent)
         if awaited:

@@ -1,11 +1,11 @@
-"""The outcomes of refused rows, not too many of them."""
+"""The outcomes of refused and empty rows, not too many of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from retllm.errors import MediaRejected, NotSent, RetllmError
-from retllm.media.outcomes import FileOutcome, not_sent, rejected
+from retllm.media.outcomes import FileOutcome, ignored, not_sent, rejected
 from retllm.media.sheets.rows import Problem, Reason
 
 SHOWN = 20
@@ -14,7 +14,7 @@ SHOWN = 20
 
 @dataclass(slots=True)
 class Refusals:
-    """Counts the refused rows of one sheet, and names the first ones of each reason."""
+    """Counts the refused and empty rows of one sheet, and names the first ones of each reason."""
 
     sheet: str
     _counts: dict[Reason, int] = field(default_factory=dict)
@@ -30,8 +30,8 @@ class Refusals:
 
     @property
     def total(self) -> int:
-        """How many rows were refused."""
-        return sum(self._counts.values())
+        """How many rows were refused, without empty ones."""
+        return sum(count for reason, count in self._counts.items() if reason is not Reason.EMPTY)
 
     def rest(self) -> list[FileOutcome]:
         """Return one outcome for the further rows of each reason."""
@@ -50,4 +50,6 @@ class Refusals:
 
 
 def _outcome(name: str, reason: Reason, error: RetllmError, count: int = 1) -> FileOutcome:
+    if reason is Reason.EMPTY:
+        return ignored(name, error.message, count)
     return (not_sent if reason is Reason.NOT_SENT else rejected)(name, error, count)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from retllm.media.file_table import role_of
-from retllm.media.names import base_name, suffix_of, without_code
+from retllm.media.names import base_name, quoted, suffix_of, without_code
 from retllm.media.sheets.located import Picture
 
 
 def no_picture(name: str) -> str:
     """Return why the sidecar of this name is refused: there is no picture for it."""
-    return f"The file has the caption of a picture, but none with the name of {base_name(name)!r} is beside it: add it."
+    named = quoted(base_name(name))
+    return f"The file has the caption of a picture, but none with the name of {named} is beside it: add it."
 
 
 _ALONE = ", or the text alone if it is to be an item"
@@ -21,7 +22,7 @@ _AS_TEXT = ", or upload it with --texts (texts=true in the API) if it is no capt
 def not_sent(name: str, picture: str, *, is_text: bool = False) -> str:
     """Return why a file is refused whose picture was announced and did not come."""
     again = f"upload both again{_ALONE if is_text else ''}"
-    return f"{base_name(name)!r} has the caption of {base_name(picture)!r}, which was not sent: {again}."
+    return f"{quoted(base_name(name))} has the caption of {quoted(base_name(picture))}, which was not sent: {again}."
 
 
 def in_unsent_archive(name: str, archive: str, *, is_text: bool) -> str:
@@ -36,7 +37,7 @@ def in_awaited_archive(name: str, archive: str, *, is_text: bool) -> str:
 
 
 def _picture_in(name: str, archive: str) -> str:
-    return f"The picture of {base_name(name)!r} may be in {base_name(archive)!r}"
+    return f"The picture of {quoted(base_name(name))} may be in {quoted(base_name(archive))}"
 
 
 STILL_COMES = (
@@ -48,19 +49,19 @@ STILL_COMES = (
 
 def awaited(name: str, picture: str) -> str:
     """Return why a file is refused whose picture another upload is still bringing."""
-    return f"{base_name(name)!r} has the caption of {base_name(picture)!r}, which {STILL_COMES}."
+    return f"{quoted(base_name(name))} has the caption of {quoted(base_name(picture))}, which {STILL_COMES}."
 
 
 def in_other_folder(name: str, picture: str) -> str:
     """Return why a text is refused that has the name of a picture elsewhere, or one that looks the same."""
     if without_code(name) != name:
         return (
-            f"The text {base_name(name)!r} is named like the picture {picture!r}, but the exact names differ: name it "
-            "exactly like that, or upload it with --texts (texts=true in the API) if it is no caption."
+            f"The text {quoted(base_name(name))} is named like the picture {quoted(picture)}, but the exact names "
+            "differ: name it exactly like that, or upload it with --texts (texts=true in the API) if it is no caption."
         )
     return (
-        f"The text {base_name(name)!r} is named like the picture {picture!r}, which is in another folder or archive: "
-        "put it there, or upload it with --texts (texts=true in the API) if it is no caption."
+        f"The text {quoted(base_name(name))} is named like the picture {quoted(picture)}, which is in another folder "
+        "or archive: put it there, or upload it with --texts (texts=true in the API) if it is no caption."
     )
 
 
@@ -69,18 +70,18 @@ def shared(name: str, pictures: Sequence[Picture]) -> str:
     first, second = (base_name(picture.located.name) for picture in pictures[:2])
     if len({picture.located.name for picture in pictures}) == 1:
         return (
-            f"The caption {base_name(name)!r} fits {len(pictures)} pictures that are all named {first!r}: give them "
-            "different names, or upload each together with its caption."
+            f"The caption {quoted(base_name(name))} fits {len(pictures)} pictures that are all named {quoted(first)}: "
+            "give them different names, or upload each together with its caption."
         )
     return (
-        f"The caption {base_name(name)!r} fits {len(pictures)} pictures ({first!r}, {second!r}"
+        f"The caption {quoted(base_name(name))} fits {len(pictures)} pictures ({quoted(first)}, {quoted(second)}"
         f"{', ...' if len(pictures) > 2 else ''}): name it like one of them, or write a sheet."
     )
 
 
 def rejected(name: str, picture: Picture) -> str:
     """Return why the sidecar of a rejected picture is refused."""
-    shown = repr(base_name(picture.located.name))
+    shown = quoted(base_name(picture.located.name))
     step = next_step(picture, "upload both again")
     if not picture.rejection:
         return f"The picture {shown} beside it was rejected: {step}."

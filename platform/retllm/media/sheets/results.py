@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from retllm.db.enums import ItemKind
+from retllm.media.names import quoted
 from retllm.media.outcomes import FileOutcome
 from retllm.media.records import Change
 
@@ -31,4 +32,5 @@ def unused(name: str, item_id: UUID, others: Sequence[str]) -> FileOutcome:
     """Return the outcome of a sidecar of this item beside which ``others`` give another caption, or some the same."""
     if not others:
         return FileOutcome(name=name, status="duplicate", item_id=item_id, kind=ItemKind.BOTH)
-    return FileOutcome(name=name, status="ignored", item_id=item_id, remark=f"Not used: {others[0]!r} has the caption.")
+    remark = f"Not used: {quoted(others[0])} has the caption."
+    return FileOutcome(name=name, status="ignored", item_id=item_id, remark=remark)

@@ -10,7 +10,7 @@ from retllm.errors import MediaRejected, NotSent, RetllmError
 
 
 class Reason(StrEnum):
-    """The kind of reason why a row is refused; the value continues "and 7 more rows:"."""
+    """The kind of reason why a row is refused or ignored; the value continues "and 7 more rows:"."""
 
     UNREADABLE = "they can't be read"
     FIELDS = "they have more fields than the header"
@@ -24,6 +24,7 @@ class Reason(StrEnum):
     MIXED_UP = "several names lead to one picture"
     SECOND_CAPTION = "their pictures have a caption of another sheet of this upload"
     TEXT = "their texts can't be used"
+    EMPTY = "they have no caption or text"  # ignored: many catalogues list pictures without one
     DELETED = "their pictures were deleted during the upload"
 
 

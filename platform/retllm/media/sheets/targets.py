@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from retllm.media.names import base_name, one_line
+from retllm.media.names import base_name, one_line, quoted
 from retllm.media.sheets import refused_files
 from retllm.media.sheets.located import Located, Picture
 from retllm.media.sheets.matching import Found, path_stem
@@ -49,14 +49,14 @@ def target(name: str, found: Found, sheet: Located) -> Target | Problem:
     """Return the picture among those found, or why there is not just one."""
     shown = shown_name(name)
     if any(picture.unsent for picture in found.pictures):
-        return not_sent(f"names the picture {shown!r}, which {AGAIN}")
+        return not_sent(f"names the picture {quoted(shown)}, which {AGAIN}")
     by_id = {picture.item_id: picture for picture in _accepted(found.pictures)}
     near = any(picture.is_near(sheet) for picture in by_id.values())
     if (refused := by_id.get(None)) is not None:
         step = refused_files.next_step(refused, "upload it again")
         earlier = f" in another upload: {refused.rejection} {refused_files.sentence(step)}"
         why = earlier if refused.rejection else f": {step}"
-        return problem(Reason.REFUSED_PICTURE, f"names the picture {shown!r}, which was rejected{why}.")
+        return problem(Reason.REFUSED_PICTURE, f"names the picture {quoted(shown)}, which was rejected{why}.")
     ids = [item_id for item_id in by_id if item_id is not None]
     newest = by_id[max(ids)]
     exact = found.exact and found.whole
@@ -65,34 +65,34 @@ def target(name: str, found: Found, sheet: Located) -> Target | Problem:
         return Target(newest.items, newest, near, found.whole, exact, found.changed, _remark(shown, found, newest))
     if len(names) > 1:
         more = ", ..." if len(names) > _SHOWN else ""
-        several = f"{len(ids)} pictures ({', '.join(map(repr, names[:_SHOWN]))}{more})"
-        message = f"names the picture {shown!r}, which matches {several}: give its full name with folders."
+        several = f"{len(ids)} pictures ({', '.join(map(quoted, names[:_SHOWN]))}{more})"
+        message = f"names the picture {quoted(shown)}, which matches {several}: give its full name with folders."
         return problem(Reason.AMBIGUOUS, message)
     if found.guessed or len({picture.located.outer for picture in by_id.values()}) > 1:
         return _in_archives(shown, list(by_id.values()))
     if all(picture.earlier for picture in by_id.values()):
         # no name tells them apart; the keys of items grow with time
-        remark = f"{len(ids)} pictures are named {names[0]!r}; the newest has this caption."
+        remark = f"{len(ids)} pictures are named {quoted(names[0])}; the newest has this caption."
         return Target(newest.items, newest, near, found.whole, exact, found.changed, remark)
     message = (
-        f"names the picture {shown!r}, but {len(ids)} pictures of this upload have that name: put the sheet into the "
-        "folder or archive of its pictures."
+        f"names the picture {quoted(shown)}, but {len(ids)} pictures of this upload have that name: put the sheet into "
+        "the folder or archive of its pictures."
     )
     return problem(Reason.AMBIGUOUS, message)
 
 
 def _remark(shown: str, found: Found, picture: Picture) -> str | None:
-    told = [f"Its sheet names it {shown!r}."] if found.changed else []
-    where = f"{one_line(picture.located.name)!r} {_place(picture)}"
+    told = [f"Its sheet names it {quoted(shown)}."] if found.changed else []
+    where = f"{quoted(one_line(picture.located.name))} {_place(picture)}"
     if found.guessed:
-        told.append(f"Its sheet names it {shown!r}, and {where} is the only such picture.")
+        told.append(f"Its sheet names it {quoted(shown)}, and {where} is the only such picture.")
     elif others := {each.item_id for each in found.others} - {picture.item_id, None}:
         told.append(f"{len(others) + 1} or more pictures have that name; {where} has this caption.")
     return " ".join(told) or None
 
 
 def _place(picture: Picture) -> str:
-    return f"in {one_line(picture.located.outer)!r}" if picture.located.outer else "outside of archives"
+    return f"in {quoted(one_line(picture.located.outer))}" if picture.located.outer else "outside of archives"
 
 
 def _in_archives(shown: str, pictures: Sequence[Picture]) -> Problem:
@@ -102,8 +102,8 @@ def _in_archives(shown: str, pictures: Sequence[Picture]) -> Problem:
     first = min(picture.located.outer for picture in pictures if picture.located.outer)
     example = one_line(f"{first}/{pictures[0].located.name}")
     message = (
-        f"names the picture {shown!r}, which {len(pictures)} pictures may be ({some}): put the archive before the "
-        f"name, as in {example!r}, or the sheet into the archive."
+        f"names the picture {quoted(shown)}, which {len(pictures)} pictures may be ({some}): put the archive before "
+        f"the name, as in {quoted(example)}, or the sheet into the archive."
     )
     return problem(Reason.AMBIGUOUS, message)
 
@@ -115,18 +115,18 @@ def shown_name(name: str) -> str:
 
 def in_unsent_archive(name: str, archive: str) -> Problem:
     """Return why a row with this name, safe to show, waits for an archive that did not come with its upload."""
-    return not_sent(f"names the picture {name!r}, which did not come, and {base_name(archive)!r} {AGAIN}")
+    return not_sent(f"names the picture {quoted(name)}, which did not come, and {quoted(base_name(archive))} {AGAIN}")
 
 
 def awaited(name: str) -> Problem:
     """Return why a row with this name waits for a picture that another upload is still bringing."""
-    return problem(Reason.AWAITED, f"names the picture {name!r}, which {refused_files.STILL_COMES}.")
+    return problem(Reason.AWAITED, f"names the picture {quoted(name)}, which {refused_files.STILL_COMES}.")
 
 
 def in_awaited_archive(name: str, archive: str) -> Problem:
     """Return why a row with this name waits for an archive that another upload is still bringing."""
-    may_come = f"it may be in {base_name(archive)!r}, which {refused_files.STILL_COMES}"
-    return problem(Reason.AWAITED, f"names the picture {name!r}, which is not in this collection; {may_come}.")
+    may_come = f"it may be in {quoted(base_name(archive))}, which {refused_files.STILL_COMES}"
+    return problem(Reason.AWAITED, f"names the picture {quoted(name)}, which is not in this collection; {may_come}.")
 
 
 def _accepted(pictures: Sequence[Picture]) -> list[Picture]:
@@ -142,15 +142,15 @@ def _accepted(pictures: Sequence[Picture]) -> list[Picture]:
 def nothing(name: str, sheet: Located, elsewhere: Sequence[Picture]) -> Problem:
     """Return why a row with this name, safe to show, means none of the pictures ``elsewhere``."""
     if not elsewhere:
-        message = f"names the picture {name!r}, which is not in this collection: upload it or correct the name."
+        message = f"names the picture {quoted(name)}, which is not in this collection: upload it or correct the name."
         return problem(Reason.NOT_FOUND, message)
     # the names with which a row means them
     others = dict.fromkeys(p.located.name if p.is_near(sheet) else p.located.unpacked_name for p in elsewhere)
-    shown = " and ".join(repr(one_line(other)) for other in list(others)[:2])
+    shown = " and ".join(quoted(one_line(other)) for other in list(others)[:2])
     which = f"the only one of that name is {shown}" if len(others) == 1 else f"others of that name are {shown}"
     folders = "another folder or archive" if len(others) == 1 else "other folders or archives"
     message = (
-        f"names the picture {name!r}; {which}, in {folders} than the row and its sheet: give its full name with "
+        f"names the picture {quoted(name)}; {which}, in {folders} than the row and its sheet: give its full name with "
         "folders if it is meant."
     )
     return problem(Reason.OTHER_FOLDER, message)

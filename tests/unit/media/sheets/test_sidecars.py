@@ -239,7 +239,6 @@ def test_a_sidecar_without_a_caption_changes_nothing(ingest: Ingest, items: Item
         ("a.txt", b"0 0.5 0.5 0.1 0.1\n", "boxes of objects in numbers"),
         ("b.png.json", as_json(TAKEOUT), "none with the name of 'b.png.json' is beside it"),
         ("b.png.supplemental-metadata.json", as_json(TAKEOUT), "is beside it"),
-        ("a.txt", b" \n", "empty"),
         ("a.txt", b"x" * 201, "RETLLM_MAX_TEXT_CHARS"),
         ("a.xmp", b"<?xml version='1.0'?><x", "not valid XML"),
         ("a.json", b'{"caption": "nul \\u0000"}', "NUL"),

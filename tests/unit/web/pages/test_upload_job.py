@@ -177,6 +177,8 @@ def test_the_history_counts_the_outcomes_of_an_upload(reader: Visitor, mixed: st
         ("Archiv/1923/b.png", "Upload: Archiv"),
         ("scans.zip", "Upload: scans.zip"),
         ("b.png", "Upload: b.png"),
+        # sidecars are sent before what they describe
+        ("film_gross.mp4.json", "Upload: a"),
         (None, "Upload"),
     ],
 )
