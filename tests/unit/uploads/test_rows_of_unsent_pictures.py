@@ -129,7 +129,7 @@ def test_rows_of_pages_and_of_pictures_in_archives_that_were_not_sent_say_so(upl
     job_id = broken_off(uploads, files, {"s/c.csv": files["s/c.csv"]})
     rows = uploads.rows(job_id)
     assert [rows[f"s/c.csv, row {number}"].error for number in (2, 3, 4, 5)] == [
-        f"Row 2 names 'scan.tif, page 2', whose file {AGAIN}",
+        f"Row 2 names the picture 'scan.tif, page 2', which {AGAIN}",
         f"Row 3 names the picture 'scan.pdf', which {AGAIN}",
         f"Row 4 names the picture '1.png', which did not come, and 'more.zip' {AGAIN}",
         f"Row 5 names the picture 'no.png', which did not come, and 'more.zip' {AGAIN}",

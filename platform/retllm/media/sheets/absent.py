@@ -77,7 +77,7 @@ def _by_path(names: Iterable[str]) -> dict[str, str]:
 
 def _beside(names: Iterable[str], pictures: dict[str, str]) -> str | None:
     """Return the picture that a text or sidecar of these names would describe."""
-    for place in (place for name in names for place in sidecars.places(name)):
+    for place in (place for name in names for place in (*sidecars.places(name), *sidecars.wholes(name))):
         picture = pictures.get(place.path.lower())
         if picture is not None and place.fits(picture):
             return picture

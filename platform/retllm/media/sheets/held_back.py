@@ -66,10 +66,11 @@ class _Match:
     @property
     def _name(self) -> int:
         base = base_name(self.picture.located.name)
-        wanted = [*self.row.bases, *(parts[-1] for parts in self.row.coded)]
+        rows = filter(None, (self.row, self.row.whole))
+        wanted = [last for row in rows for last in (*row.bases, *(parts[-1] for parts in row.coded))]
         if base in wanted:
             return _VERY
-        as_said = stem(base) in wanted or base == self.row.paged or any(is_number_of(each, base) for each in wanted)
+        as_said = stem(base) in wanted or any(is_number_of(each, base) for each in wanted)
         return _AS_SAID if as_said else _ALIKE
 
     @property

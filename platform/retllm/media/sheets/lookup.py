@@ -11,16 +11,16 @@ from sqlalchemy.orm import Session
 
 from retllm.db.session import Sessions, run_transaction
 from retllm.media import records
-from retllm.media.names import base_name, codes, quoted
+from retllm.media.names import base_name, codes
 from retllm.media.sheets import sidecars, targets
 from retllm.media.sheets.absent import archive_for, named_archive
 from retllm.media.sheets.located import Located, Picture
 from retllm.media.sheets.matching import Found, find, further_key, path_stem
 from retllm.media.sheets.neighbours import Names, Neighbours, Ranked, is_left, nearest, told_apart
 from retllm.media.sheets.references import Reference, keys, names_a_picture, reference, stem
-from retllm.media.sheets.rows import Problem, not_sent
+from retllm.media.sheets.rows import Problem
 from retllm.media.sheets.seen import Named, NamesSeen
-from retllm.media.sheets.targets import AGAIN, Target
+from retllm.media.sheets.targets import Target
 
 _SHOWN = 3
 
@@ -51,8 +51,6 @@ class Lookup:
             return targets.target(name, found, sheet)
         is_elsewhere = bool(found.elsewhere) and named is None
         shown = targets.shown_name(name)
-        if self._is_part_of_unsent(one, sheet):
-            return not_sent(f"names {quoted(shown)}, whose file {AGAIN}")
         if unsent is not None and not is_elsewhere and named in (None, unsent):
             return targets.in_unsent_archive(shown, unsent)
         if awaited:
@@ -61,12 +59,6 @@ class Lookup:
         if archive is not None and not is_elsewhere:
             return targets.in_awaited_archive(shown, archive)
         return targets.nothing(shown, sheet, found.elsewhere)
-
-    def _is_part_of_unsent(self, one: Reference, sheet: Located) -> bool:
-        """Return whether a row names a page or a frame of a file that was not sent: scan.pdf, page 3."""
-        whole, is_part, _ = one.parts[-1].rpartition(", ")
-        file = Reference((*one.parts[:-1], whole), None, one.absolute)
-        return bool(is_part and _found(file, keys(file), sheet, self._seen.unsent).pictures)
 
     def named(self, names: Iterable[tuple[str, Located]]) -> dict[tuple[str, Located], set[UUID]]:
         """Return the items that names of pictures in files may mean, by name and file."""

@@ -130,6 +130,9 @@ def _forms(reference: Reference, picture: Picture) -> list[tuple[int, bool]]:
     found.append((_form(reference, located.name), True))
     if not picture.parts and reference.paged == base_name(located.name):
         found.append((_ONLY_PAGE, True))
+    # of a file that did not come, or was rejected, the parts are not known
+    if picture.item_id is None and not picture.rejection and (whole := reference.whole) is not None:
+        found += _forms(whole, picture)
     return [(form, is_other) for form, is_other in found if form is not None]
 
 

@@ -20,7 +20,8 @@ _SUFFIXES = frozenset(
 _SUFFIX = rf"\.(?:{'|'.join(sorted((suffix[1:] for suffix in _SUFFIXES), reverse=True))})"
 # Flickr8k numbers the captions of a picture: a.jpg#0
 _NUMBER = re.compile(rf"({_SUFFIX})#\d+$", re.IGNORECASE)
-_FIRST_PAGE = re.compile(rf"(.*{_SUFFIX}), page 1$", re.IGNORECASE)
+_PART = re.compile(rf"(.*{_SUFFIX}), (?:page \d+|\d+:\d\d[\d:.]*)$", re.IGNORECASE)
+_FIRST_PAGE = ", page 1"
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _DRIVE = re.compile(r"^[a-z]:(?=/)", re.IGNORECASE)
 _MAX_CHARS = 4096
@@ -64,8 +65,26 @@ class Reference:
     @property
     def paged(self) -> str | None:
         """The file whose first page is meant: if that is its only one, the picture has the file's name."""
-        found = _FIRST_PAGE.match(self.parts[-1])
-        return found[1] if found else None
+        last = self.parts[-1]
+        return whole_of(last) if last.lower().endswith(_FIRST_PAGE) else None
+
+    @property
+    def whole(self) -> Reference | None:
+        """The file whose page or frame is meant."""
+        paths = (self.parts, self.decoded, *self.coded)
+        parts, decoded, *coded = (path and _whole_path(path) for path in paths)
+        return Reference(parts, decoded, self.absolute, tuple(filter(None, coded))) if parts else None
+
+
+def whole_of(name: str) -> str | None:
+    """Return the file whose page or frame has this name: ``scan.pdf, page 3`` or ``film.mp4, 0:12.5``; else None."""
+    found = _PART.match(name)
+    return found[1] if found else None
+
+
+def _whole_path(path: tuple[str, ...]) -> tuple[str, ...] | None:
+    last = whole_of(path[-1])
+    return None if last is None else (*path[:-1], last)
 
 
 def names_a_picture(name: str) -> bool:
@@ -94,10 +113,10 @@ def _suffix(name: str) -> str:
 
 
 def keys(reference: Reference) -> set[str]:
-    """Return the stems that the picture may have, in lower case and as they are."""
-    paged = [reference.paged] if reference.paged else []
-    bases = (*reference.bases, *(path[-1] for path in reference.coded))
-    found = {stem(base) for base in (*bases, *paged)}
+    """Return the stems that the picture, or the file that it is a part of, may have, in lower case and as they are."""
+    parts = (*reference.bases, *(path[-1] for path in reference.coded))
+    bases = (*parts, *filter(None, map(whole_of, parts)))
+    found = {stem(base) for base in bases}
     # converters write a.heic.jpg for a.heic
     found |= {base for base in bases if format_of(base)}
     found |= {prefix + key.zfill(_ID_DIGITS) for key in found if key.isdecimal() for prefix in _ID_PREFIXES}

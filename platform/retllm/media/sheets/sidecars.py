@@ -18,7 +18,7 @@ from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8, as_text, encoding_o
 from retllm.media.sheets.entries import names_a_file, with_answer
 from retllm.media.sheets.matching import LONG_NAME, path_stem
 from retllm.media.sheets.objects import loads
-from retllm.media.sheets.references import is_url, names_a_picture
+from retllm.media.sheets.references import is_url, names_a_picture, whole_of
 from retllm.media.sniffing import FileKind
 from retllm.media.texts import clean_text, read_text, without_words
 from retllm.settings import Settings
@@ -95,6 +95,11 @@ def places(name: str) -> list[Beside]:
         # a picture that was converted may have kept the suffix of the other format: a.heic.jpg
         found.append(Beside(path))
     return found
+
+
+def wholes(name: str) -> list[Beside]:
+    """Return where the file may lie of which the sidecar ``name`` describes a page or a frame."""
+    return [_place(whole) for place in places(name) if (whole := whole_of(place.path)) is not None]
 
 
 def is_of_one(name: str) -> bool:
