@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -23,7 +25,7 @@ from retllm.media.sheets.applying import (
     SheetToWrite,
 )
 from retllm.media.sheets.batches import batches
-from retllm.media.sheets.describing import Applied, Document, Writing, nearest_sidecars
+from retllm.media.sheets.describing import Applied, Document, Writing, nearest_sidecars, ranks_of
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.held_back import HeldBack
 from retllm.media.sheets.located import Located, Picture
@@ -111,21 +113,26 @@ class Captioner:
         found.sheets.sort(key=lambda document: (document.rank, document.located.path))
         sheets = [self._sheet(document, captions) for document in found.sheets]
         captions.settle()
-        for each in batches(sheets, _BATCH):
-            yield partial(self._write_sheets, each)
-        given = captions.given
         found.sidecars = nearest_sidecars(found.sidecars)
+        ranks = ranks_of(self._ingest.sessions, found.sidecars)
         # what is said of a part comes before what is said of the whole file, and the best sidecar of each first
         found.sidecars.sort(
             key=lambda each: (
-                records.rank_of(_came(*each)),
+                ranks[each[0]],
                 any(picture.parts for picture in each[1]),
                 sidecars.by_rank(each[0].located.name),
                 each[0].located.path,
             )
         )
-        for some in batches(found.sidecars, _BATCH):
-            yield self._sidecars(some, given)
+        # what is new is written first, by which what came before is told to be older
+        written, of_sheets = 0, [document.rank for document in found.sheets]
+        for rank, group in groupby(found.sidecars, key=lambda each: ranks[each[0]]):
+            due = bisect_right(of_sheets, rank)
+            yield from self._writings(sheets[written:due])
+            written = due
+            for some in batches(group, _BATCH):
+                yield self._sidecars(some, rank, captions.given)
+        yield from self._writings(sheets[written:])
         for texts in batches(found.texts, _BATCH):
             yield self._texts_of(texts)
 
@@ -284,6 +291,9 @@ class Captioner:
             return _refused(document, error)
         return document, sheet
 
+    def _writings(self, sheets: Iterable[Applied | tuple[Document, SheetToWrite]]) -> Iterator[Writing]:
+        return (partial(self._write_sheets, some) for some in batches(sheets, _BATCH))
+
     def _write_sheets(
         self, sheets: Sequence[Applied | tuple[Document, SheetToWrite]], session: Session
     ) -> list[Applied]:
@@ -295,7 +305,9 @@ class Captioner:
             for (document, _), result in zip(read, results, strict=True)
         ]
 
-    def _sidecars(self, some: Iterable[tuple[Document, list[Picture]]], given: dict[UUID, Given]) -> Writing:
+    def _sidecars(
+        self, some: Iterable[tuple[Document, list[Picture]]], rank: tuple[int, int], given: dict[UUID, Given]
+    ) -> Writing:
         """Read the captions of sidecars, except for pictures that a sheet or a better sidecar already ``given``."""
         captions: dict[UUID, Caption] = {}
         unwritten: list[Applied] = []
@@ -306,8 +318,6 @@ class Captioner:
             except (MediaRejected, TooLarge) as error:
                 unwritten.append(_refused(document, error))
                 continue
-            came = document.came_for(ids)
-            rank = records.rank_of(came)
             free = [item_id for item_id in ids if item_id not in given or given[item_id].rank > rank]
             if text is None:
                 unwritten.append(Applied(document, [ignored(document.located.name, "It has no caption.")]))
@@ -315,7 +325,7 @@ class Captioner:
                 others = [given[item_id].by for item_id in ids if given[item_id].text != text]
                 unwritten.append(Applied(document, [results.unused(document.located.name, ids[0], others)]))
             else:
-                captions |= dict.fromkeys(free, Caption(text, came))
+                captions |= dict.fromkeys(free, Caption(text, document.came_for(ids)))
                 given |= dict.fromkeys(free, Given(document.located.name, text, rank))
                 written.append((document, free, remark))
 
@@ -377,10 +387,6 @@ class Captioner:
                 "The lines of the file begin with names of pictures: write these with their suffixes, like "
                 '"a.jpg A dog", or send a table with the columns file and caption.'
             )
-
-
-def _came(document: Document, pictures: Sequence[Picture]) -> records.Came | None:
-    return document.came_for(item_id for picture in pictures for item_id in picture.items)
 
 
 def _refused(document: Document, error: RetllmError) -> Applied:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus, ItemKind, ItemState
 from retllm.db.locks import lock_collections_of_items
-from retllm.db.many import insert_many, update_many
+from retllm.db.many import insert_many, one_of, update_many
 from retllm.db.tables import Collection, Embedding, Item, Job, Source
 from retllm.db.uploads import UploadFile
 from retllm.errors import NotFound
@@ -189,6 +189,12 @@ def wholes_with_stems(
         .order_by(named.c.id, named.c.file_id)
     )
     return [(name, outer, end, tuple(ids)) for name, outer, end, ids in session.execute(query)]
+
+
+def captioned(session: Session, item_ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+    """Return those of these items whose captions a file gave."""
+    query = sa.select(Item.id).where(one_of(Item.id, list(item_ids)), Item.caption_file_id.is_not(None))
+    return set(session.scalars(query))
 
 
 def set_captions(session: Session, captions: Mapping[uuid.UUID, Caption]) -> dict[uuid.UUID, Change]:

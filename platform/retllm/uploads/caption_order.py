@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -22,7 +21,6 @@ from retllm.media.sniffing import FileKind, limit_of
 from retllm.settings import Settings
 from retllm.uploads.archive_files import ArchiveFiles
 
-_Key = TypeVar("_Key")
 # made once: an alias copies all columns
 _PARENT = aliased(UploadFile)
 
@@ -45,7 +43,7 @@ def hashes(files: Sequence[UploadFile], opener: ArchiveFiles, settings: Settings
 def came(
     session: Session, job: Job, files: Sequence[UploadFile], sha256s: Mapping[UUID, str]
 ) -> dict[UUID, tuple[Came, Mapping[UUID, Came]]]:
-    """Return when each file came, and the items that it captioned as a sidecar before, with when it did.
+    """Return when each file came, and the items that it captioned as a sidecar before, the first ones first, and when.
 
     What came to the collection before counts as of that time: who uploads a folder again, as it is or packed, adds what
     is new in it, and does not take back corrections that were made meanwhile. A sheet is told by its content and the
@@ -104,6 +102,7 @@ def _before(session: Session, job: Job, sha256s: set[str]) -> _Before:
             one_of(UploadFile.sha256, sha256s),
             sa.or_(UploadFile.status != FileStatus.NOT_SENT, UploadFile.error_code == PictureNotSent.code),
         )
+        .order_by(received)
     )
     before = _Before()
     for outer, name, sha256, file_id, job_id, content, status, kind, item_id in session.execute(query):
@@ -112,16 +111,11 @@ def _before(session: Session, job: Job, sha256s: set[str]) -> _Before:
         key = base_name(name), sha256
         if item_id is not None and kind is not ItemKind.TEXT:
             if is_other:
-                _keep_first(before.sidecars.setdefault(key, {}), item_id, time)
+                before.sidecars.setdefault(key, {}).setdefault(item_id, time)
             continue
-        _keep_first(before.whole, (outer, name, sha256), time)
+        before.whole.setdefault((outer, name, sha256), time)
         if content == FileKind.ARCHIVE:
-            _keep_first(before.archives, sha256, time)
+            before.archives.setdefault(sha256, time)
         elif is_other and (content == FileKind.CSV or status is FileStatus.READ):
-            _keep_first(before.sheets, key, time)
+            before.sheets.setdefault(key, time)
     return before
-
-
-def _keep_first(first: dict[_Key, Came], key: _Key, time: Came) -> None:
-    if key not in first or time.file_id < first[key].file_id:
-        first[key] = time

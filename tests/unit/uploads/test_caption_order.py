@@ -9,13 +9,15 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 from tests.unit.uploads.conftest import Files, Uploads, packed, picture
+from tests.unit.uploads.test_rows_of_pages_that_may_come import document
 
 from retllm.db.enums import FileStatus
 from retllm.db.many import one_of
 from retllm.db.session import transaction
-from retllm.db.tables import Job, new_id
+from retllm.db.tables import Item, Job, new_id
 from retllm.db.uploads import UploadFile
 from retllm.history.control import cancel_job
+from retllm.media.ingest import delete_item
 from retllm.uploads import caption_order, unsent
 from retllm.uploads.kept import release
 from retllm.uploads.retry import retry_rejected
@@ -343,3 +345,66 @@ def test_an_upload_may_have_more_files_than_a_statement_has_parameters(uploads: 
     with transaction(uploads.world.sessions) as session:
         assert release(session, keys) == []
         assert session.scalars(sa.select(UploadFile.id).where(one_of(UploadFile.id, keys))).all() == []
+
+
+FOLDER: Files = {"f/a.png": picture(1), "f/s.csv": b"file,caption\na.png,of the sheet\n", "f/a.txt": b"of the text"}
+
+
+@pytest.mark.parametrize("first", ["folder", "zip"])
+@pytest.mark.parametrize("second", ["folder", "zip"])
+@pytest.mark.parametrize("how", ["edited", "deleted"])
+def test_a_picture_that_is_new_has_the_caption_that_its_folder_gave_before(
+    uploads: Uploads, first: str, second: str, how: str
+) -> None:
+    """The sheet and the text came before, so the one counts that counted then."""
+    uploads.upload({"f.zip": packed(FOLDER)} if first == "zip" else FOLDER, index=False)
+    if how == "deleted":
+        with transaction(uploads.world.sessions) as session:
+            delete_item(session, uploads.context.storage, session.get_one(Item, uploads.items()["f/a.png"].id))
+    files = FOLDER | ({"f/a.png": picture(2)} if how == "edited" else {})
+    again = uploads.upload({"f.zip": packed(files)} if second == "zip" else files, index=False)
+    rows = uploads.rows(again)
+    assert uploads.items()["f/a.png"].text == "of the sheet"
+    assert rows["f/a.png"].status is FileStatus.ADDED
+    assert rows["f/s.csv, row 2"].status is FileStatus.UPDATED
+    assert (rows["f/a.txt"].status, rows["f/a.txt"].remark) == (
+        FileStatus.IGNORED,
+        "Not used: 'f/s.csv, row 2' has the caption.",
+    )
+
+
+def test_a_document_that_is_new_has_the_caption_that_its_folder_gave_before(uploads: Uploads) -> None:
+    said: Files = {"s.csv": b"file,caption\ns.tif,of the sheet\n", "s.txt": b"of the text"}
+    uploads.upload(said | {"s.tif": document("s.tif", 0)}, index=False)
+    again = uploads.upload(said | {"s.tif": document("s.tif", 200)}, index=False)
+    assert {item.text for item in uploads.items().values()} == {"of the sheet"}
+    assert uploads.statuses(again)["s.txt"] is FileStatus.IGNORED
+
+
+def test_an_edited_picture_keeps_the_correction_in_its_folder(uploads: Uploads) -> None:
+    uploads.upload(FOLDER, index=False)
+    fixed = FOLDER | {"f/fixed.csv": b"file,caption\na.png,corrected\n"}
+    uploads.upload(fixed, index=False)
+    again = uploads.upload(fixed | {"f/a.png": picture(2)}, index=False)
+    assert uploads.items()["f/a.png"].text == "corrected"
+    statuses = uploads.statuses(again)
+    assert [str(statuses[name]) for name in ("f/fixed.csv, row 2", "f/s.csv, row 2", "f/a.txt")] == [
+        "updated",
+        "ignored",
+        "ignored",
+    ]
+
+
+def test_of_an_edited_picture_the_text_counts_that_came_after_the_sheet(uploads: Uploads) -> None:
+    """The row of the sheet does not count, and says so."""
+    without = {name: content for name, content in FOLDER.items() if name != "f/a.txt"}
+    uploads.upload(without, index=False)
+    for number in (1, 2):
+        again = uploads.upload(FOLDER | {"f/a.png": picture(number)}, index=False)
+        rows = uploads.rows(again)
+        assert uploads.items()["f/a.png"].text == "of the text"
+        assert rows["f/a.txt"].status is FileStatus.UPDATED
+        assert (rows["f/s.csv, row 2"].status, str(rows["f/s.csv, row 2"].remark)[:19]) == (
+            FileStatus.IGNORED,
+            "Not used: 'f/a.txt'",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -10,6 +10,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from retllm.db.session import Sessions, run_transaction
+from retllm.media import records
 from retllm.media.outcomes import FileOutcome
 from retllm.media.records import Came, rank_of
 from retllm.media.sheets.earlier import EarlierRows
@@ -30,7 +32,7 @@ class Document:
     earlier: EarlierRows | None = None
     """Of a sheet that was read before, the rows that are done."""
     again: Mapping[UUID, Came] = field(default_factory=dict)
-    """The items that a sidecar of this name and content captioned with other uploads, and when that came."""
+    """The items that a sidecar of this name and content captioned with other uploads, and when that came, in order."""
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -41,6 +43,15 @@ class Document:
         """Return when it came as a sidecar of these items."""
         times = [self.came, *(self.again.get(item_id) for item_id in items)]
         return min(filter(None, times), key=lambda each: each.file_id, default=None)
+
+    def rank_for(self, items: Collection[UUID], captioned: Set[UUID]) -> tuple[int, int]:
+        """Return its place among the documents of the upload as a sidecar of these items.
+
+        It is as old as that of the first picture of its name if no file ``captioned`` these items: the picture was
+        edited, or deleted and comes again, and what was said of it before is all new to it.
+        """
+        first = next(iter(self.again.values()), None)
+        return rank_of(first if first and captioned.isdisjoint(items) else self.came_for(items))
 
 
 @dataclass(slots=True)
@@ -63,6 +74,14 @@ class Applied:
 
 Writing = Callable[[Session], list[Applied]]
 """Writes what some documents say in the transaction of a session; may be called again if that is repeated."""
+
+
+def ranks_of(sessions: Sessions, sidecars: Iterable[tuple[Document, list[Picture]]]) -> dict[Document, tuple[int, int]]:
+    """Return the places of sidecars of these pictures among the documents of the upload."""
+    items = {document: [item for picture in pictures for item in picture.items] for document, pictures in sidecars}
+    again = {item for document, ids in items.items() if document.again for item in ids}
+    captioned = run_transaction(sessions, lambda session: records.captioned(session, again)) if again else set()
+    return {document: document.rank_for(ids, captioned) for document, ids in items.items()}
 
 
 def nearest_sidecars(found: list[tuple[Document, list[Picture]]]) -> list[tuple[Document, list[Picture]]]:
