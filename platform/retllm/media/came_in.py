@@ -8,6 +8,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from retllm.db.enums import ItemKind
 from retllm.db.many import one_of
 from retllm.db.tables import Item
 from retllm.db.uploads import UploadFile
@@ -21,16 +22,16 @@ def archives_of(session: Session, item_ids: Collection[UUID]) -> Mapping[UUID, s
     """
     if not item_ids:
         return {}
-    # a picture has the key of its file; of a text, the item names the archive itself
+    # a picture has the key of its file, which may have come loose; of a text, the item names the archive itself
     file, parent, outermost = (sa.orm.aliased(UploadFile) for _ in range(3))
     pack = sa.orm.aliased(UploadFile)
+    of_text = sa.case((Item.kind == ItemKind.TEXT, Item.caption_file_id))
     query = (
         sa.select(Item.id, pack.name)
         .outerjoin(file, file.id == Item.id)
         .outerjoin(parent, parent.id == file.parent_id)
         .outerjoin(outermost, outermost.id == parent.parent_id)
-        .join(pack, pack.id == sa.func.coalesce(outermost.id, parent.id, Item.caption_file_id))
+        .join(pack, pack.id == sa.func.coalesce(outermost.id, parent.id, of_text))
         .where(one_of(Item.id, item_ids), pack.content == FileKind.ARCHIVE)
-        .where(sa.or_(file.id.is_not(None), Item.picture_key.is_(None)))
     )
     return {row.id: row.name for row in session.execute(query)}
