@@ -12,6 +12,7 @@ from retllm.errors import Incomplete, MediaRejected, TooLarge
 from retllm.media import streams, tars, zips
 from retllm.media.clutter import ClutterCount
 from retllm.media.file_table import FileRole, role_of
+from retllm.media.name_encodings import told_apart
 from retllm.media.names import clean_name, clean_names, quoted
 from retllm.media.outcomes import FileOutcome, ignored
 from retllm.media.sniffing import FileKind, limit_of
@@ -26,6 +27,10 @@ class Reader(Protocol):
     @property
     def files(self) -> Sequence[tuple[str, int]]:
         """Whole name and size of each file, in the order of the archive, without folders."""
+
+    @property
+    def raw_names(self) -> Sequence[bytes]:
+        """The bytes of their names."""
 
     @property
     def links(self) -> Mapping[int, str | None]:
@@ -141,8 +146,9 @@ def opened(stream: BinaryIO, settings: Settings, check: Callable[[], None] = _ne
         clutter = ClutterCount()
         entries: list[Entry] = []
         unfollowed: list[FileOutcome] = []
-        links = Links([name for name, _ in reader.files], reader.links)
-        names = clean_names([name for name, _ in reader.files])
+        given = [name for name, _ in reader.files]
+        links = Links(given, reader.links)
+        names = clean_names(given, told_apart(given, reader.raw_names))
         for place, (name, _) in enumerate(reader.files):
             check()
             if clutter.take(name):

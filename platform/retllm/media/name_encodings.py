@@ -174,6 +174,13 @@ def decoded_paths(paths: Sequence[bytes], *, dos: bool = False, check: Callable[
     return ["/".join(readable[part] for part in path.split(b"/")) for path in paths]
 
 
+def told_apart(names: Sequence[str], raws: Sequence[bytes]) -> Sequence[str]:
+    """Return decoded names, or if some are the same of which the bytes differ, these as in names of a file system."""
+    if len(set(names)) >= len(set(raws)):
+        return names
+    return [raw.decode("utf-8", "surrogateescape") for raw in raws]
+
+
 def _alike(name: bytes, text: str, encoding: _Encoding) -> str:
     """Return a name that is valid UTF-8 too, as the names beside it are written that are not.
 

@@ -107,6 +107,7 @@ class Tar:
         readable = decoded_paths([*(file.name for file in files), *links.values()], check=check)
         names, targets = readable[: len(files)], readable[len(files) :]
         self.files = [(name, file.size) for name, file in zip(names, files, strict=True)]
+        self.raw_names = [file.name for file in files]
         self.links = {
             number: resolved((), target) if files[number].hard else pointed(names[number], target)
             for number, target in zip(links, targets, strict=True)

@@ -61,6 +61,7 @@ class Zip:
         self._places = _places(stream, entries, end)
         self._entries: list[ZipEntry] = []
         self.files: list[tuple[str, int]] = []
+        self.raw_names: list[bytes] = []
         self.links: dict[int, str | None] = {}
         names = _names(entries, check)
         # some tools join names by backslashes
@@ -72,6 +73,7 @@ class Zip:
                     self._add_link(entry, path)
                 self._entries.append(entry)
                 self.files.append((name, entry.size))
+                self.raw_names.append(entry.name)
 
     def _add_link(self, entry: ZipEntry, path: str) -> None:
         """Note what a link points to; one that can't be read has its reason when it is unpacked."""

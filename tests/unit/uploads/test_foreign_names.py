@@ -7,6 +7,8 @@ from tests.unit.media import handmade, handmade_tars
 from tests.unit.media.handmade import Entry, unicode_path
 from tests.unit.uploads.conftest import Uploads, picture
 
+from retllm.media.names import coded
+
 NAMES = {
     "cp437": ("Größe/Möwe.png", "Größe/Café.png"),
     "cp866": ("фото/море.png", "фото/кот.png"),
@@ -50,3 +52,26 @@ def test_pictures_get_their_captions_by_their_unicode_paths(uploads: Uploads) ->
     uploads.upload({"a.zip": handmade.made([*entries, Entry(b"c.csv", sheet.encode())])}, index=False)
     expected = {path: f"of {path}" for path in paths.values()}
     assert {name: item.text for name, item in uploads.items().items()} == expected
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_files_whose_names_are_the_same_in_two_encodings_are_told_apart(
+    kind: str, order: int, uploads: Uploads
+) -> None:
+    """They have the codes that the command gives them in a folder."""
+    files = {
+        "d/M\u00fcller.png".encode(): picture(1),
+        b"d/M\xfcller.png": picture(2),
+        "d/M\u00fcller.txt".encode(): b"in UTF-8",
+        b"d/M\xfcller.txt": b"in Windows-1252",
+        b"d/K\xf6ln.png": picture(3),
+        b"d/K\xf6ln.txt": b"alone",
+    }
+    uploads.upload({f"a.{kind}": of(kind, dict(list(files.items())[::order]))}, index=False)
+    code = coded("M\udcfcller.png").partition("~")[2]
+    assert {name: item.text for name, item in uploads.items().items()} == {
+        "d/M\u00fcller.png": "in UTF-8",
+        f"d/M\u00fcller~{code}": "in Windows-1252",
+        "d/K\u00f6ln.png": "alone",
+    }
