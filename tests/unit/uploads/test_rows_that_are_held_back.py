@@ -5,9 +5,11 @@ from __future__ import annotations
 from unicodedata import normalize
 
 import pytest
+from tests.unit.media.test_parts import pages
 from tests.unit.uploads.conftest import Files, Uploads, packed, picture
 from tests.unit.uploads.test_awaited_archives import LATER, announced, captions, come
 from tests.unit.uploads.test_retry import retry
+from tests.unit.uploads.test_rows_of_pages_that_may_come import sheet as quoted
 from tests.unit.uploads.test_rows_of_unsent_pictures import AGAIN, broken_off
 
 from retllm.db.enums import FileStatus
@@ -213,3 +215,32 @@ def test_a_text_names_the_archive_that_it_waits_for_although_another_folder_has_
     job_id = broken_off(uploads, ["new.zip", "x/1.txt"], {"x/1.txt": b"words"})
     told = str(uploads.rows(job_id)["x/1.txt"].error)
     assert told.startswith("The picture of '1.txt' may be in 'new.zip', which was not sent: upload both again")
+
+
+@pytest.mark.parametrize("row", ["q/p.png", "q/p.tif, page 2", "q/p.tif"])
+def test_a_row_waits_for_an_archive_although_another_folder_has_the_name(uploads: Uploads, row: str) -> None:
+    uploads.upload({"old/p.png": ONE, "old/p.tif": pages(2)}, index=False)
+    files: Files = {"z.zip": packed({"q/p.png": picture(2), "q/p.tif": pages(5)}), "c.csv": quoted(row)}
+    first = announced(uploads, ["z.zip"])
+    early = uploads.upload({"c.csv": files["c.csv"]}, index=False)
+    may_come = f"which is not in this collection; it may be in 'z.zip', {LATER}."
+    assert uploads.rows(early)["c.csv, row 2"].error == f"Row 2 names the picture {row!r}, {may_come}"
+    come(uploads, first, {})
+    job_id = broken_off(uploads, files, {"c.csv": files["c.csv"]})
+    told = uploads.rows(job_id)["c.csv, row 2"].error
+    assert told == f"Row 2 names the picture {row!r}, which did not come, and 'z.zip' {AGAIN}"
+    assert set(captions(uploads).values()) == {None}
+
+
+@pytest.mark.parametrize("how", ["awaited", "not sent"])
+def test_a_row_waits_for_no_archive_of_another_part_of_the_data_set(uploads: Uploads, how: str) -> None:
+    uploads.upload({"p/1.png": ONE}, index=False)
+    rows: Files = {"c.csv": quoted("train/1.png", "train/2.png")}
+    if how == "awaited":
+        announced(uploads, ["val.zip"])
+        job_id = uploads.upload(rows, index=False)
+    else:
+        job_id = broken_off(uploads, ["val.zip", *rows], rows)
+    told = uploads.rows(job_id)
+    assert "the only one of that name is 'p/1.png'" in str(told["c.csv, row 2"].error)
+    assert "upload it or correct the name" in str(told["c.csv, row 3"].error)

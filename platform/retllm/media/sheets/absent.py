@@ -7,15 +7,25 @@ from collections.abc import Iterable, Sequence
 from retllm.errors import MediaRejected, PictureNotSent
 from retllm.media.file_table import FileRole, role_of
 from retllm.media.sheets import refused_files, sidecars
-from retllm.media.sheets.folder_names import archive_names
+from retllm.media.sheets.folder_names import archive_names, are_apart, short_name
 from retllm.media.sheets.located import Located
 from retllm.media.sheets.matching import path_stem
 from retllm.media.sheets.references import Reference, names_a_picture
 
 
-def archive_for(located: Located, archives: Iterable[str]) -> str | None:
-    """Return the first archive that may have the pictures of a file: none of another part of its data set."""
-    return next((name for name in archives if not located.contradicts(Located(name, outer=name))), None)
+def archive_for(located: Located, archives: Iterable[str], folders: Sequence[str] = ()) -> str | None:
+    """Return the first archive that may have the pictures of a file: none of another part of its data set.
+
+    Args:
+        folders: those that a row of the file names.
+    """
+
+    def is_apart(archive: str) -> bool:
+        return located.contradicts(Located(archive, outer=archive)) or any(
+            are_apart(folder, short_name(archive)) for folder in folders
+        )
+
+    return next((each for each in archives if not is_apart(each)), None)
 
 
 def named_archive(reference: Reference, archives: Iterable[str]) -> str | None:

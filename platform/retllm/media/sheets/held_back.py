@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from retllm.media.names import base_name
 from retllm.media.sheets import targets
-from retllm.media.sheets.absent import Absent
-from retllm.media.sheets.folder_names import are_apart, short_name
+from retllm.media.sheets.absent import Absent, archive_for
+from retllm.media.sheets.folder_names import short_name
 from retllm.media.sheets.located import Located, Picture
 from retllm.media.sheets.matching import find
 from retllm.media.sheets.paths import common, resolved
@@ -135,11 +135,4 @@ def _archive(match: _Match, archives: Sequence[str], *, others: bool) -> str | N
         return archive
     if match.is_exact or match.is_beside or (others and not match.lacks_folders):
         return None
-    return next((archive for archive in archives if not _is_apart(match, archive)), None)
-
-
-def _is_apart(match: _Match, archive: str) -> bool:
-    """Return whether an archive is of another part of a data set than a row or its sheet."""
-    if match.sheet.contradicts(Located(archive, outer=archive)):
-        return True
-    return any(are_apart(folder, short_name(archive)) for folder in match.folders)
+    return archive_for(match.sheet, archives, match.folders)

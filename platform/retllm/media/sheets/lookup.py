@@ -42,21 +42,21 @@ class Lookup:
 
     def _target(self, name: str, one: Reference, found: Found, sheet: Located) -> Target | Problem:
         coming = _found(one, keys(one), sheet, self._seen.awaited)
-        awaited, unsent = coming.pictures, self._seen.unsent_archive
+        awaited, folders = coming.pictures, one.parts[:-1]
+        unsent = archive_for(sheet, filter(None, [self._seen.unsent_archive]), folders)
         named = named_archive(one, (*filter(None, [unsent]), *self._seen.awaited_archives))
         # a rejected picture may be on its way again
         was_rejected = all(picture.rejection for picture in found.pictures)
         may_come = (awaited and (was_rejected or coming.goes_before(found))) or (found.guessed and named)
         if found.pictures and not may_come:
             return targets.target(name, found, sheet)
-        is_elsewhere = bool(found.elsewhere) and named is None
         shown = targets.shown_name(name)
-        if unsent is not None and not is_elsewhere and named in (None, unsent):
+        if unsent is not None and named in (None, unsent):
             return targets.in_unsent_archive(shown, unsent)
         if awaited:
             return targets.awaited(shown)
-        archive = named or archive_for(sheet, self._seen.awaited_archives)
-        if archive is not None and not is_elsewhere:
+        archive = named or archive_for(sheet, self._seen.awaited_archives, folders)
+        if archive is not None:
             return targets.in_awaited_archive(shown, archive)
         return targets.nothing(shown, sheet, found.elsewhere)
 
