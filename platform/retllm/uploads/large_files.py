@@ -29,7 +29,6 @@ from retllm.media.outcomes import IncomingFile, not_sent
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 from retllm.uploads import unsent
-from retllm.uploads.expected import NOTES
 from retllm.uploads.receive import ReceivedFile, kind_of, missing, receive
 
 KEPT = timedelta(days=1)
@@ -318,11 +317,11 @@ def abandon(session: Session, job_id: UUID, large_file_id: UUID) -> None:
 
 
 def reject_incomplete(session: Session, job_id: UUID) -> None:
-    """Say of each file of an upload that did not arrive whole how much of it did."""
+    """Say of each file of an upload that did not arrive whole how much of it did, unless its sender said why."""
     named = sa.select(UploadFile.id).where(
         UploadFile.job_id == job_id,
         UploadFile.name == LargeFile.name,
-        sa.func.coalesce(UploadFile.error_code, "").not_in(NOTES),
+        sa.func.coalesce(UploadFile.error_code, "") != NotSent.code,
     )
     query = sa.select(LargeFile).where(LargeFile.job_id == job_id, LargeFile.file_id.is_(None), ~named.exists())
     for large in session.scalars(query.order_by(LargeFile.id)).all():

@@ -34,7 +34,7 @@ const READING_MS = 10000;
 const OTHERWISE = "Upload the folder by the command line (retllm upload) or as a ZIP.";
 
 export function unreadable(name) {
-  const reason = "The browser cannot read this file. Check its permissions, whether it still exists and, if it is a link, what it leads to; then try again.";
+  const reason = "The browser cannot read this file. Check its permissions, whether it still exists, whether it was changed meanwhile and, if it is a link, what it leads to; then try again.";
   return { name, status: "rejected", reason };
 }
 
