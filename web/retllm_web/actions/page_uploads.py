@@ -16,7 +16,7 @@ from retllm.db.uploads import UploadFile
 from retllm.history.file_counts import FileCounts, file_counts
 from retllm.identity.access import collection_for
 from retllm.identity.actor import Actor
-from retllm.uploads.rest import Rest, rest_of
+from retllm.uploads.rest import EarlierRows, Rest, earlier_rows, rest_of
 from retllm.uploads.views import OUTCOMES, FileView, UploadState, files_with_problems_first, upload_state
 
 SHOWN_FILES = 20
@@ -45,6 +45,7 @@ class LastUpload:
     job_state: JobState
     state: UploadState
     rest: Rest
+    earlier: Sequence[EarlierRows]
     files: Sequence[FileView]
     waits_for: FileCounts | None
     before: Sequence[Rejections]
@@ -71,8 +72,8 @@ def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUplo
     is_open = state.closed_at is None and job.state not in OVER_JOBS
     waits_for = file_counts(session, [job.id]).get(job.id) if is_open else None
     earlier = sa.select(Job.id).where(*theirs, Job.id < job.id, Job.created_at > job.created_at - _BEFORE)
-    rest = rest_of(session, job, state.counts)
-    return LastUpload(job.id, job.state, state, rest, files, waits_for, _rejections(session, earlier))
+    rest, rows = rest_of(session, job.id, state.counts), earlier_rows(session, job)
+    return LastUpload(job.id, job.state, state, rest, rows, files, waits_for, _rejections(session, earlier))
 
 
 def _rejections(session: Session, jobs: sa.Select[UUID]) -> list[Rejections]:

@@ -134,7 +134,9 @@ def test_a_picture_that_was_moved_after_it_was_chosen_is_named(page: Page, index
     page.get_by_label("Query picture (alone").set_input_files(tmp_path / "red.png")
     (tmp_path / "red.png").unlink()
     page.get_by_role("button", name="Search", exact=True).click()
-    expect(page.locator("[data-search-said]")).to_have_text("The browser cannot read red.png. Choose the picture again.")
+    expect(page.locator("[data-search-said]")).to_have_text(
+        "The browser cannot read red.png. Choose the picture again."
+    )
 
 
 def test_a_pasted_picture_is_used_unless_it_comes_with_text(page: Page, indexed: str) -> None:
