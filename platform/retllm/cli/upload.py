@@ -76,7 +76,7 @@ class Unfinished(RetllmError):
 
 @click.command()
 @click.argument("collection")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--create/--no-create", default=True, help="Create the collection if it does not exist.")
 @click.option("--index/--no-index", default=True, help="Index the new items and wait for it.")
 @click.option("--texts", is_flag=True, help="Add the rows of a sheet that name no picture as texts.")
