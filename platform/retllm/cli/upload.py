@@ -143,11 +143,16 @@ def find_or_make(api: Api, name: str, *, create: bool) -> Json:
         if not create or is_id(name):
             raise
     try:
-        return api.call("POST", "/collections", json={"name": name})
+        made = api.call("POST", "/collections", json={"name": name})
     except RequestRejected as error:
         if error.body["error"].get("code") != Conflict.code:
             raise
         return api.collection(name)  # another command has made it meanwhile
+    show.say(
+        f"Created the collection {name}. Texts and captions are searched as {made['language']}; "
+        "`retllm collections change NAME --language LANGUAGE` changes that."
+    )
+    return made
 
 
 def upload_files(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -30,6 +30,7 @@ class Rejections:
     """How many files and rows of an upload were rejected."""
 
     job_id: UUID
+    created_at: datetime
     files: FileCounts
 
 
@@ -78,7 +79,7 @@ def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUplo
 
 def _rejections(session: Session, jobs: sa.Select[UUID]) -> list[Rejections]:
     rejected = sa.select(UploadFile.id).where(UploadFile.job_id == Job.id, UploadFile.status == FileStatus.REJECTED)
-    query = jobs.where(rejected.exists()).order_by(Job.id.desc()).limit(_SHOWN_BEFORE)
-    found = session.scalars(query).all()
-    counts = file_counts(session, found) if found else {}
-    return [Rejections(job_id, counts[job_id]) for job_id in found]
+    query = jobs.add_columns(Job.created_at).where(rejected.exists()).order_by(Job.id.desc()).limit(_SHOWN_BEFORE)
+    found: dict[UUID, datetime] = dict(iter(session.execute(query)))
+    counts = file_counts(session, list(found)) if found else {}
+    return [Rejections(job_id, created_at, counts[job_id]) for job_id, created_at in found.items()]

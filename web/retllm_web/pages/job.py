@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind
-from retllm.db.session import transaction
+from retllm.db.session import snapshot, transaction
 from retllm.db.state_words import again_words
 from retllm.db.tables import Collection, Job
 from retllm.errors import RetllmError
@@ -50,7 +50,7 @@ _FILES = 100
 
 def _shown(job_id: UUID) -> dict[str, Any]:
     """Return the template variables of a job; ``search`` and ``upload`` are None for jobs of another kind."""
-    with transaction(services().sessions) as session:
+    with snapshot(services().sessions) as session:
         found = job_for(session, current_actor(), job_id)
         search = (
             search_view(session, job_id, services().settings, actor=current_actor())

@@ -74,7 +74,7 @@ function check(form, file) {
   const limit = Number(form.querySelector("[data-picture]").dataset.most);
   // browsers have no type for some accepted formats, such as raw files of cameras; the server looks into the file
   if (file.type && !file.type.startsWith("image/")) return notPicture(file);
-  return file.size > limit ? `${file.name} is too large: ${size(file.size)}. The maximum is ${size(limit)}.` : "";
+  return file.size > limit ? `${file.name} is too large: ${size(file.size)}. The maximum is ${size(limit)} (${limit.toLocaleString("en")} bytes).` : "";
 }
 
 const notPicture = (file) => `${file.name} is not a picture. Choose a picture file.`;
