@@ -191,8 +191,9 @@ def cli_page() -> str:
         "# Command line\n\n"
         "Every command has `--help`; those that answer something have `--json`. Exit status: 0 success; 1 partial "
         "success (a file was rejected, a job did not succeed); 2 failure, with one sentence that says what to do.\n\n"
-        "Commands that act on data use the REST API, like any other client. They find the server of `retllm up` by "
-        "`RETLLM_HOME/client.json`; `RETLLM_URL` and `RETLLM_TOKEN` name another.\n"
+        "`retllm upload`, `search`, `collections` and `jobs` use the REST API, like any other client. They find the "
+        "server of `retllm up` by `RETLLM_HOME/client.json`; `RETLLM_URL` and `RETLLM_TOKEN` name another. The other "
+        "commands work on the machine of the platform.\n"
     )
     return intro + "\n" + "\n".join(_command(cli, root))
 

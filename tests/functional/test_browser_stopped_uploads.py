@@ -328,5 +328,5 @@ def test_an_archive_that_is_stopped_arrived_in_part_and_was_not_taken(
     expect(page.locator("[data-problem=not_sent]")).to_have_text("1 not sent")
     missing = page.locator("tr[data-status=not_sent]")
     expect(missing).to_contain_text("all.zip")
-    expect(missing).to_contain_text(f"only {PART:,} bytes of")
+    expect(missing).to_contain_text(f"only {PART / 1000:.1f} kB of")
     assert names(api, empty) == Counter()

@@ -46,11 +46,15 @@ class Unreachable(StackError):
     """The server can't be reached at the moment, or says that it is busy.
 
     Attributes:
+        reason: the message without the advice for who does not try again.
         retry_after: in how many seconds to try again, if the server says so.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None, body: Json | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, reason: str, retry_after: float | None = None, body: Json | None = None, advice: str = ""
+    ) -> None:
+        super().__init__(f"{reason} {advice}".strip())
+        self.reason = reason
         self.retry_after = retry_after
         self._body = body
 
@@ -90,8 +94,7 @@ class Api:
             response = self.http.request(method, path, **options)
         except httpx.TransportError as error:
             raise Unreachable(
-                f"The server at {self.http.base_url.copy_with(path='/')} can't be reached ({error}). "
-                "Start one with `retllm up`, or set RETLLM_URL."
+                f"The server at {self.http.base_url.copy_with(path='/')} can't be reached ({error}).", advice=_advice()
             ) from error
         if response.status_code in _BUSY:
             raise _busy(response)
@@ -173,6 +176,13 @@ def is_id(name: str) -> bool:
     with suppress(ValueError):
         return str(uuid.UUID(name)) == name.lower()
     return False
+
+
+def _advice() -> str:
+    """Return what to do about a server that can't be reached."""
+    if os.environ.get("RETLLM_URL"):
+        return "Check that it runs, and that RETLLM_URL names it."
+    return "Start one with `retllm up`, or set RETLLM_URL."
 
 
 def _busy(response: httpx.Response) -> Unreachable:

@@ -50,7 +50,7 @@ def create(name: str, description: str, language: str | None, as_json: bool) -> 
     if as_json:
         show.as_json(created)
     else:
-        click.echo(f"Created {created['name']} ({created['id']}).")
+        click.echo(f"Created {created['name']} ({created['id']}), language {created['language']}.")
 
 
 @collections.command()

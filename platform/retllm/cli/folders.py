@@ -25,6 +25,7 @@ from retllm.media.names import clean_names, sent_name
 from retllm.media.outcomes import FileOutcome, ignored, rejected
 
 _Id = tuple[int, int]
+_NOTHING_THERE = "There is no such file or folder: correct the name."
 
 
 class Unreadable(Unsendable):
@@ -166,7 +167,9 @@ class _Walk:
                 return
             self._above.update(_id(folder.stat()) for folder in path.resolve().parents)
         except OSError as error:
-            self.found.append(_Entry(path, (path.name,), path.parent, problem=_unreadable(error).message))
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError) and not path.is_symlink()
+            problem = _NOTHING_THERE if missing else _unreadable(error, link=path.is_symlink()).message
+            self.found.append(_Entry(path, (path.name,), path.parent, problem=problem))
             return
         before = len(self.found)
         self._root, parts = _begin(path)

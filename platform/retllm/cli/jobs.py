@@ -33,6 +33,12 @@ def _filters(command: Command) -> Command:
         click.option("--since", type=day, help="Only jobs of this day (UTC) or later."),
         click.option("--until", type=day, help="Only jobs of this day (UTC) or earlier."),
         click.option("--text", help="Only searches whose text contains this."),
+        click.option(
+            "--outcome",
+            multiple=True,
+            type=click.Choice([status.value for status in FileStatus]),
+            help="Only uploads of which a file or row has this outcome; repeatable.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)

@@ -51,7 +51,7 @@ class Patience:
                 end = self.clock() + self.seconds if end is None else end
                 left = end - self.clock()
                 if left <= 0:
-                    raise GaveUp(f"The server was away for {self._length()}: {error.message}") from error
+                    raise GaveUp(f"The server was away for {self._length()}: {error.reason}") from error
                 self._note(error)
                 self.sleep(min(left, max(wait, error.retry_after or 0)))
                 wait = min(2 * wait, _LONGEST_WAIT)
@@ -63,7 +63,7 @@ class Patience:
 
     def _note(self, error: Unreachable) -> None:
         if not self._said:
-            self.say(f"Waiting for the server, up to {self._length()}: {error.message}")
+            self.say(f"Waiting for the server and trying again, for up to {self._length()}: {error.reason}")
             self._said = True
 
     def _length(self) -> str:

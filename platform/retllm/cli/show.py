@@ -29,7 +29,7 @@ from retllm.db.enums import JobKind, JobState, UnitState
 from retllm.db.state_words import JOB_STATES, PROBLEMS, outcome_counts
 from retllm.history.same_errors import same_errors
 from retllm.media import outcomes
-from retllm.media.streams import mebibytes
+from retllm.media.streams import size
 
 # avoids line breaks at 80 columns in files and pipes
 _PIPE_WIDTH = 160
@@ -105,7 +105,7 @@ class _TimeLeft(TimeRemainingColumn):
 def sent(bar: Progress, task: TaskID, how_far: Sent) -> None:
     """Show how far an upload is."""
     done, total = how_far.bytes + how_far.under_way, how_far.of_bytes
-    in_bytes = f", {mebibytes(min(done, total))} of {mebibytes(total)}" if total else ""
+    in_bytes = f", {size(min(done, total))} of {size(total)}" if total else ""
     amount = f"{how_far.files:,}/{how_far.of_files:,} files{in_bytes}"
     # empty files have no bytes, but are to be sent
     whole = total or int(how_far.files < how_far.of_files)

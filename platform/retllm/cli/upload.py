@@ -76,7 +76,7 @@ class Unfinished(RetllmError):
 
 @click.command()
 @click.argument("collection")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--create/--no-create", default=True, help="Create the collection if it does not exist.")
 @click.option("--index/--no-index", default=True, help="Index the new items and wait for it.")
 @click.option("--texts", is_flag=True, help="Add the rows of a sheet that name no picture as texts.")
@@ -143,11 +143,16 @@ def find_or_make(api: Api, name: str, *, create: bool) -> Json:
         if not create or is_id(name):
             raise
     try:
-        return api.call("POST", "/collections", json={"name": name})
+        made = api.call("POST", "/collections", json={"name": name})
     except RequestRejected as error:
         if error.body["error"].get("code") != Conflict.code:
             raise
         return api.collection(name)  # another command has made it meanwhile
+    show.say(
+        f"Created the collection {name}. Texts and captions are searched as {made['language']}; "
+        "`retllm collections change NAME --language LANGUAGE` changes that."
+    )
+    return made
 
 
 def upload_files(

@@ -77,6 +77,14 @@ def transaction(sessions: Sessions) -> Iterator[Session]:
         yield session
 
 
+@contextmanager
+def snapshot(sessions: Sessions) -> Iterator[Session]:
+    """Run one transaction whose queries all see the state at the time of the first one, such as counts and rows."""
+    with transaction(sessions) as session:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        yield session
+
+
 def run_transaction(sessions: Sessions, do: Callable[[Session], Result]) -> Result:
     """Call ``do`` in a transaction, and retry in a new one after a deadlock or serialization failure.
 

@@ -10,9 +10,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import JobKind, JobState
+from retllm.db.enums import FileStatus, JobKind, JobState
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.tables import Item, Job, User
+from retllm.db.uploads import UploadFile
 from retllm.identity.access import changeable_jobs, within_visible
 from retllm.identity.actor import Actor
 from retllm.media.normalization import composed
@@ -34,6 +35,8 @@ class JobFilters:
     since: date | None = None
     until: date | None = None
     text: str = ""
+    outcomes: tuple[FileStatus, ...] = ()
+    """Only uploads of which a file, entry or row has one of these outcomes."""
 
     def matching(self, actor: Actor) -> list[Condition]:
         """Return conditions that select the matching jobs that ``actor`` may see."""
@@ -51,6 +54,12 @@ class JobFilters:
             conditions.append(Job.id >= _first_key(self.since))
         if self.until is not None and self.until < date.max:
             conditions.append(Job.id < _first_key(self.until + timedelta(days=1)))
+        if self.outcomes:
+            some = (
+                sa.select(sa.true()).where(UploadFile.job_id == Job.id, UploadFile.status.in_(self.outcomes)).limit(1)
+            )
+            # looked up by index for each upload, from the newest on, as below
+            conditions += [Job.kind == JobKind.UPLOAD, some.correlate(Job).scalar_subquery()]
         if self.text:
             # no index supports substring search, so jobs are checked one by one from the newest on; with a scalar
             # subquery the planner does not assume that matches are rare and chooses this plan

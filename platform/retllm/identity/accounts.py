@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import Role
 from retllm.db.tables import Collection, User, new_id
 from retllm.errors import Conflict, InvalidInput, NotFound, Unauthorized
-from retllm.identity import logins, passwords
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
+from retllm.identity import logins, names, passwords
 
 
 def create_user(session: Session, name: str, password: str, role: Role = Role.EDITOR) -> User:
@@ -26,12 +23,9 @@ def create_user(session: Session, name: str, password: str, role: Role = Role.ED
         InvalidInput: the name or the password is invalid.
         Conflict: the name is taken.
     """
-    if not _NAME.fullmatch(name):
-        raise InvalidInput(
-            "A user name has 1 to 100 letters, digits or . _ @ + - and starts with a letter or digit.", field="name"
-        )
+    name = names.check(name)
     passwords.check(password, name)
-    if session.scalar(sa.select(User.id).where(sa.func.lower(User.name) == name.lower())):
+    if session.scalar(sa.select(User.id).where(names.is_named(name))):
         raise Conflict(f"An account named {name} already exists.")
     user = User(id=new_id(), name=name, password_hash=passwords.hashed(password), role=role)
     session.add(user)
@@ -62,7 +56,7 @@ def find_user(session: Session, name: str) -> User:
     Raises:
         NotFound: there is no such account.
     """
-    user = session.scalar(sa.select(User).where(sa.func.lower(User.name) == name.lower()))
+    user = session.scalar(sa.select(User).where(names.is_named(name)))
     if user is None:
         raise NotFound(f"There is no account named {name}.")
     return user
@@ -70,7 +64,7 @@ def find_user(session: Session, name: str) -> User:
 
 def name_of(session: Session, name: str) -> str | None:
     """Return the account's name as it is written; None if no account is named so."""
-    return session.scalar(sa.select(User.name).where(sa.func.lower(User.name) == name.lower()))
+    return session.scalar(sa.select(User.name).where(names.is_named(name)))
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ def list_users(
     """Return accounts whose name contains ``q``, oldest first; ``after`` is the last key of the page before."""
     query = sa.select(User).order_by(User.id).limit(limit)
     if q:
-        query = query.where(User.name.icontains(q, autoescape=True))
+        query = query.where(User.name.icontains(names.written(q), autoescape=True))
     if after is not None:
         query = query.where(User.id > after)
     return listed(session, session.scalars(query).all())
@@ -185,7 +179,7 @@ def check_password(session: Session, name: str, password: str) -> User:
     Raises:
         Unauthorized: otherwise; the message does not say why.
     """
-    user = session.scalar(sa.select(User).where(sa.func.lower(User.name) == name.lower()))
+    user = session.scalar(sa.select(User).where(names.is_named(name)))
     matches = passwords.matches(user.password_hash if user else None, password)
     if not matches or user is None or user.disabled_at is not None:
         raise Unauthorized("Wrong name or password.")

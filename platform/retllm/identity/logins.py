@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.tables import Login, User, new_id
 from retllm.errors import NotFound
+from retllm.identity import names
 
 # update seen_at at most this often, so that not every request writes
 _SEEN_EVERY = timedelta(minutes=1)
@@ -88,7 +89,7 @@ def is_known_at(session: Session, name: str, address: str | None) -> bool:
         sa.select(Login.address)
         .distinct()
         .join(User, User.id == Login.user_id)
-        .where(sa.func.lower(User.name) == name.lower(), Login.seen_at > sa.func.now() - _KNOWN_FOR)
+        .where(names.is_named(name), Login.seen_at > sa.func.now() - _KNOWN_FOR)
     )
     return network_of(address) in {network_of(known) for known in session.scalars(query)}
 

@@ -34,7 +34,11 @@ _SUBSTITUTES = str.maketrans("@$!013457", "asioleast")
 
 def generate() -> str:
     """Return a random password; show it once and do not store it."""
-    return secrets.token_urlsafe(12)
+    while True:
+        password = secrets.token_urlsafe(12)
+        # a program would take one that begins with a hyphen for an option
+        if password[0].isalnum():
+            return password
 
 
 def check(password: str, name: str, field: str = "password") -> None:

@@ -194,7 +194,7 @@ def _check_limits(entries: list[Entry], unfollowed: int, settings: Settings) -> 
     total = sum(entry.file_size for entry in entries)
     if total > settings.max_archive_bytes:
         raise TooLarge(
-            f"The archive unpacks to {streams.mebibytes(total)}; RETLLM_MAX_ARCHIVE_BYTES allows "
-            f"{streams.mebibytes(settings.max_archive_bytes)}: send it in parts.",
+            f"The archive unpacks to {streams.size(total)}; RETLLM_MAX_ARCHIVE_BYTES allows "
+            f"{streams.exact_size(settings.max_archive_bytes)}: send it in parts.",
             limit=settings.max_archive_bytes,
         )

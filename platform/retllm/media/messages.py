@@ -13,7 +13,7 @@ from retllm.settings import Settings
 
 _REMARKS = {
     Blemish.METADATA: "Some of its metadata is damaged and was left out.",
-    Blemish.LONG_TEXT: "It holds more than 1 MiB of text, which was not read.",
+    Blemish.LONG_TEXT: "It holds more than 1 MB of text, which was not read.",
     Blemish.PROFILE: "Its colour profile can't be used: the colours are shown without it.",
     Blemish.END: "The file does not end with its end marker; the picture itself is complete.",
     Blemish.TRAILING: "Other data follows the picture in its file and was left out.",
@@ -72,7 +72,7 @@ def rejection(
             limit=max_pixels,
         )
     if cause == "memory":
-        return unreadable(f"it takes more than {streams.mebibytes(settings.decode_memory)} to decode")
+        return unreadable(f"it takes more than {streams.exact_size(settings.decode_memory)} to decode")
     if cause == "extra" and extra in _EXTRAS:
         return MediaRejected(
             f"The server reads {_EXTRAS[extra]} once its operator has run pip install 'retllm-platform[{extra}]'; "

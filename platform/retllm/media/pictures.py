@@ -170,7 +170,7 @@ def check_length(stream: BinaryIO, settings: Settings) -> int:
     length = streams.length(stream)
     if length > settings.max_file_bytes:
         raise TooLarge(
-            f"The picture is larger than {streams.mebibytes(settings.max_file_bytes)}, the limit set by "
+            f"The picture is larger than {streams.exact_size(settings.max_file_bytes)}, the limit set by "
             "RETLLM_MAX_FILE_BYTES.",
             limit=settings.max_file_bytes,
         )

@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol, cast
 from retllm.errors import MediaRejected, TooLarge
 
 CHUNK = 1 << 20
+_UNIT = 1000
 # about the size of a small picture: a copy up to this size stays in memory, a larger one goes to a temporary file
 IN_MEMORY = 1 << 20
 
@@ -45,9 +46,19 @@ def watched(stream: BinaryIO, check: Callable[[], None]) -> BinaryIO:
     return cast("BinaryIO", Watched(stream, check))
 
 
-def mebibytes(count: int) -> str:
-    """Format ``count`` bytes for people."""
-    return f"{count / (1 << 20):,.1f} MiB" if count >= 1 << 20 else f"{count:,} bytes"
+def size(count: int) -> str:
+    """Return a number of bytes in the largest fitting unit, a power of 1000."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < _UNIT or unit == "GB":
+            break
+        value /= _UNIT
+    return f"{int(value)} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+
+
+def exact_size(count: int) -> str:
+    """Return the same of a limit, with its bytes."""
+    return f"{size(count)} ({count:,} bytes)" if count >= _UNIT else size(count)
 
 
 def chunks(stream: Readable, limit: int, setting: str = "RETLLM_MAX_FILE_BYTES") -> Iterator[bytes]:
@@ -60,7 +71,7 @@ def chunks(stream: Readable, limit: int, setting: str = "RETLLM_MAX_FILE_BYTES")
     while chunk := stream.read(CHUNK):
         count += len(chunk)
         if count > limit:
-            raise TooLarge(f"The file is larger than {mebibytes(limit)}, the limit set by {setting}.", limit=limit)
+            raise TooLarge(f"The file is larger than {exact_size(limit)}, the limit set by {setting}.", limit=limit)
         yield chunk
 
 

@@ -206,8 +206,8 @@ def _decompressed(stream: BinaryIO, head: bytes, settings: Settings, stack: Exit
                 )
             if size > limit:
                 raise TooLarge(
-                    f"The archive unpacks to more than {streams.mebibytes(limit)}; RETLLM_MAX_ARCHIVE_BYTES allows "
-                    f"{streams.mebibytes(settings.max_archive_bytes)}: send it in parts.",
+                    f"The archive unpacks to more than {streams.exact_size(limit)}; RETLLM_MAX_ARCHIVE_BYTES allows "
+                    f"{streams.exact_size(settings.max_archive_bytes)}: send it in parts.",
                     limit=settings.max_archive_bytes,
                 )
             copy.write(data)

@@ -19,6 +19,7 @@ from retllm.queue import lifecycle
 from retllm.queue.handlers import JobHandler, NextUnits
 from retllm.settings import get_settings
 from retllm.uploads.kept import FAILED
+from retllm.uploads.rest import settle
 from retllm.uploads.retry import retry_rejected, something_left
 from retllm.uploads.submit import close, waiting
 from retllm.uploads.vectors import CAPTIONS, embed_rest
@@ -88,6 +89,7 @@ def _cancelled(session: Session, job: Job) -> None:
         .where(*waiting(job.id))
         .values(status=FileStatus.UNPROCESSED, error_code=JobCancelled.code, error=error)
     )
+    settle(session, job)
 
 
 def _reopen(session: Session, job: Job, units: Sequence[Unit]) -> None:

@@ -89,7 +89,7 @@ def begin(session: Session, job: Job, file: Announced, settings: Settings) -> Ar
     """
     limit = settings.max_request_bytes
     if file.size > limit:
-        raise TooLarge(f"The file is larger than {streams.mebibytes(limit)}, the limit of this server.", limit=limit)
+        raise TooLarge(f"The file is larger than {streams.exact_size(limit)}, the limit of this server.", limit=limit)
     clean = clean_name(file.name)
     large = _earlier(session, job, clean, file)
     if large is None:
@@ -325,14 +325,14 @@ def reject_incomplete(session: Session, job_id: UUID) -> None:
     )
     query = sa.select(LargeFile).where(LargeFile.job_id == job_id, LargeFile.file_id.is_(None), ~named.exists())
     for large in session.scalars(query.order_by(LargeFile.id)).all():
-        offset, whole = _arrived(session, large).offset, streams.mebibytes(large.size_bytes)
+        offset, whole = _arrived(session, large).offset, streams.size(large.size_bytes)
         if not offset:
             told = NotSent(f"Not sent: nothing of its {whole} arrived. Send the file again.")
             unsent.note(session, job_id, [not_sent(large.name, told)])
             continue
         kept = "within a day, and only the rest is sent" if large.sha256 or large.fingerprint else "from its beginning"
         error = Incomplete(
-            f"Not sent whole: only {streams.mebibytes(offset)} of {whole} arrived, so the file was not taken. Send it "
+            f"Not sent whole: only {streams.size(offset)} of {whole} arrived, so the file was not taken. Send it "
             f"again {kept}."
         )
         unsent.forget(session, job_id, [large.name])

@@ -99,7 +99,7 @@ def kind_of(head: bytes, name: str, size: int, settings: Settings) -> FileKind:
     limit, setting = limit_of(content, settings)
     if size > limit:
         raise TooLarge(
-            f"The file is larger than {streams.mebibytes(limit)}, the limit set by {setting}, and is not kept: "
+            f"The file is larger than {streams.exact_size(limit)}, the limit set by {setting}, and is not kept: "
             "raise the limit and send it again.",
             limit=limit,
         )

@@ -25,7 +25,7 @@ from retllm.queue import lifecycle
 from retllm.queue.routing import Notification
 from retllm.queue.submission import Submitted, insert_job
 from retllm.settings import Settings
-from retllm.uploads import large_files, unsent
+from retllm.uploads import large_files, rest, unsent
 from retllm.uploads.receive import ReceivedFile
 
 UNIT_FILES = 32
@@ -113,7 +113,10 @@ def close_upload(session: Session, job_id: UUID, reason: str = unsent.LEFT) -> l
     if job is None:
         raise NotFound("There is no such upload.")
     upload = session.get_one(Upload, job_id, populate_existing=True)
-    return lifecycle.finish_if_complete(session, job) if close(session, upload, reason) else []
+    if not close(session, upload, reason):
+        return []
+    rest.settle(session, job)
+    return lifecycle.finish_if_complete(session, job)
 
 
 def close(session: Session, upload: Upload, reason: str) -> bool:

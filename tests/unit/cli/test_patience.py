@@ -48,7 +48,10 @@ def test_a_request_is_repeated_until_the_server_answers() -> None:
     assert api.call("GET", "/x") == {"a": 1}
     assert world.slept == [1, 2, 4, 8, 16]
     waiting, again = world.said
-    assert waiting.startswith("Waiting for the server, up to 10 minutes: The server at http://server.test/")
+    assert waiting == (
+        "Waiting for the server and trying again, for up to 10 minutes: "
+        "The server at http://server.test/ can't be reached (refused)."
+    )
     assert again == "The server answers again."
 
 
@@ -56,7 +59,7 @@ def test_it_waits_as_long_as_the_server_asks_for() -> None:
     world = World()
     assert world.api(iter([_error(503, Retry_After="25"), httpx.Response(204)])).call("POST", "/x") == {}
     assert world.slept == [25]
-    assert world.said[0] == "Waiting for the server, up to 10 minutes: The server is busy."
+    assert world.said[0] == "Waiting for the server and trying again, for up to 10 minutes: The server is busy."
 
 
 def test_patience_ends_after_its_time_away_in_one_go() -> None:
@@ -97,3 +100,24 @@ def test_other_commands_get_the_error_as_the_server_sent_it() -> None:
     with pytest.raises(Unreachable) as caught:
         Api(http).call("GET", "/x")
     assert caught.value.as_json()["error"]["code"] == "c"
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        ("http://server.test", "Check that it runs, and that RETLLM_URL names it."),
+        ("", "Start one with `retllm up`, or set RETLLM_URL."),
+    ],
+)
+def test_a_command_that_does_not_wait_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, address: str, advice: str
+) -> None:
+    monkeypatch.setenv("RETLLM_URL", address)
+
+    def refuse(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    http = httpx.Client(base_url="http://server.test", transport=httpx.MockTransport(refuse))
+    with pytest.raises(Unreachable) as caught:
+        Api(http).get("/x")
+    assert caught.value.message == f"The server at http://server.test/ can't be reached (refused). {advice}"

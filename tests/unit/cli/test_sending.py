@@ -193,7 +193,7 @@ def test_progress_counts_bytes_while_they_go_out_and_not_those_that_the_server_h
 @pytest.mark.parametrize(
     ("sent", "amount", "finished"),
     [
-        (Sent(60, 9 * MIB, 20, 3 * MIB, MIB), "20/60 files, 4.0 MiB of 9.0 MiB", False),
+        (Sent(60, 9 * MIB, 20, 3 * MIB, MIB), "20/60 files, 4.2 MB of 9.4 MB", False),
         (Sent(60, 0, 60), "60/60 files", True),
         (Sent(2, 0, 1), "1/2 files", False),
     ],

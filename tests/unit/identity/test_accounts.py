@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import unicodedata
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -55,10 +56,41 @@ def test_the_first_administrator_is_created_once(session: Session) -> None:
     assert accounts.ensure_admin(session) == (made, None)
 
 
-@pytest.mark.parametrize("name", ["", " ", "-x", "a b", "a/b", "x" * 101, "zoë\n"])
+INVISIBLE = [
+    "a\u200bb",
+    "a\u00adb",
+    "a\u202eb",
+    "a\u034fb",
+    "a\u3164b",
+    "\u115f",
+    "a\ufe0f",
+    "\u0301a",
+    "a" + "\u20dd" * 4,
+]
+
+
+@pytest.mark.parametrize("name", ["", " ", "-x", "a b", "a/b", "x" * 101, "zoë\n", "½", "a\u2028", "☺", *INVISIBLE])
 def test_invalid_names_are_rejected(session: Session, name: str) -> None:
     with pytest.raises(InvalidInput):
         accounts.create_user(session, name, PASSWORD)
+
+
+@pytest.mark.parametrize("name", ["Jörg", "JÖRG", "Ольга", "李雷", "محمد", "किरण", "ทำ", "İsmet", "Ωμέγα", "Zoë-2"])
+def test_names_of_any_script_are_found_however_they_are_typed(session: Session, name: str) -> None:
+    user = accounts.create_user(session, name, PASSWORD)
+    decomposed = unicodedata.normalize("NFD", name)
+    for typed in (name, decomposed, name.lower(), name.upper()):
+        # the capital i with a dot becomes two characters, one of them a mark
+        if "i̇" not in typed:
+            assert accounts.check_password(session, typed, PASSWORD) is user
+    with pytest.raises(Conflict):
+        accounts.create_user(session, decomposed, PASSWORD)
+
+
+def test_a_name_in_wide_or_mathematical_letters_is_the_plain_one(session: Session) -> None:
+    user = accounts.create_user(session, "ａda", PASSWORD)
+    assert user.name == "ada"
+    assert accounts.check_password(session, "𝐀𝐝𝐚", PASSWORD) is user
 
 
 def test_names_are_unique_regardless_of_case(session: Session) -> None:

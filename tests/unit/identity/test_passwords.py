@@ -125,3 +125,9 @@ def test_a_generated_password_is_accepted(session: Session) -> None:
     assert len(set(made)) == 500
     for password in made:
         passwords.check(password, "ada")
+
+
+def test_generated_passwords_begin_with_a_letter_or_digit() -> None:
+    made = [passwords.generate() for _ in range(2_000)]
+    assert all(password[0].isalnum() and len(password) == 16 for password in made)
+    assert len(set(made)) == len(made)

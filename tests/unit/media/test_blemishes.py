@@ -28,7 +28,7 @@ from retllm.settings import Settings
 PICTURE = noise(7, (160, 128))
 PIXELS = np.asarray(PICTURE)
 METADATA = "Some of its metadata is damaged and was left out."
-LONG_TEXT = "It holds more than 1 MiB of text, which was not read."
+LONG_TEXT = "It holds more than 1 MB of text, which was not read."
 PROFILE = "Its colour profile can't be used: the colours are shown without it."
 END = "The file does not end with its end marker; the picture itself is complete."
 TRAILING = "Other data follows the picture in its file and was left out."

@@ -66,8 +66,10 @@ def test_the_error_names_the_first_invalid_byte(before: str, wrong: bytes, after
 
 
 def test_sizes_are_formatted_with_a_unit() -> None:
-    assert streams.mebibytes(64 << 20) == "64.0 MiB"
-    assert streams.mebibytes(1500) == "1,500 bytes"
+    assert streams.size(64 << 20) == "67.1 MB"
+    assert streams.exact_size(64 << 20) == "67.1 MB (67,108,864 bytes)"
+    assert streams.size(1500) == "1.5 kB"
+    assert streams.exact_size(999) == "999 bytes"
 
 
 def test_a_file_is_passed_for_reading_only_and_keeps_its_own_position(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_what_is_too_large_is_kept_in_its_archive_only(uploads: Uploads) -> None
     before, uploads.context.settings.max_file_bytes = uploads.context.settings.max_file_bytes, len(large) - 1
     job_id = uploads.upload({"alone.bmp": large, "all.zip": packed({"packed.bmp": large})}, index=False)
     told = {row.name: str(row.error) for row in uploads.rows(job_id).values()}
-    limit = "The file is larger than 12,341 bytes, the limit set by RETLLM_MAX_FILE_BYTES"
+    limit = "The file is larger than 12.3 kB (12,341 bytes), the limit set by RETLLM_MAX_FILE_BYTES"
     assert told["alone.bmp"] == f"{limit}, and is not kept: raise the limit and send it again."
     assert told["packed.bmp"] == f"{limit}."
     uploads.context.settings.max_file_bytes = before

@@ -246,10 +246,10 @@ def test_a_file_of_which_nothing_arrived_is_not_sent(ada: Caller, collection: st
     rows = ada.get(f"/uploads/{upload}/files?status=not_sent").json["files"]
     assert {row["name"]: (row["error"]["code"], row["error"]["message"]) for row in rows} == {
         "told": ("not_sent", LEFT),
-        "none": ("not_sent", "Not sent: nothing of its 3.0 MiB arrived. Send the file again."),
+        "none": ("not_sent", "Not sent: nothing of its 3.1 MB arrived. Send the file again."),
         "half": (
             "incomplete",
-            "Not sent whole: only 1.0 MiB of 3.0 MiB arrived, so the file was not taken. Send it again within a day, "
+            "Not sent whole: only 1.0 MB of 3.1 MB arrived, so the file was not taken. Send it again within a day, "
             "and only the rest is sent.",
         ),
     }

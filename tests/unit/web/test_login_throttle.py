@@ -280,3 +280,7 @@ def test_few_passwords_are_checked_at_a_time_and_known_browsers_have_a_line_of_t
         go_on.set()
         assert Counter(one.result().status_code for one in inside) == {401: places + waiting}
     assert _log_in(app, "ada", PASSWORD, "198.51.100.1").status_code == 302
+
+
+def test_all_ways_to_type_a_name_are_counted_together() -> None:
+    assert len({login_throttle.account(name) for name in ("admin", "ADMIN ", "ａｄｍｉｎ", "admİn", "𝐚𝐝𝐦𝐢𝐧")}) == 1

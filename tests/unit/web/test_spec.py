@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import enum
 import inspect
+import json
 import secrets
 import sys
 from pathlib import Path
+from typing import Any
 
 import pydantic
 import pytest
 
 from retllm.settings import Settings
+from retllm_web.api.spec import DOCUMENT_PATH
 from retllm_web.app import create_app
 
 
 @pytest.fixture(scope="module")
-def schemas() -> dict[str, dict[str, object]]:
-    """The schemas of the document; this app needs no servers."""
+def document() -> dict[str, Any]:
+    """The document; this app needs no servers."""
     unused = Settings(
         home=Path("unused"),
         secret_key=secrets.token_hex(),
         database_url="postgresql://unused",
         redis_url="redis://unused",
     )
-    found: dict[str, dict[str, object]] = create_app(unused).api_doc["components"]["schemas"]
+    found: dict[str, Any] = create_app(unused).test_client().get(DOCUMENT_PATH).json
+    return found
+
+
+@pytest.fixture(scope="module")
+def schemas(document: dict[str, Any]) -> dict[str, dict[str, object]]:
+    """The schemas of the document."""
+    found: dict[str, dict[str, object]] = document["components"]["schemas"]
     return found
 
 
@@ -55,3 +65,7 @@ def test_schemas_of_maps_describe_their_values(schemas: dict[str, dict[str, obje
     }
     assert "ReportVariant.parts" in maps
     assert {name for name, shape in maps.items() if "additionalProperties" not in shape} == set()
+
+
+def test_no_description_has_markup(document: dict[str, Any]) -> None:
+    assert "<br" not in json.dumps(document)

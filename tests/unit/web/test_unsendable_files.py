@@ -17,6 +17,7 @@ from retllm.cli import sending
 from retllm.cli import upload as command
 from retllm.cli.folders import OpenedFile
 from retllm.errors import InvalidInput
+from retllm.media import special_files
 from retllm_web.http.services import Services
 
 Upload = Callable[..., Result]
@@ -48,6 +49,19 @@ def test_without_a_file_there_is_nothing_to_upload_and_no_job(upload: Upload, em
         upload(empty)
     assert [file["count"] for file in refused.value.detail["files"]] == [1, 5]
     assert ada.get("/jobs").json == before
+
+
+def test_a_path_that_is_not_there_is_rejected_and_the_others_are_taken(upload: Upload, empty: Path) -> None:
+    (empty / "a.txt").write_bytes(b"a robin")
+    (empty / "gone").symlink_to(empty / "nothing")
+    done = upload("--json", empty / "a.txt", empty / "nichtda", empty / "a.txt" / "x", empty / "gone")
+    assert done.exit_code == 1
+    (line,) = lines(done.stdout)
+    found = {file["name"]: file["error"] and file["error"]["message"] for file in json.loads(line)["files"]}
+    nothing = "There is no such file or folder: correct the name."
+    assert found == {"a.txt": None, "nichtda": nothing, "x": nothing, "gone": special_files.LINK_TO_NOTHING}
+    with pytest.raises(InvalidInput, match=rf"^There is nothing to upload\. nichtda: {nothing}$"):
+        upload(empty / "nichtda")
 
 
 def test_files_with_names_that_are_not_utf_8_go_in(upload: Upload, empty: Path) -> None:

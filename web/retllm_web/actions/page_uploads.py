@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from retllm.db.uploads import UploadFile
 from retllm.history.file_counts import FileCounts, file_counts
 from retllm.identity.access import collection_for
 from retllm.identity.actor import Actor
-from retllm.uploads.rest import Rest, rest_of
+from retllm.uploads.rest import EarlierRows, Rest, earlier_rows, rest_of
 from retllm.uploads.views import OUTCOMES, FileView, UploadState, files_with_problems_first, upload_state
 
 SHOWN_FILES = 20
@@ -30,6 +30,7 @@ class Rejections:
     """How many files and rows of an upload were rejected."""
 
     job_id: UUID
+    created_at: datetime
     files: FileCounts
 
 
@@ -45,6 +46,7 @@ class LastUpload:
     job_state: JobState
     state: UploadState
     rest: Rest
+    earlier: Sequence[EarlierRows]
     files: Sequence[FileView]
     waits_for: FileCounts | None
     before: Sequence[Rejections]
@@ -71,13 +73,13 @@ def last_upload(session: Session, actor: Actor, collection_id: UUID) -> LastUplo
     is_open = state.closed_at is None and job.state not in OVER_JOBS
     waits_for = file_counts(session, [job.id]).get(job.id) if is_open else None
     earlier = sa.select(Job.id).where(*theirs, Job.id < job.id, Job.created_at > job.created_at - _BEFORE)
-    rest = rest_of(session, job, state.counts)
-    return LastUpload(job.id, job.state, state, rest, files, waits_for, _rejections(session, earlier))
+    rest, rows = rest_of(session, job.id, state.counts), earlier_rows(session, job)
+    return LastUpload(job.id, job.state, state, rest, rows, files, waits_for, _rejections(session, earlier))
 
 
 def _rejections(session: Session, jobs: sa.Select[UUID]) -> list[Rejections]:
     rejected = sa.select(UploadFile.id).where(UploadFile.job_id == Job.id, UploadFile.status == FileStatus.REJECTED)
-    query = jobs.where(rejected.exists()).order_by(Job.id.desc()).limit(_SHOWN_BEFORE)
-    found = session.scalars(query).all()
-    counts = file_counts(session, found) if found else {}
-    return [Rejections(job_id, counts[job_id]) for job_id in found]
+    query = jobs.add_columns(Job.created_at).where(rejected.exists()).order_by(Job.id.desc()).limit(_SHOWN_BEFORE)
+    found: dict[UUID, datetime] = dict(iter(session.execute(query)))
+    counts = file_counts(session, list(found)) if found else {}
+    return [Rejections(job_id, created_at, counts[job_id]) for job_id, created_at in found.items()]

@@ -14,7 +14,7 @@ from flask_openapi.models.response import Response as DocumentedResponse
 from flask_openapi.models.schema import Schema
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from retllm.db.enums import JobKind, JobState
+from retllm.db.enums import FileStatus, JobKind, JobState
 from retllm.db.session import transaction
 from retllm.history import listing
 from retllm.history.job_views import JobView, RetriedJobView, job_view, job_views
@@ -79,6 +79,11 @@ class JobFilterQuery(BaseModel):
     since: Day | None = optional("only jobs of this day (UTC) or later")
     until: Day | None = optional("only jobs of this day (UTC) or earlier")
     text: str | None = optional("only searches whose text contains this, ignoring case", max_length=200)
+    outcome: list[FileStatus] = Field(
+        default=[],
+        max_length=_MAX_STATES,
+        description="only uploads of which a file or row has this outcome; several may be given",
+    )
 
     def filters(self) -> JobFilters:
         """Return the filters for the job core."""
@@ -90,6 +95,7 @@ class JobFilterQuery(BaseModel):
             since=self.since,
             until=self.until,
             text=self.text or "",
+            outcomes=tuple(self.outcome),
         )
 
 

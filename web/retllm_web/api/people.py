@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import Role
 from retllm.db.session import transaction
 from retllm.db.tables import User
-from retllm.identity import accounts, audit, passwords
+from retllm.identity import accounts, audit, names, passwords
 from retllm.identity.access import require_role
 from retllm.identity.audit import Action
 from retllm_web.actions import administration
@@ -22,12 +22,13 @@ from retllm_web.api.answers import answer
 from retllm_web.api.blueprint import PREFIX, api
 from retllm_web.api.spec import ErrorBody, tags
 from retllm_web.http.auth import current_actor, hashing
+from retllm_web.http.bodies import ONE_LINE
 from retllm_web.http.paging import PageQuery, cut, optional
 from retllm_web.http.services import services
 
 TAGS = tags("people")
 
-UserName = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$")]
+UserName = Annotated[str, StringConstraints(min_length=1, max_length=names.MAX, pattern=ONE_LINE)]
 Password = Annotated[str, StringConstraints(min_length=passwords.MIN, max_length=passwords.MAX)]
 
 
@@ -73,7 +74,9 @@ class UserRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: UserName = Field(description="unique, ignoring case; cannot be changed later")
+    name: UserName = Field(
+        description="letters and digits of any script, and `. _ @ + -`; unique, ignoring case; cannot be changed later"
+    )
     role: Role = Role.EDITOR
     password: Password | None = Field(default=None, description="default: generated")
 

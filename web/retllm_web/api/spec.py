@@ -107,7 +107,17 @@ def serve(app: OpenAPI) -> None:
     app.openapi_version = OPENAPI_VERSION
     # built here, because concurrent first requests would race
     document = app.api_doc
+    _break_lines(document)
 
     @app.route(DOCUMENT_PATH, methods=["GET"], endpoint="openapi_document")
     def openapi_document() -> FlaskResponse:
         return jsonify(document)
+
+
+def _break_lines(part: Any) -> None:
+    """Write the lines of docstrings as lines: the library writes them as HTML, which clients of the document show."""
+    for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+        if isinstance(value, dict | list):
+            _break_lines(value)
+        elif key == "description" and isinstance(value, str):
+            part[key] = value.replace("<br/>", "\n")

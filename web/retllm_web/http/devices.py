@@ -14,6 +14,7 @@ from typing import Any
 from flask import Response, after_this_request, current_app, request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
+from retllm.identity import names
 from retllm.identity.secret_key import derived
 
 COOKIE = "retllm_device"
@@ -67,4 +68,4 @@ def _key() -> bytes:
 
 
 def _digest(name: str) -> str:
-    return hmac.digest(_key(), name.strip().lower().encode(), hashlib.sha256)[:_DIGEST_BYTES].hex()
+    return hmac.digest(_key(), names.same(name.strip()).encode(), hashlib.sha256)[:_DIGEST_BYTES].hex()

@@ -24,6 +24,7 @@ from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
 from retllm.errors import TooManyTries
+from retllm.identity import names
 from retllm.identity.logins import network_of, wide_network_of
 from retllm.identity.secret_key import derived
 
@@ -56,7 +57,7 @@ class Source:
 
 def account(name: str) -> Source:
     """Return the source for an account's name, ignoring case."""
-    return Source("account", name.strip().lower())
+    return Source("account", names.same(name.strip()))
 
 
 def addresses(of: str | None, at: str = "passwords") -> tuple[Source, Source]:

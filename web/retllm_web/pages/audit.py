@@ -19,6 +19,7 @@ from retllm.db.people import AuditEntry
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Collection, User
 from retllm.identity import audit as log
+from retllm.identity import names
 from retllm.identity.access import require_role
 from retllm.identity.audit import Action
 from retllm_web.http.auth import current_actor
@@ -63,7 +64,7 @@ class RequestedFilters:
 
     def filters(self, session: Session) -> log.AuditFilters:
         """Return the filters of the log; names ignore case, a day lasts from midnight to midnight UTC."""
-        name = session.scalar(sa.select(User.name).where(sa.func.lower(User.name) == self.person.lower()))
+        name = session.scalar(sa.select(User.name).where(names.is_named(self.person)))
         return log.AuditFilters(
             user_name=(name or self.person) or None,
             action=self.action,

@@ -29,6 +29,7 @@ from retllm.history.job_views import JobView
 from retllm.history.same_errors import same_errors
 from retllm.media.file_table import accepted
 from retllm.media.sniffing import ACCEPTED_SENTENCE
+from retllm.media.streams import size
 from retllm.scorer_address import is_remote_name
 from retllm.uploads.views import UploadState
 from retllm_web.http.auth import current_actor
@@ -115,9 +116,9 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
     if seconds < 10:
         return "just now"
-    for size, name in ((_DAY, "day"), (_HOUR, "hour"), (_MINUTE, "minute"), (1, "second")):
-        if seconds >= size:
-            count = int(seconds // size)
+    for span, name in ((_DAY, "day"), (_HOUR, "hour"), (_MINUTE, "minute"), (1, "second")):
+        if seconds >= span:
+            count = int(seconds // span)
             return f"{count} {name}{'' if count == 1 else 's'} ago"
     return "just now"
 
@@ -130,16 +131,6 @@ def seconds(value: float | None) -> str:
         return f"{value:.2f} s" if value < 10 else f"{value:.0f} s"
     minutes, rest = divmod(round(value), _MINUTE)
     return f"{minutes} min {rest} s" if minutes < _MINUTE else f"{minutes // _MINUTE} h {minutes % _MINUTE} min"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes in the largest fitting unit."""
-    value = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            break
-        value /= 1000
-    return f"{int(value)} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
 
 
 def kind_counts(items: Mapping[ItemKind, int]) -> str:

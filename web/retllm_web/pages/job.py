@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind
-from retllm.db.session import transaction
+from retllm.db.session import snapshot, transaction
 from retllm.db.state_words import again_words
 from retllm.db.tables import Collection, Job
 from retllm.errors import RetllmError
@@ -23,7 +24,7 @@ from retllm.queue import pauses
 from retllm.queue.pauses import Pause
 from retllm.search.results import SearchView
 from retllm.search.views import search_view
-from retllm.uploads.rest import Rest, rest_of
+from retllm.uploads.rest import EarlierRows, Rest, earlier_rows, rest_of
 from retllm.uploads.views import (
     FileView,
     UploadState,
@@ -49,7 +50,7 @@ _FILES = 100
 
 def _shown(job_id: UUID) -> dict[str, Any]:
     """Return the template variables of a job; ``search`` and ``upload`` are None for jobs of another kind."""
-    with transaction(services().sessions) as session:
+    with snapshot(services().sessions) as session:
         found = job_for(session, current_actor(), job_id)
         search = (
             search_view(session, job_id, services().settings, actor=current_actor())
@@ -80,6 +81,7 @@ class UploadPage:
 
     state: UploadState
     rest: Rest
+    earlier: Sequence[EarlierRows]
     status: FileStatus | None
     files: list[FileView]
     after: UUID | None
@@ -106,7 +108,8 @@ def _upload(session: Session, job: Job) -> UploadPage | None:
     collection = session.get_one(Collection, job.collection_id)
     right = right_in(session, current_actor(), collection)
     may_retry = right is not None and right >= Right.CHANGE and has_kept_rejected(session, job.id)
-    return UploadPage(state, rest_of(session, job, state.counts), status, files, after, following, may_retry)
+    rest = rest_of(session, job.id, state.counts)
+    return UploadPage(state, rest, earlier_rows(session, job), status, files, after, following, may_retry)
 
 
 def _pauses(session: Session, job: JobView, search: SearchView | None) -> list[Pause]:

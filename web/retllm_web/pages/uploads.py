@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from retllm.db.enums import FileStatus
-from retllm.db.session import transaction
+from retllm.db.session import snapshot
 from retllm.db.state_words import again_words
 from retllm.errors import InvalidInput, RetllmError
 from retllm.media.names import clean_names, sent_name
@@ -140,7 +140,7 @@ def end_upload(upload_id: UUID) -> ResponseReturnValue:
 @pages.get("/collections/<uuid:collection_id>/last-upload")
 def last_upload(collection_id: UUID) -> ResponseReturnValue:
     """Return the last upload of this account as a page fragment; 304 if nothing changed."""
-    with transaction(services().sessions) as session:
+    with snapshot(services().sessions) as session:
         found = page_uploads.last_upload(session, current_actor(), collection_id)
     if found is not None:
         state = found.state

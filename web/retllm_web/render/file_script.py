@@ -24,6 +24,7 @@ def script() -> str:
         f"export const DESCRIBING = {_literal(describing)};",
         "// Those of captions of many pictures.",
         f"export const SHEETS = {_literal(SUFFIXES[FileRole.SHEET])};",
+        f"export const PICTURES = {_literal(SUFFIXES[FileRole.PICTURE])};",
     ]
     return "\n".join(lines) + "\n"
 

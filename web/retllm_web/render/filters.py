@@ -12,7 +12,7 @@ from uuid import UUID
 from flask import request
 from werkzeug.datastructures import MultiDict
 
-from retllm.db.enums import JobKind, JobState
+from retllm.db.enums import FileStatus, JobKind, JobState
 from retllm.history.listing import JobFilters
 from retllm_web.http.paging import key_or_none
 
@@ -36,6 +36,7 @@ def filters_of(args: MultiDict[str, str]) -> JobFilters:
         since=_day(args.get("from", "")),
         until=_day(args.get("to", "")),
         text=_text(args, "text"),
+        outcomes=_choices(FileStatus, args.getlist("outcome")),
     )
 
 
@@ -67,6 +68,7 @@ def address_of(filters: JobFilters) -> dict[str, Any]:
         "from": filters.since,
         "to": filters.until,
         "text": filters.text,
+        "outcome": list(filters.outcomes),
     }
     return {
         name: [str(part) for part in value] if isinstance(value, list) else str(value)

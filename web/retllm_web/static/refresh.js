@@ -1,12 +1,15 @@
 // Update the other parts of a page after a change in one of them.
 
 const PAUSE_MS = 3000;
+// while the page says that there is nothing
+const FIRST_PAUSE_MS = 700;
 let last = 0;
 let timer = null;
 
 // Do it now and then while something goes on: at the latest some seconds after this call.
 export function refreshSoon(address) {
-  timer ??= setTimeout(() => refresh(address).catch(() => {}), Math.max(0, last + PAUSE_MS - performance.now()));
+  const pause = document.querySelector("[data-items] > li") ? PAUSE_MS : FIRST_PAUSE_MS;
+  timer ??= setTimeout(() => refresh(address).catch(() => {}), Math.max(0, last + pause - performance.now()));
 }
 
 export async function refresh(address) {

@@ -1,5 +1,6 @@
 // The search form: choose a picture by file, drop or paste, preview it, and keep it if the server rejects the form.
 import { Refused, asScript } from "./piece.js";
+import { isForSearch, isOnePicture } from "./query_drop.js";
 
 const UNITS = [["MB", 1e6], ["kB", 1e3], ["bytes", 1]];
 
@@ -30,7 +31,7 @@ const fileField = (form) => form.querySelector("[data-picture] input[type=file]"
 // the picture
 
 function over(form, event) {
-  if (![...event.dataTransfer.types].includes("Files")) return;
+  if (![...event.dataTransfer.types].includes("Files") || !isForSearch(event)) return;
   event.preventDefault();
   event.dataTransfer.dropEffect = "copy";
   form.classList.add("over");
@@ -41,7 +42,9 @@ function drop(form, event) {
   const files = [...event.dataTransfer.files];
   if (!files.length) return;
   event.preventDefault();
-  choose(form, files.find((file) => file.type.startsWith("image/")) ?? files[0]);
+  if (isOnePicture(event.dataTransfer)) choose(form, files[0]);
+  else if (!isForSearch(event)) setMessage(form, "What you dropped is uploaded. To search by a picture, drop it alone.");
+  else setMessage(form, files.length > 1 ? "Drop a single picture." : notPicture(files[0]), true);
 }
 
 function paste(event) {
@@ -70,9 +73,11 @@ function choose(form, file) {
 function check(form, file) {
   const limit = Number(form.querySelector("[data-picture]").dataset.most);
   // browsers have no type for some accepted formats, such as raw files of cameras; the server looks into the file
-  if (file.type && !file.type.startsWith("image/")) return `${file.name} is not a picture. Choose a picture file.`;
-  return file.size > limit ? `${file.name} is too large: ${size(file.size)}. The maximum is ${size(limit)}.` : "";
+  if (file.type && !file.type.startsWith("image/")) return notPicture(file);
+  return file.size > limit ? `${file.name} is too large: ${size(file.size)}. The maximum is ${size(limit)} (${limit.toLocaleString("en")} bytes).` : "";
 }
+
+const notPicture = (file) => `${file.name} is not a picture. Choose a picture file.`;
 
 function size(bytes) {
   const [unit, factor] = UNITS.find(([, minimum]) => bytes >= minimum) ?? UNITS.at(-1);
@@ -136,12 +141,16 @@ async function submit(form, event) {
     if (answer.ok || !answer.headers.get("Content-Type")?.startsWith("text/html")) throw new Refused(answer.status);
     showRejected(input, await answer.text());
   } catch (problem) {
-    message.textContent = reason(problem);
+    message.textContent = reason(problem, await unreadable(input.files[0]));
   }
   delete form.dataset.sent;
 }
 
-function reason(problem) {
+// Return the name of a picture that the browser cannot read, for example since it was moved; the request fails then too.
+const unreadable = (file) => file.slice(0, 1).arrayBuffer().then(() => null, () => file.name);
+
+function reason(problem, name) {
+  if (name) return `The browser cannot read ${name}. Choose the picture again.`;
   if (!(problem instanceof Refused)) return "Connection lost. The search was not submitted. Try again.";
   if (problem.status === 401) return "You are logged out. Log in in another tab, then search again.";
   return problem.message;

@@ -1,5 +1,6 @@
 // The form of an upload: files that are chosen in it, and files that are dropped anywhere on its page.
 import { chosen, dropped } from "./folders.js";
+import { isForSearch } from "./query_drop.js";
 import { Upload } from "./upload.js";
 
 export function uploads(form) {
@@ -31,7 +32,7 @@ function followDrags(area, onDrop) {
   // Return whether an event of a drag is for the upload. Text may be dropped into fields.
   function claim(event) {
     if (![...event.dataTransfer?.types ?? []].includes("Files")) return false;
-    const claimed = !own && !event.target.closest?.("form[data-search]");
+    const claimed = !own && !isForSearch(event);
     // otherwise a file would replace the page; the field of a query picture takes one itself
     if (claimed || !event.target.matches?.("input[type=file]")) event.preventDefault();
     return claimed;

@@ -14,6 +14,8 @@ from retllm.media.sheets.rows import Problem, Reason, not_sent, problem
 
 AGAIN = "was not sent with this upload: send the same files again, and the row counts."
 """What is said of a file whose rows can't count yet."""
+CAME = "was not sent with this upload, but came with a later one: retry this upload, and the row counts."
+"""What is said of it then."""
 _SHOWN = 3
 _SHOWN_CHARS = 300
 

@@ -45,7 +45,7 @@ def properties(stream: BinaryIO) -> dict[str, str]:
         TooLarge: it has more than ``MAX_BYTES``.
     """
     if streams.length(stream) > MAX_BYTES:
-        raise TooLarge(f"The XMP is larger than {streams.mebibytes(MAX_BYTES)}.", limit=MAX_BYTES)
+        raise TooLarge(f"The XMP is larger than {streams.exact_size(MAX_BYTES)}.", limit=MAX_BYTES)
     found: dict[str, str] = {}
     open_: list[Element] = []
     try:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Page, expect
+from tests.functional.upload_page import drop_paths
+from tests.unit.media.samples import zipped
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.in_browser import BROWSER_MARKS, page
 from tests.unit.web.pictures import picture
@@ -64,6 +68,75 @@ def test_a_dropped_file_that_is_not_a_picture_is_rejected_with_a_message(page: P
     page.locator("form[data-search]").dispatch_event("drop", {"dataTransfer": held})
     expect(page.locator("[data-picture-said]")).to_contain_text("notes.txt is not a picture")
     assert _selected_files(page) == []
+
+
+DROPS = {
+    "a folder": (["Nachlass Größl"], {"Nachlass Größl/a.jpg": picture("red")}),
+    "two pictures": (["a.jpg", "b.jpg"], {"a.jpg": picture("red"), "b.jpg": picture("blue")}),
+    "an archive": (["all.zip"], {"all.zip": zipped({"a.jpg": picture("red")})}),
+    "a sheet": (["list.csv"], {"list.csv": b"file,caption\na.jpg,a wren\n"}),
+}
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("what", DROPS)
+def test_what_is_dropped_on_the_search_form_and_is_no_single_picture_is_uploaded(
+    page: Page, indexed: str, ada: Caller, tmp_path: Path, what: str
+) -> None:
+    dropped, files = DROPS[what]
+    _write(tmp_path, files)
+    page.goto(f"/collections/{indexed}")
+    drop_paths(page, *(tmp_path / name for name in dropped), on="form[data-search] [data-picture]")
+    said = f"{len(files)} file{'s' if len(files) > 1 else ''} arrived."
+    expect(page.locator("form[data-upload] [data-said]")).to_have_text(said)
+    expect(page.locator("[data-picture-said]")).to_contain_text("What you dropped is uploaded.")
+    expect(page.locator(".over")).to_have_count(0)
+    assert _selected_files(page) == []
+    job = ada.get(f"/jobs?collection={indexed}&kind=upload").json["jobs"][0]
+    listed = ada.get(f"/uploads/{job['id']}/files").json["files"]
+    assert {file["name"] for file in listed if not file["within"]} == set(files)
+
+
+@pytest.mark.parametrize("name", ["red.PNG", "scan.TIF", "photo.cr2"])
+def test_a_single_picture_that_is_dropped_on_the_search_form_is_the_query(
+    page: Page, indexed: str, tmp_path: Path, name: str
+) -> None:
+    _write(tmp_path, {name: picture("red")})
+    page.goto(f"/collections/{indexed}")
+    page.locator("form[data-search] [data-picture]").scroll_into_view_if_needed()
+    drop_paths(page, tmp_path / name, on="form[data-search] [data-picture]")
+    expect(_chosen_picture(page)).to_contain_text(name)
+    assert _selected_files(page) == [name]
+    expect(page.locator("form[data-upload] [data-said]")).to_have_text("")
+
+
+@pytest.mark.parametrize("what", ["a folder", "two pictures"])
+def test_where_nothing_can_be_uploaded_a_drop_of_no_single_picture_is_refused(
+    page: Page, indexed: str, tmp_path: Path, what: str
+) -> None:
+    dropped, files = DROPS[what]
+    _write(tmp_path, files)
+    page.goto("/search")
+    drop_paths(page, *(tmp_path / name for name in dropped), on="form[data-search] [data-picture]")
+    refusal = "Drop a single picture." if len(dropped) > 1 else f"{dropped[0]} is not a picture"
+    expect(page.locator("[data-picture-said]")).to_contain_text(refusal)
+    assert _selected_files(page) == []
+
+
+def test_a_picture_that_was_moved_after_it_was_chosen_is_named(page: Page, indexed: str, tmp_path: Path) -> None:
+    _write(tmp_path, {"red.png": picture("red")})
+    page.goto(f"/collections/{indexed}")
+    page.get_by_label("Query picture (alone").set_input_files(tmp_path / "red.png")
+    (tmp_path / "red.png").unlink()
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.locator("[data-search-said]")).to_have_text(
+        "The browser cannot read red.png. Choose the picture again."
+    )
 
 
 def test_a_pasted_picture_is_used_unless_it_comes_with_text(page: Page, indexed: str) -> None:

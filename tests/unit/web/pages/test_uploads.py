@@ -149,7 +149,7 @@ def test_rejections_of_the_uploads_before_the_last_one_stay_in_view(script: Scri
     assert changed.status_code == 200
     page = reader.get(f"/collections/{script.collection}")
     assert [one.attributes["data-before"] for one in page.all("p") if "data-before" in one.attributes] == [bad]
-    assert page.one("p", data_before=bad).text.split() == ["An", "earlier", "upload", ":", "1", "rejected."]
+    assert page.one("p", data_before=bad).text.split()[-3:] == [":", "1", "rejected."]
     assert page.all("a", href=f"/jobs/{bad}")
     assert page.all("a", href=f"/jobs/{last}")
 
