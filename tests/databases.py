@@ -44,7 +44,7 @@ _COLUMNS = """
     SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
     WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 """
-_SEQUENCE = "SELECT format('SELECT setval(%%L, %%s, %%L)', '{0}', last_value, is_called) FROM {0}"
+_SEQUENCE = "SELECT format('SELECT setval(%L, %s, %L)', '{0}', last_value, is_called) FROM {0}"
 # marks the connections of the pool, which stay open between tests: a new one costs more than most tests
 _POOL = "pool-of-tests"
 _END_OTHERS = f"""

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from flask import Flask
 
 
-def addresses(app: Flask, keys: Mapping[str, Sequence[str]]) -> list[str]:
+def addresses(app: Flask, keys: Mapping[str, Sequence[str]], blueprint: str = "pages") -> list[str]:
     """Return the path of every page; a page with one argument has a path for each of its ``keys``.
+
+    With another blueprint, return all that can be read there.
 
     Raises:
         KeyError: a page has an argument without values in ``keys``; add them there.
     """
     found = []
     for rule in app.url_map.iter_rules():
-        if not rule.endpoint.startswith("pages.") or "GET" not in (rule.methods or ()):
+        if not rule.endpoint.startswith(f"{blueprint}.") or "GET" not in (rule.methods or ()):
             continue
         rounds = max((len(keys[name]) for name in rule.arguments), default=1) if len(rule.arguments) == 1 else 1
         for number in range(rounds):

@@ -12,7 +12,8 @@ from tests import factories
 from tests.databases import EmptiedDatabase, connect, copy_template
 
 from retllm.db.base import Base, new_id
-from retllm.db.enums import MemberRole, RunSource, TokenScope
+from retllm.db.counts import CollectionCount
+from retllm.db.enums import ItemKind, MemberRole, RunSource, TokenScope
 from retllm.db.operations import MetricTotal, PausedQueue, Worker
 from retllm.db.people import AuditEntry, CollectionMember, SavedView
 from retllm.db.reviews import EvaluationRun, Judgment
@@ -95,6 +96,7 @@ def _rows() -> list[Base]:
             size_bytes=9,
             file_key="sources/a",
         ),
+        CollectionCount(collection_id=collection.id, kind=ItemKind.IMAGE, failed=True, fresh=True, count=1),
         VectorIndex(id=new_id(), model_id=model.id, collection_id=collection.id, through=item.id, counts={"text": 1}),
         Judgment(collection_id=collection.id, question=search.question, item_id=item.id, relevant=True),
         EvaluationRun(id=new_id(), name="run", source=RunSource.UPLOADED, report=report),

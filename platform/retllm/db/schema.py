@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from retllm.db import operations, people, reviews, searches, tables, uploads, vectors
+from retllm.db import counts, operations, people, reviews, searches, tables, uploads, vectors
 from retllm.db.base import Base
 
-__all__ = ["metadata", "operations", "people", "reviews", "searches", "tables", "uploads", "vectors"]
+__all__ = ["counts", "metadata", "operations", "people", "reviews", "searches", "tables", "uploads", "vectors"]
 
 metadata = Base.metadata

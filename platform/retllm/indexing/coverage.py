@@ -6,7 +6,6 @@ switched to it; finally the old vectors are removed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -18,7 +17,8 @@ from retllm.db.session import Sessions, run_transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item
 from retllm.embedding.info import not_configured
 from retllm.errors import Conflict, NotFound
-from retllm.indexing.indexed import current_model, embedder_of, is_ready, up_to_date
+from retllm.indexing.counts import Counts, counts_of
+from retllm.indexing.indexed import current_model, embedder_of
 from retllm.settings import Settings, public_name
 
 # vectors removed in one transaction
@@ -67,64 +67,35 @@ def coverage(session: Session, collection: Collection, settings: Settings) -> li
 
     The number of database queries does not depend on the number of models.
     """
-    counted = _count(session, collection.id, settings.item_image_weight)
+    counts = counts_of(session, [collection.id], settings.item_image_weight)[collection.id]
     used = embedder_of(collection, settings)
     models = session.scalars(sa.select(EmbeddingModel).order_by(EmbeddingModel.id.desc())).all()
     newest: dict[str, EmbeddingModel] = {}
     for model in models:
         newest.setdefault(model.name, model)
     names = sorted(settings.embedders, key=lambda name: name != used)
-    found = [counted.of(name, newest.get(name), in_force=True, in_use=name == used) for name in names]
+    found = [_coverage(counts, name, newest.get(name), in_force=True, in_use=name == used) for name in names]
     listed = {entry.model_id for entry in found}
     return found + [
-        counted.of(model.name, model, in_force=False, in_use=False)
+        _coverage(counts, model.name, model, in_force=False, in_use=False)
         for model in models
-        if model.id not in listed and model.id in counted.vectors
+        if model.id not in listed and counts.vectors[model.id]
     ]
 
 
-@dataclass(frozen=True)
-class _Counted:
-    """Counts of a collection; mappings are by model."""
-
-    items: int
-    failed: int
-    vectors: Mapping[UUID, int]
-    embedded: Mapping[UUID, int]
-    embedded_though_failed: Mapping[UUID, int]
-
-    def of(self, name: str, model: EmbeddingModel | None, *, in_force: bool, in_use: bool) -> Coverage:
-        key = model.id if model is not None else None
-        embedded = self.embedded.get(key, 0) if key else 0
-        failed = self.failed - (self.embedded_though_failed.get(key, 0) if key else 0)
-        return Coverage(
-            name=name,
-            model_id=key,
-            revision=model.revision if model is not None else None,
-            in_force=in_force,
-            in_use=in_use,
-            embedded=embedded,
-            failed=failed,
-            missing=self.items - embedded - failed,
-            vectors=self.vectors.get(key, 0) if key else 0,
-        )
-
-
-def _count(session: Session, collection_id: UUID, image_weight: float) -> _Counted:
-    ready = (Item.collection_id == collection_id, is_ready())
-    items = sa.select(sa.func.count()).select_from(Item).where(*ready)
-    per_model = (
-        sa.select(Embedding.model_id, sa.func.count())
-        .where(Embedding.collection_id == collection_id)
-        .group_by(Embedding.model_id)
-    )
-    embedded = per_model.join(Item, up_to_date(image_weight)).where(*ready)
-    return _Counted(
-        items=session.scalar(items) or 0,
-        failed=session.scalar(items.where(Item.error.is_not(None))) or 0,
-        vectors=dict(iter(session.execute(per_model))),
-        embedded=dict(iter(session.execute(embedded))),
-        embedded_though_failed=dict(iter(session.execute(embedded.where(Item.error.is_not(None))))),
+def _coverage(counts: Counts, name: str, model: EmbeddingModel | None, *, in_force: bool, in_use: bool) -> Coverage:
+    key = model.id if model is not None else None
+    embedded, failed = counts.embedded[key] if key else 0, counts.failed_without(key)
+    return Coverage(
+        name=name,
+        model_id=key,
+        revision=model.revision if model is not None else None,
+        in_force=in_force,
+        in_use=in_use,
+        embedded=embedded,
+        failed=failed,
+        missing=counts.kinds.total() - embedded - failed,
+        vectors=counts.vectors[key] if key else 0,
     )
 
 
@@ -192,10 +163,12 @@ def _require_unused(session: Session, collection_id: UUID, model_id: UUID, setti
 def _remove_some(session: Session, collection_id: UUID, model_id: UUID) -> int:
     some = (
         sa.select(Embedding.item_id)
+        # first the items, which the counts of vectors lock too
+        .join(Item, Item.id == Embedding.item_id)
         .where(Embedding.collection_id == collection_id, Embedding.model_id == model_id)
         .order_by(Embedding.item_id)
         .limit(_BATCH)
-        .with_for_update()
+        .with_for_update(of=Item, read=True)
         .cte("some")  # evaluated exactly once; a subquery may not be
     )
     deletion = sa.delete(Embedding).where(

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind, ItemState, JobKind, JobState, Stage, UnitState
+from retllm.db.counts import CollectionCount
+from retllm.db.enums import ItemKind, JobKind, JobState, Stage, UnitState
 from retllm.db.operations import PausedQueue, Worker
 from retllm.db.searches import Search
 from retllm.db.state_words import PROBLEMS
@@ -20,6 +21,7 @@ from retllm.db.uploads import UploadFile
 from retllm.history.file_counts import FileCounts, file_counts
 from retllm.identity.access import visible_collections, within_visible
 from retllm.identity.actor import Actor
+from retllm.indexing.counts import items_in
 from retllm.operations.workers import ALIVE_SECONDS
 
 _MAX_READY_UNITS = 10_000
@@ -147,11 +149,11 @@ def holdings(session: Session, actor: Actor) -> Holdings:
     """Count the collections, and the items by kind."""
     collections = sa.select(sa.func.count()).select_from(Collection).where(visible_collections(actor))
     items = (
-        sa.select(Item.kind, sa.func.count().label("items"))
-        .where(Item.state == ItemState.READY, within_visible(actor, Item.collection_id))
-        .group_by(Item.kind)
+        items_in(within_visible(actor, CollectionCount.collection_id))
+        .add_columns(CollectionCount.kind)
+        .group_by(CollectionCount.kind)
     )
-    return Holdings(session.scalars(collections).one(), {row.kind: row[1] for row in session.execute(items)})
+    return Holdings(session.scalars(collections).one(), {kind: items for items, kind in session.execute(items)})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Maintenance by dispatchers: prune the score cache and old workers, close abandoned uploads, flush metric totals."""
+"""Maintenance by dispatchers: prune the score cache and old workers, close abandoned uploads, merge counts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import structlog
 
+from retllm.db.counts import MERGE_SECONDS, merge
 from retllm.db.session import Sessions, transaction
 from retllm.operations import workers
 from retllm.operations.totals import Totals
@@ -64,10 +65,23 @@ class CloseIdleUploads:
         self.notifier.notify(close_idle(self.sessions, idle))
 
 
+@dataclass(frozen=True)
+class MergeCounts:
+    """Merges the counts of items and vectors, so that few rows are read for each."""
+
+    sessions: Sessions
+    seconds: float = MERGE_SECONDS
+
+    def run(self) -> int:
+        """Merge them; return the number of merged rows."""
+        return merge(self.sessions)
+
+
 def maintenance_tasks(sessions: Sessions, notifier: Notifier, settings: Settings) -> list[MaintenanceTask]:
     """Return all maintenance tasks of a dispatcher."""
     return [
         Prune(sessions, settings),
         CloseIdleUploads(sessions, notifier, settings),
+        MergeCounts(sessions),
         FlushTotals(Totals(sessions)),
     ]

@@ -6,6 +6,7 @@ system too. Rules with ``:quiet`` are stricter on an idle one.
 
 from __future__ import annotations
 
+from retllm.db.counts import COUNTED, REAL_COUNTS
 from retllm.queue.audit_tokens import TOKEN_RULES
 from retllm.queue.violations import Rule
 
@@ -151,6 +152,17 @@ _INDEX = (
                 WHERE v.item_id = i.id AND m.name = e.name)
             AND EXISTS (SELECT FROM embeddings v JOIN embedding_models m ON m.id = v.model_id
                 WHERE v.collection_id = j.collection_id AND m.name = e.name) LIMIT :limit""",
+    ),
+    Rule(
+        "counts_are_right",
+        "the kept counts of items and vectors are those of the rows",
+        f"""SELECT collection_id, concat_ws(' ', kind, 'by ' || model_id, CASE WHEN failed THEN 'failed' END,
+                CASE WHEN NOT fresh THEN 'stale' END, image_weight) || ': ' || sum(count) || ' too many' FROM (
+                    SELECT {COUNTED}, count FROM collection_counts
+                    UNION ALL SELECT {COUNTED}, -count FROM ({REAL_COUNTS}) AS found
+                ) AS compared
+            WHERE collection_id NOT IN (SELECT id FROM collections WHERE deleted_at IS NOT NULL)
+            GROUP BY {COUNTED} HAVING sum(count) <> 0 LIMIT :limit""",  # noqa: S608 - constants
     ),
     Rule(
         "no_vector_of_a_later_version",

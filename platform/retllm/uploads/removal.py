@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.base import Base
+from retllm.db.counts import CollectionCount
 from retllm.db.deletion import WITH_DELETED
 from retllm.db.searches import Candidate, Search
 from retllm.db.session import Sessions, run_transaction
@@ -84,6 +85,7 @@ class _Batch:
         files = (Item.picture_key, Item.thumbnail_key, Item.copy_key)
         self.files += self.remove(Item, Item.collection_id == collection_id, *files)
         self.files += self.remove(Source, Source.collection_id == collection_id, Source.file_key)
+        self.remove(CollectionCount, CollectionCount.collection_id == collection_id)
 
     def _remove_job(self, job_id: UUID) -> None:
         self.files += self.remove(UploadFile, UploadFile.job_id == job_id, UploadFile.file_key)

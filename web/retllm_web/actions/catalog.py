@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,17 +10,19 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
+from retllm.db.counts import CollectionCount
 from retllm.db.enums import ItemKind, JobKind, Role, Stage
 from retllm.db.locks import lock_collection
 from retllm.db.operations import PausedQueue
 from retllm.db.session import run_transaction
-from retllm.db.tables import DEFAULT_LANGUAGE, Collection, Embedding, Item, Job, Unit, User, new_id
+from retllm.db.tables import DEFAULT_LANGUAGE, Collection, EmbeddingModel, Job, Unit, User, new_id
 from retllm.errors import Conflict, NotFound
 from retllm.identity.access import Right, collection_for, require_role, visible_collections
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing import coverage
-from retllm.indexing.indexed import current_model, embedder_of, fresh_embedding, has_vector, is_ready
+from retllm.indexing.counts import Counts, counts_of, items_in
+from retllm.indexing.indexed import current_model, embedder_of
 from retllm.media import records
 from retllm.queue.routing import QUEUE_OF
 from retllm.search.languages import change_language, require_known
@@ -129,8 +130,8 @@ def delete(actor: Actor, collection_id: UUID) -> None:
 
     def remove(session: Session) -> None:
         collection = collection_for(session, actor, collection_id, Right.MANAGE)
-        items = sa.select(sa.func.count()).select_from(Item).where(Item.collection_id == collection_id, is_ready())
-        _record(session, Action.COLLECTION_DELETED, collection, items=session.scalar(items))
+        items = session.scalar(items_in(CollectionCount.collection_id == collection_id))
+        _record(session, Action.COLLECTION_DELETED, collection, items=items)
         records.delete_collection(session, collection_id)
 
     run_transaction(services().sessions, remove)
@@ -153,22 +154,21 @@ def count_items(
     session: Session, collections: Sequence[Collection], settings: Settings
 ) -> dict[UUID, CollectionCounts]:
     """Return the counts of several collections; the number of queries depends only on the embedders in use."""
-    counts = {collection.id: CollectionCounts() for collection in collections}
-    per_kind = (
-        sa.select(Item.collection_id, Item.kind, sa.func.count())
-        .where(Item.collection_id.in_(counts), is_ready())
-        .group_by(Item.collection_id, Item.kind)
-    )
-    for collection_id, kind, count in session.execute(per_kind):
-        counts[collection_id].items[kind] = count
-    by_embedder: dict[str, list[UUID]] = defaultdict(list)
-    for collection in collections:
-        by_embedder[embedder_of(collection, settings)].append(collection.id)
-    for name, ids in by_embedder.items():
-        _count_indexed(session, counts, ids, name, settings)
+    found = counts_of(session, [collection.id for collection in collections], settings.item_image_weight)
+    names = {collection.id: embedder_of(collection, settings) for collection in collections}
+    models = {name: current_model(session, name) for name in set(names.values())}
+    counts = {key: _counts(one, models[names[key]]) for key, one in found.items()}
     for job in session.scalars(_newest_jobs(counts)):
         counts[job.collection_id].last_job = job
     return counts
+
+
+def _counts(found: Counts, model: EmbeddingModel | None) -> CollectionCounts:
+    return CollectionCounts(
+        items={kind: found.kinds[kind] for kind in ItemKind},
+        indexed=found.embedded[model.id] if model is not None else 0,
+        failed=found.failed_without(model.id if model is not None else None),
+    )
 
 
 def _newest_jobs(ids: Iterable[UUID]) -> sa.Select[Job]:
@@ -178,29 +178,13 @@ def _newest_jobs(ids: Iterable[UUID]) -> sa.Select[Job]:
     return sa.select(newest).select_from(Collection).join(newest, sa.true()).where(Collection.id.in_(ids))
 
 
-def _count_indexed(
-    session: Session, counts: dict[UUID, CollectionCounts], ids: Sequence[UUID], embedder: str, settings: Settings
-) -> None:
-    """Count indexed and failed items of the collections that use this embedder."""
-    model = current_model(session, embedder)
-    ready = (Item.collection_id.in_(ids), is_ready())
-    per_collection = sa.select(Item.collection_id, sa.func.count()).where(*ready).group_by(Item.collection_id)
-    if model is not None:
-        indexed = per_collection.join(Embedding, fresh_embedding(model.id, settings.item_image_weight))
-        for collection_id, count in session.execute(indexed):
-            counts[collection_id].indexed = count
-    failed = per_collection.where(Item.error.is_not(None), ~has_vector(model, settings.item_image_weight))
-    for collection_id, count in session.execute(failed):
-        counts[collection_id].failed = count
-
-
 def index_etag(session: Session, actor: Actor, collection_id: UUID) -> tuple[Any, ...]:
     """Return values that change whenever the shown index state does: items, index jobs, their units, the queue's pause.
 
     Raises:
         NotFound: there is no such collection that ``actor`` may see.
     """
-    items = sa.select(sa.func.count()).where(Item.collection_id == collection_id, is_ready()).scalar_subquery()
+    items = items_in(CollectionCount.collection_id == collection_id).scalar_subquery()
     recent = (
         sa.select(Job.id, Job.state, Job.cancel_requested)
         .where(Job.collection_id == collection_id, Job.kind.in_([JobKind.UPLOAD, JobKind.INDEX]))

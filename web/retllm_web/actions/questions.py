@@ -10,16 +10,16 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemState, JobKind
+from retllm.db.counts import CollectionCount
+from retllm.db.enums import JobKind
 from retllm.db.searches import Search
-from retllm.db.tables import Collection, Item, Job, User
+from retllm.db.tables import Collection, Job, User
 from retllm.identity.access import visible_collections, within_visible
 from retllm.identity.actor import Actor
+from retllm.indexing.counts import items_in
 
 # collections in the list; others can be searched from their own page
 _OFFERED = 200
-# maximum of items counted per collection, to keep a list of large collections fast
-_COUNTED = 10_000
 # newest searches among which to find distinct queries
 _SCANNED = 60
 _RECENT = 8
@@ -27,13 +27,12 @@ _RECENT = 8
 
 @dataclass(frozen=True)
 class Offer:
-    """A collection that can be searched; ``items`` is at most 10,000, and ``more`` says whether there are more."""
+    """A collection that can be searched, with the number of its items."""
 
     id: UUID
     name: str
     owner: str
     items: int
-    more: bool
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,7 @@ class RecentQuestion:
 
 def offered(session: Session, actor: Actor, chosen: UUID | None = None) -> list[Offer]:
     """Return the newest collections that ``actor`` may search, by name, including ``chosen`` if they may search it."""
-    counted = (
-        sa.select(sa.literal(1))
-        .where(Item.collection_id == Collection.id, Item.state == ItemState.READY)
-        .limit(_COUNTED + 1)
-        .correlate(Collection)
-        .subquery()
-        .lateral()
-    )
-    number = sa.select(sa.func.count()).select_from(counted).correlate(Collection).scalar_subquery()
+    number = items_in(CollectionCount.collection_id == Collection.id).correlate(Collection).scalar_subquery()
     query = (
         sa.select(Collection.id, Collection.name, User.name, number)
         .join(User, User.id == Collection.owner_id)
@@ -66,7 +57,7 @@ def offered(session: Session, actor: Actor, chosen: UUID | None = None) -> list[
     )
     order = (Collection.id != chosen, Collection.id.desc()) if chosen else (Collection.id.desc(),)
     rows = session.execute(query.order_by(*order).limit(_OFFERED))
-    found = [Offer(key, name, owner, min(count, _COUNTED), count > _COUNTED) for key, name, owner, count in rows]
+    found = [Offer(*row) for row in rows]
     return sorted(found, key=lambda offer: (offer.name.casefold(), offer.owner, offer.id))
 
 
