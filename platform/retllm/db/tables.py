@@ -278,7 +278,8 @@ class Job(Keyed, InCollection, Base):
         sa.UniqueConstraint("user_id", "idempotency_key"),
         sa.Index("ix_jobs_user_id_id", "user_id", "id"),
         sa.Index("ix_jobs_collection_id_id", "collection_id", "id"),
-        sa.Index("ix_jobs_collection_id_state", "collection_id", "state"),
+        sa.Index("ix_jobs_collection_id_state_id", "collection_id", "state", "id"),
+        sa.Index("ix_jobs_user_id_state_id", "user_id", "state", "id"),
         sa.Index("ix_jobs_state_id", "state", "id"),
         sa.Index("ix_jobs_kind_state_id", "kind", "state", "id"),
         # covers the statistics of ended jobs

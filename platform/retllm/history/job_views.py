@@ -146,7 +146,7 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     """Return several jobs, without those deleted meanwhile, with a fixed number of queries."""
     ids = [job.id for job in jobs]
     stages = _stages(session, ids)
-    pools = _pools(session, [job.id for job in jobs if job.kind is JobKind.SEARCH])
+    pools = _pools(session, [job.id for job in jobs if job.kind is JobKind.SEARCH and job.finished_at is None])
     errors = _errors(session, [job.id for job in jobs if job.state is not JobState.SUCCEEDED])
     builds = _index_builds(session, [job.id for job in jobs if job.finished_at is None])
     uploads = [job.id for job in jobs if job.kind is JobKind.UPLOAD]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -20,6 +21,8 @@ from retllm.media.normalization import composed
 
 MAX_COUNTED = 1_000
 """Maximum number of jobs of one state that are counted for a list."""
+MAX_COMPARED = 10_000
+"""Maximum number of searches that are compared with a text for one page."""
 
 Condition = sa.ColumnElement[bool]
 
@@ -63,8 +66,8 @@ class JobFilters:
         if self.text:
             # no index supports substring search, so jobs are checked one by one from the newest on; with a scalar
             # subquery the planner does not assume that matches are rare and chooses this plan
-            contains = Search.query_text.icontains(composed(self.text), autoescape=True)
-            conditions.append(sa.select(contains).where(Search.id == Job.id).correlate(Job).scalar_subquery())
+            contains = sa.select(_contains(self.text)).where(Search.id == Job.id)
+            conditions.append(contains.correlate(Job).scalar_subquery())
         return conditions
 
 
@@ -74,12 +77,68 @@ def _first_key(day: date) -> UUID:
     return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
 
 
+@dataclass(frozen=True)
+class JobPage:
+    """A page of jobs, newest first.
+
+    Attributes:
+        next: the key to request the next page; None on the last one.
+        numbers: the jobs in each state, ignoring the filter by state; ``MAX_COUNTED`` + 1 means more than the maximum.
+        compared: how many searches were compared with the text, if there are older ones; then ``numbers`` counts these.
+    """
+
+    jobs: Sequence[Job]
+    next: UUID | None
+    numbers: dict[JobState, int]
+    compared: int | None = None
+
+
+def find(session: Session, actor: Actor, filters: JobFilters, *, after: UUID | None = None, limit: int = 50) -> JobPage:
+    """Return a page of matching jobs with the numbers of jobs; ``after`` is ``next`` of the page before.
+
+    A page of searches with a text may have few jobs or none, although there are more pages.
+    """
+    if filters.text:
+        return _compared(session, actor, filters, after, limit)
+    jobs, following = page(session, actor, filters, after=after, limit=limit)
+    return JobPage(jobs, following, counts(session, actor, filters))
+
+
 def page(
     session: Session, actor: Actor, filters: JobFilters, *, after: UUID | None = None, limit: int = 50
-) -> Sequence[Job]:
-    """Return a page of matching jobs, newest first; ``after`` is the last key of the previous page."""
-    query = sa.select(Job).where(*filters.matching(actor)).order_by(Job.id.desc()).limit(limit)
-    return session.scalars(query if after is None else query.where(Job.id < after)).all()
+) -> tuple[Sequence[Job], UUID | None]:
+    """Return a page of matching jobs, newest first, and the key to request the next one; see :func:`find`."""
+    if filters.text:
+        found = _compared(session, actor, filters, after, limit)
+        return found.jobs, found.next
+    query = sa.select(Job).where(*filters.matching(actor)).order_by(Job.id.desc()).limit(limit + 1)
+    rows = session.scalars(query if after is None else query.where(Job.id < after)).all()
+    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+
+
+def _compared(session: Session, actor: Actor, filters: JobFilters, after: UUID | None, limit: int) -> JobPage:
+    """Compare the newest searches with the text, one by one, since no index supports substring search."""
+    others = replace(filters, states=(), text="").matching(actor)
+    # with a scalar subquery the planner does not assume that matches are rare, and reads from the newest on
+    is_match = sa.select(_contains(filters.text)).where(Search.id == Job.id).correlate(Job).scalar_subquery()
+    query = sa.select(Job.id, Job.state, is_match).where(Job.kind == JobKind.SEARCH, *others)
+    query = query.order_by(Job.id.desc()).limit(MAX_COMPARED)
+    rows = session.execute(query if after is None else query.where(Job.id < after)).all()
+    matches = [(key, state) for key, state, matched in rows if matched]
+    keys = [key for key, state in matches if not filters.states or state in filters.states]
+    jobs = session.scalars(sa.select(Job).where(Job.id.in_(keys[:limit])).order_by(Job.id.desc())).all()
+    last = rows[-1].id if len(rows) == MAX_COMPARED else None
+    numbers = Counter(state for _, state in matches)
+    return JobPage(
+        jobs,
+        keys[limit - 1] if len(keys) > limit else last,
+        {state: numbers[state] for state in JobState},
+        compared=MAX_COMPARED if last else None,
+    )
+
+
+def _contains(text: str) -> Condition:
+    return Search.query_text.icontains(composed(text), autoescape=True)
 
 
 def counts(session: Session, actor: Actor, filters: JobFilters) -> dict[JobState, int]:

@@ -121,6 +121,7 @@ def _questions(limit: int) -> sa.FromClause:
 
 
 def _searches(asked: sa.FromClause, limit: int) -> sa.FromClause:
+    collection = sa.select(Job.collection_id).where(Job.id == Search.id).scalar_subquery()
     return (
         sa.select(
             Search.id.label("search_id"),
@@ -136,8 +137,8 @@ def _searches(asked: sa.FromClause, limit: int) -> sa.FromClause:
             Search.scorer,
             Search.scorer_version,
         )
-        .join(Job, Job.id == Search.id)
-        .where(Search.question == asked.c.question, Job.collection_id == Collection.id, Search.final_at.is_not(None))
+        # looks up the job of each search by key, where a join could read all jobs of the collection for each query
+        .where(Search.question == asked.c.question, collection == Collection.id, Search.final_at.is_not(None))
         .correlate(asked, Collection)
         .order_by(Search.id.desc())
         .limit(limit)

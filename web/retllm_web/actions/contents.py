@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
@@ -20,6 +20,7 @@ from retllm.identity import access
 from retllm.identity.access import Right, collection_for, within_visible
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
+from retllm.indexing.counts import Counts, counts_of
 from retllm.indexing.indexed import current_model, embedder_of, has_vector, is_ready
 from retllm.media import ingest as media
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest
@@ -29,6 +30,9 @@ from retllm.uploads.views import outcomes_of
 from retllm_web.actions import submissions, uploads
 from retllm_web.actions.auditing import record
 from retllm_web.http.services import services
+
+MAX_COMPARED = 10_000
+"""Maximum number of items that are compared with filters for one page."""
 
 
 class IndexState(StrEnum):
@@ -138,6 +142,17 @@ class ItemFilters:
     text: str = ""
 
 
+@dataclass(frozen=True)
+class ItemPage:
+    """A page of items, oldest first, each with whether it is indexed; ``next`` is the key to request the next one.
+
+    With filters, a page may have few items or none although there are more pages: it looks at ``MAX_COMPARED`` items.
+    """
+
+    items: Sequence[tuple[Item, bool]]
+    next: UUID | None
+
+
 def page(
     session: Session,
     collection: Collection,
@@ -146,21 +161,41 @@ def page(
     *,
     after: UUID | None = None,
     limit: int = 50,
-) -> list[tuple[Item, bool]]:
-    """Return items, oldest first, each with whether it is indexed."""
+) -> ItemPage:
+    """Return a page of items; ``after`` is ``next`` of the page before."""
     filters = filters or ItemFilters()
-    indexed = _indexed(session, collection, settings)
-    query = sa.select(Item, indexed.label("indexed")).where(Item.collection_id == collection.id, is_ready())
-    query = query.order_by(Item.id).limit(limit)
+    model = current_model(session, embedder_of(collection, settings))
+    indexed = has_vector(model, settings.item_image_weight)
+    inside = [Item.collection_id == collection.id, is_ready(), *([Item.id > after] if after is not None else [])]
+    last = None
+    # an index has the failed ones
+    if filters not in (ItemFilters(), ItemFilters(state=IndexState.FAILED)):
+        counts = counts_of(session, [collection.id], settings.item_image_weight)[collection.id]
+        if not _has_some(counts, filters, model.id if model is not None else None):
+            return ItemPage([], None)
+        compared = sa.select(Item.id).where(*inside).order_by(Item.id).offset(MAX_COMPARED - 1).limit(1)
+        last = session.scalar(compared)
+    query = sa.select(Item, indexed.label("indexed")).where(*inside).order_by(Item.id).limit(limit + 1)
+    if last is not None:
+        query = query.where(Item.id <= last)
     if filters.kind is not None:
         query = query.where(Item.kind == filters.kind)
     if filters.state is not None:
         query = query.where(*_in_state(filters.state, indexed))
     if filters.text:
         query = query.where(_contains(filters.text))
-    if after is not None:
-        query = query.where(Item.id > after)
-    return [(item, is_indexed) for item, is_indexed in session.execute(query)]
+    rows = [(item, is_indexed) for item, is_indexed in session.execute(query)]
+    return ItemPage(rows[:limit], rows[limit - 1][0].id if len(rows) > limit else last)
+
+
+def _has_some(counts: Counts, filters: ItemFilters, model_id: UUID | None) -> bool:
+    """Return whether any item is of this kind, and any in this state, by the kept counts."""
+    embedded, failed = counts.embedded[model_id] if model_id else 0, counts.failed_without(model_id)
+    missing = counts.kinds.total() - embedded - failed
+    states = {IndexState.INDEXED: embedded, IndexState.MISSING: missing, IndexState.FAILED: failed}
+    return (filters.kind is None or counts.kinds[filters.kind] > 0) and (
+        filters.state is None or states[filters.state] > 0
+    )
 
 
 def _in_state(state: IndexState, indexed: sa.ColumnElement[bool]) -> tuple[sa.ColumnElement[bool], ...]:

@@ -49,15 +49,17 @@ class RecentQuestion:
 
 def offered(session: Session, actor: Actor, chosen: UUID | None = None) -> list[Offer]:
     """Return the newest collections that ``actor`` may search, by name, including ``chosen`` if they may search it."""
-    number = items_in(CollectionCount.collection_id == Collection.id).correlate(Collection).scalar_subquery()
     query = (
-        sa.select(Collection.id, Collection.name, User.name, number)
+        sa.select(Collection.id, Collection.name, User.name)
         .join(User, User.id == Collection.owner_id)
         .where(visible_collections(actor))
     )
     order = (Collection.id != chosen, Collection.id.desc()) if chosen else (Collection.id.desc(),)
-    rows = session.execute(query.order_by(*order).limit(_OFFERED))
-    found = [Offer(*row) for row in rows]
+    rows = session.execute(query.order_by(*order).limit(_OFFERED)).all()
+    counted = items_in(CollectionCount.collection_id.in_([row.id for row in rows]))
+    key = CollectionCount.collection_id
+    items = {row.collection_id: row[0] for row in session.execute(counted.add_columns(key).group_by(key))}
+    found = [Offer(*row, items.get(row.id, 0)) for row in rows]
     return sorted(found, key=lambda offer: (offer.name.casefold(), offer.owner, offer.id))
 
 

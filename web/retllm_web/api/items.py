@@ -95,7 +95,10 @@ class ItemList(BaseModel):
     """A page of items, oldest first."""
 
     items: list[ItemView]
-    next: UUID | None = Field(description="pass as `after` to get the next page; null on the last page")
+    next: UUID | None = Field(
+        description="pass as `after` to get the next page; null on the last page. With filters, a page may have few "
+        "items or none although there are more pages"
+    )
 
 
 class ItemPath(BaseModel):
@@ -174,9 +177,8 @@ def list_items(path: CollectionPath, query: ItemQuery) -> Response:
     with transaction(services().sessions) as session:
         collection = collection_for(session, current_actor(), path.collection_id)
         filters = contents.ItemFilters(query.kind, query.state, query.q or "")
-        rows = contents.page(session, collection, settings, filters, after=query.after, limit=query.limit + 1)
-        shown = item_views(session, rows[: query.limit])
-    return answer(ItemList(items=shown, next=shown[-1].id if len(rows) > query.limit else None))
+        page = contents.page(session, collection, settings, filters, after=query.after, limit=query.limit)
+        return answer(ItemList(items=item_views(session, page.items), next=page.next))
 
 
 @api.get("/items/<uuid:item_id>", tags=TAGS, responses={200: ItemView})

@@ -29,7 +29,7 @@ from retllm_web.api.spec import ErrorBody, tags
 from retllm_web.http import downloads
 from retllm_web.http.auth import current_actor
 from retllm_web.http.downloads import Format
-from retllm_web.http.paging import PageQuery, cut, optional
+from retllm_web.http.paging import PageQuery, optional
 from retllm_web.http.services import services
 
 TAGS = tags("jobs")
@@ -114,7 +114,10 @@ class JobList(BaseModel):
     """A page of jobs, newest first."""
 
     jobs: list[JobView]
-    next: UUID | None = Field(description="pass as `after` to get the next page; null on the last page")
+    next: UUID | None = Field(
+        description="pass as `after` to get the next page; null on the last page. With `text`, a page may have few "
+        "jobs or none although there are more pages"
+    )
 
 
 _ROWS = Schema(type=DataType.ARRAY, items=Schema(type=DataType.OBJECT))
@@ -142,8 +145,7 @@ def submit_index(path: CollectionPath, header: IdempotencyHeader) -> Response:
 def list_jobs(query: JobQuery) -> Response:
     """List the jobs that the caller may see, newest first."""
     with transaction(services().sessions) as session:
-        rows = listing.page(session, current_actor(), query.filters(), after=query.after, limit=query.limit + 1)
-        page, following = cut(rows, query.limit)
+        page, following = listing.page(session, current_actor(), query.filters(), after=query.after, limit=query.limit)
         return answer(JobList(jobs=job_views(session, page), next=following))
 
 

@@ -146,6 +146,7 @@ def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -
         archives=archives,
         next=following,
         filters=filters,
+        max_compared=contents.MAX_COMPARED,
         job=job,
         pause=pause,
         feedback=feedback,
@@ -176,20 +177,26 @@ def collection(collection_id: UUID) -> ResponseReturnValue:
         items, following = _items(session, found, filters)
         archives = same_names.archives((item.id, item.name, item.archive) for item in items)
     return render_template(
-        "_items.html", collection=found, items=items, archives=archives, next=following, filters=filters
+        "_items.html",
+        collection=found,
+        items=items,
+        archives=archives,
+        next=following,
+        filters=filters,
+        max_compared=contents.MAX_COMPARED,
     )
 
 
 def _items(session: Session, found: Collection, filters: ItemListFilters) -> tuple[list[ItemView], UUID | None]:
-    rows = contents.page(
+    page = contents.page(
         session,
         found,
         services().settings,
         contents.ItemFilters(filters.kind, filters.state, filters.q),
         after=filters.after,
-        limit=_ITEMS + 1,
+        limit=_ITEMS,
     )
-    return cut(item_views(session, rows), _ITEMS)
+    return item_views(session, page.items), page.next
 
 
 def _job_and_counts(session: Session, found: Collection) -> tuple[JobView | None, CollectionView]:

@@ -20,7 +20,7 @@ from retllm.history.listing import JobFilters
 from retllm.identity.access import collection_for, visible_collections
 from retllm.identity.actor import Actor
 from retllm_web.http.auth import current_actor
-from retllm_web.http.paging import cut, key_or_none
+from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
 from retllm_web.render.filters import address_of, pairs_of, query_of, requested_filters
@@ -37,11 +37,9 @@ def jobs() -> ResponseReturnValue:
     filters = requested_filters()
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
-        rows = listing.page(session, user, filters, after=after, limit=_JOBS + 1)
-        page, following = cut(rows, _JOBS)
-        shown = job_views(session, page)
-        results = listing.results(session, [job.id for job in page])
-        numbers = listing.counts(session, user, filters)
+        page = listing.find(session, user, filters, after=after, limit=_JOBS)
+        shown = job_views(session, page.jobs)
+        results = listing.results(session, [job.id for job in page.jobs])
         offered = _collections(session, user, filters)
         people = _people(session, user, filters)
         saved = session.scalars(sa.select(SavedView).filter_by(user_id=user.id).order_by(SavedView.name)).all()
@@ -49,13 +47,14 @@ def jobs() -> ResponseReturnValue:
         "jobs.html",
         jobs=shown,
         results=results,
-        next=following,
+        next=page.next,
+        compared=page.compared,
         after=after,
         collections=offered,
         people=people,
         filters=filters,
-        states=_states(filters, numbers),
-        total=_total(filters, numbers),
+        states=_states(filters, page.numbers),
+        total=_total(filters, page.numbers),
         max_counted=listing.MAX_COUNTED,
         address=address_of(filters),
         query=query_of(filters),

@@ -26,9 +26,9 @@ from retllm_web.pages.blueprint import pages
 from retllm_web.pages.forms import Form
 from retllm_web.pages.search_form import MODES, TRIGGERS
 
-_COLLECTIONS = 20
+_COLLECTIONS = 10
 # queries of each collection in the list; its own page reads more
-_NEWEST = 500
+_NEWEST = 50
 _RUNS = 5
 _SHOWN = 50
 # maximum of searches that a comparison takes

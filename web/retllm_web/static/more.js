@@ -10,11 +10,16 @@ export function moreItems() {
     link.setAttribute("aria-busy", "true");
     link.textContent = "Loading…";
     try {
-      const next = await piece(link.href);
+      let more = link.closest("[data-more]");
+      let fresh = [];
+      // with a filter, a page may have no items although there are more pages
+      while (more && !fresh.length) {
+        const next = await piece(more.querySelector("a").href);
+        fresh = [...next.querySelectorAll("[data-items] > li")];
+        more = next.querySelector("[data-more]");
+      }
       const area = link.closest("[data-items-area]");
-      const fresh = [...next.querySelectorAll("[data-items] > li")];
       area.querySelector("[data-items]").append(...fresh);
-      const more = next.querySelector("[data-more]");
       const old = link.closest("[data-more]");
       if (more) old.replaceWith(more); else old.remove();
       // focus the first new item

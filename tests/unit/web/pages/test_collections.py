@@ -21,6 +21,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import Job, new_id
 from retllm.settings import Settings, public_name
 from retllm.uploads.removal import remove_deleted
+from retllm_web.actions import contents
 from retllm_web.http.services import Services
 from retllm_web.pages import collections
 
@@ -230,6 +231,36 @@ def test_items_are_filtered_by_kind_and_name(reader: Visitor, texts: str, ada: C
     assert len(names("kind=nonsense&q=")) == 5
     assert names("q=nothing") == []
     assert "No items match" in reader.page.text  # type: ignore[union-attr]
+
+
+def test_a_page_compares_some_items_with_the_filter_and_leads_to_the_others(
+    reader: Visitor, ada: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ada.post("/collections", json={"name": "Many"}).json["id"]
+    ada.post(f"/collections/{key}/items", json={"items": [{"text": f"bird {n}"} for n in range(5)]})
+    monkeypatch.setattr(contents, "MAX_COMPARED", 2)
+
+    def names(page: Page) -> list[str]:
+        return [e.text for e in page.all("span", class_="tile-name")]
+
+    found = []
+    address = f"/collections/{key}?q=bird+4&state=missing&kind=text"
+    for _ in range(3):
+        page = reader.get(address, headers=SCRIPT)
+        found.append(names(page))
+        assert ("None of the 2 items" in page.text) == (not found[-1])
+        more = [e for e in page.all("a") if e.text == "Show more"]
+        address = str(more[0].attributes["href"]).partition("#")[0] if more else ""
+    assert found == [[], [], ["bird 4"]]
+    assert not address
+    assert "None of the 2 items" in reader.get(f"/collections/{key}?q=bird+4").text
+    first = ada.get(f"/collections/{key}/items?q=bird+4").json
+    assert first["items"] == []
+    assert first["next"]
+    # nothing is compared if the counts say that there is none
+    for none in ("kind=image", "state=indexed", "state=failed"):
+        assert ada.get(f"/collections/{key}/items?{none}").json == {"items": [], "next": None}
+    assert len(ada.get(f"/collections/{key}/items").json["items"]) == 5
 
 
 def test_items_are_paged_with_and_without_scripts(reader: Visitor, ada: Caller) -> None:

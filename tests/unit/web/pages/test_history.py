@@ -14,6 +14,7 @@ from tests.unit.web.pages.past_searches import items_of, store_search
 from retllm.db.enums import JobState, MemberRole
 from retllm.db.people import CollectionMember, SavedView
 from retllm.db.session import transaction
+from retllm.history import listing
 from retllm_web.actions import bulk
 from retllm_web.http.services import Services
 
@@ -40,6 +41,28 @@ def test_state_counts_follow_all_filters_but_the_state_filter(
     assert counts == {"queued": 0, "running": 0, "succeeded": 2, "partial": 0, "failed": 1, "cancelled": 1}
     assert len(_listed(page)) == 2
     assert "All 2 that match the filter" in page.text
+
+
+def test_a_page_compares_some_searches_with_the_text_and_leads_to_older_ones(
+    reader: Visitor, indexed: str, ada: Caller, served: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oldest = store_search(served, ada.user.id, indexed, "a wren", [])
+    for _ in range(3):
+        store_search(served, ada.user.id, indexed, "a crow", [])
+    monkeypatch.setattr(listing, "MAX_COMPARED", 3)
+    page = reader.get("/jobs?text=wren")
+    assert _listed(page) == []
+    assert "Of 3 searches, from the newest on" in page.text
+    (older,) = [e for e in page.all("a") if e.attributes.get("rel") == "next"]
+    page = reader.get(str(older.attributes["href"]))
+    assert _listed(page) == [oldest]
+    assert "There are older ones" not in page.text
+    crows = reader.get("/jobs?text=crow")
+    assert len(_listed(crows)) == 3
+    assert "All 3+ that match the filter" in crows.text
+    answer = ada.get("/jobs?text=wren").json
+    assert answer["jobs"] == []
+    assert [job["id"] for job in ada.get(f"/jobs?text=wren&after={answer['next']}").json["jobs"]] == [oldest]
 
 
 def test_a_row_shows_the_query_and_the_best_score(reader: Visitor, searched: Searched) -> None:
