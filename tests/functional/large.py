@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from tests.soak import scaled
 
-from retllm.db.counts import COUNTED, REAL_COUNTS
+from retllm.db.counts import OF_COLLECTIONS, OF_FILES, OF_UNITS
 
 ITEMS = scaled(20_000, 1_000_000)
 COLLECTIONS = scaled(50, 500)
@@ -178,8 +178,10 @@ def fill(engine: sa.Engine, users: dict[str, uuid.UUID], *, embedder: str, image
             if statement.strip():
                 connection.execute(sa.text(statement), {k: v for k, v in values.items() if f":{k}" in statement})
         # as the triggers do, which are off
-        counted = f"INSERT INTO collection_counts ({COUNTED}, count) {REAL_COUNTS}"
-        connection.execute(sa.text(counted))
+        for counted in (OF_COLLECTIONS, OF_UNITS, OF_FILES):
+            columns = ", ".join([counted.of, *counted.sums, *(name for name, _ in counted.others)])
+            insert = f"INSERT INTO {counted.table.__tablename__} ({columns}, merged)"
+            connection.execute(sa.text(f"{insert} SELECT {columns}, true FROM ({counted.real}) AS found"))
         found = connection.execute(sa.text(_KEYS)).one()
         connection.commit()
         vacuum = connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -12,8 +12,8 @@ from tests import factories
 from tests.databases import EmptiedDatabase, connect, copy_template
 
 from retllm.db.base import Base, new_id
-from retllm.db.counts import CollectionCount
-from retllm.db.enums import ItemKind, MemberRole, RunSource, TokenScope
+from retllm.db.counts import CollectionCount, FileCount, UnitCount
+from retllm.db.enums import FileStatus, ItemKind, MemberRole, RunSource, Stage, TokenScope, UnitState
 from retllm.db.operations import MetricTotal, PausedQueue, Worker
 from retllm.db.people import AuditEntry, CollectionMember, SavedView
 from retllm.db.reviews import EvaluationRun, Judgment
@@ -97,6 +97,17 @@ def _rows() -> list[Base]:
             file_key="sources/a",
         ),
         CollectionCount(collection_id=collection.id, kind=ItemKind.IMAGE, failed=True, fresh=True, count=1),
+        UnitCount(
+            job_id=job.id,
+            stage=Stage.FINE,
+            state=UnitState.DONE,
+            again=False,
+            units=1,
+            items=1,
+            attempts=1,
+            changes=1,
+        ),
+        FileCount(job_id=job.id, status=FileStatus.ADDED, part=False, come=True, count=1),
         VectorIndex(id=new_id(), model_id=model.id, collection_id=collection.id, through=item.id, counts={"text": 1}),
         Judgment(collection_id=collection.id, question=search.question, item_id=item.id, relevant=True),
         EvaluationRun(id=new_id(), name="run", source=RunSource.UPLOADED, report=report),

@@ -339,6 +339,7 @@ class Unit(Keyed, InJob, Base):
             postgresql_where=sa.text("state = 'ready' AND attempt = 0"),
         ),
         sa.Index("ix_units_leased", "lease_until", postgresql_where=sa.text("state = 'leased'")),
+        sa.Index("ix_units_error", "job_id", "stage", "seq", postgresql_where=sa.text("error IS NOT NULL")),
         sa.Index("ix_units_dead", "finished_at", postgresql_where=sa.text("state = 'dead'")),
         sa.Index("ix_units_done", "stage", "finished_at", postgresql_where=sa.text("state = 'done'")),
     )

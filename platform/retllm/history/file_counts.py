@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from retllm.db.counts import FileCount
 from retllm.db.enums import FileStatus
 from retllm.db.state_words import PROBLEMS
 from retllm.db.uploads import Upload, UploadFile
@@ -45,17 +47,18 @@ NO_FILES = FileCounts(counts={})
 
 def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCounts]:
     """Return the counts of those jobs that have files or are open, with at most three queries."""
-    query = (
-        sa.select(UploadFile.job_id, UploadFile.status, sa.func.sum(UploadFile.count), _first())
-        .where(UploadFile.job_id.in_(job_ids))
-        .group_by(UploadFile.job_id, UploadFile.status)
-    )
-    counts: dict[UUID, dict[FileStatus, int]] = {}
+    number = sa.cast(sa.func.sum(FileCount.count), sa.BigInteger)
+    of = (FileCount.job_id, FileCount.status, FileCount.part)
+    query = sa.select(*of, number, _first(FileCount.job_id)).where(FileCount.job_id.in_(job_ids)).group_by(*of).having(number != 0)
+    counts: dict[UUID, Counter[FileStatus]] = {}
     named: dict[UUID, str] = {}
-    for job_id, status, count, name in session.execute(query):
-        counts.setdefault(job_id, {})[status] = count
+    with_parts: set[UUID] = set()
+    for job_id, status, part, count, name in session.execute(query):
+        counts.setdefault(job_id, Counter())[status] += count
         named[job_id] = name
-    parts = _parts(session, [job_id for job_id, found in counts.items() if not found.keys().isdisjoint(PROBLEMS)])
+        if part and status in PROBLEMS:
+            with_parts.add(job_id)
+    parts = _parts(session, list(with_parts))
     still_open = _open(session, job_ids)
     return {
         job_id: FileCounts(
@@ -68,7 +71,7 @@ def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCou
     }
 
 
-def _first() -> sa.ScalarSelect[str]:
+def _first(job_id: Any) -> sa.ScalarSelect[str]:
     """Return the query of the first folder, archive or file of an upload, if possible of one that describes no others.
 
     Those that do are sent first.
@@ -76,11 +79,11 @@ def _first() -> sa.ScalarSelect[str]:
     file = sa.orm.aliased(UploadFile)
     columns = (file.id, file.name, file.content, file.parent_id)
     # entries too, so that no more rows are read; they come after their archive
-    rows = sa.select(*columns).where(file.job_id == UploadFile.job_id).order_by(file.id).limit(_LOOKED_AT)
-    few = rows.correlate(UploadFile).subquery()
+    rows = sa.select(*columns).where(file.job_id == job_id).order_by(file.id).limit(_LOOKED_AT)
+    few = rows.correlate(FileCount).subquery()
     describes = sa.func.coalesce(few.c.content, "").in_(_DESCRIBING)
     names = sa.select(sa.func.split_part(few.c.name, "/", 1)).where(few.c.parent_id.is_(None))
-    return names.order_by(describes, few.c.id).limit(1).correlate(UploadFile).scalar_subquery()
+    return names.order_by(describes, few.c.id).limit(1).correlate(FileCount).scalar_subquery()
 
 
 def _parts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileStatus, dict[str, int]]]:
@@ -106,13 +109,10 @@ def _parts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileSta
     return found
 
 
-def come(job_id: Any) -> sa.Select[int]:
-    """Return the query of how many files of an upload are no longer to come, of those that its client counts."""
-    # clutter that it leaves out has no size, and is none of these
-    is_left_out = sa.and_(UploadFile.status == FileStatus.IGNORED, UploadFile.size_bytes.is_(None))
-    return sa.select(sa.func.coalesce(sa.func.sum(UploadFile.count), 0)).where(
-        UploadFile.job_id == job_id, UploadFile.parent_id.is_(None), ~is_left_out
-    )
+def come(session: Session, job_id: UUID) -> int:
+    """Return how many files of an upload are no longer to come, of those that its client counts."""
+    query = sa.select(sa.func.coalesce(sa.func.sum(FileCount.count), 0))
+    return int(session.scalars(query.where(FileCount.job_id == job_id, FileCount.come)).one())
 
 
 def count_not_kept(session: Session, job_id: UUID) -> int:
@@ -124,7 +124,8 @@ def count_not_kept(session: Session, job_id: UUID) -> int:
 
 def _open(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:
     """Return what the counts of each open upload say besides its outcomes."""
-    missing = (Upload.expected - come(Upload.id).scalar_subquery()).label("missing")
+    come = sa.select(sa.func.coalesce(sa.func.sum(FileCount.count), 0)).where(FileCount.job_id == Upload.id)
+    missing = (Upload.expected - come.where(FileCount.come).scalar_subquery()).label("missing")
     is_open = (Upload.id.in_(job_ids), Upload.closed_at.is_(None))
     rows = session.execute(sa.select(Upload.id, Upload.expected, missing).where(*is_open))
     return {

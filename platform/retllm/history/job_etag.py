@@ -8,12 +8,13 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from retllm.db.counts import FileCount, UnitCount
 from retllm.db.enums import FileStatus, JobState, UnitState
 from retllm.db.operations import PausedQueue
 from retllm.db.reviews import Judgment
 from retllm.db.searches import Candidate, Score, Search
-from retllm.db.tables import Job, Unit
-from retllm.db.uploads import Upload, UploadFile
+from retllm.db.tables import Job
+from retllm.db.uploads import Upload
 from retllm.errors import NotFound
 from retllm.identity.access import within_visible
 from retllm.identity.actor import Actor
@@ -52,17 +53,18 @@ def job_etag(session: Session, actor: Actor, job_id: UUID) -> EtagValues:
 
 
 def _units() -> sa.FromClause:
-    # a returned unit decreases its attempts again; a failure can change run_after only
+    # merged counts keep the number of changes of the units that are still counted
     return (
         sa.select(
-            sa.func.count().label("units"),
-            sa.func.sum(Unit.attempt).label("attempts"),
-            *(sa.func.count().filter(Unit.state == state).label(f"units_{state}") for state in UnitState),
-            sa.func.max(Unit.run_after).label("run_after"),
-            sa.func.max(Unit.started_at).label("unit_started_at"),
-            sa.func.max(Unit.finished_at).label("unit_finished_at"),
+            sa.func.sum(UnitCount.units).label("units"),
+            sa.func.sum(UnitCount.attempts).label("attempts"),
+            *(
+                sa.func.sum(column).filter(UnitCount.state == state).label(f"{column.key}_{state}")
+                for state in UnitState
+                for column in (UnitCount.units, UnitCount.changes)
+            ),
         )
-        .where(Unit.job_id == Job.id)
+        .where(UnitCount.job_id == Job.id)
         .lateral()
     )
 
@@ -71,9 +73,12 @@ def _files() -> sa.FromClause:
     # a file's outcome changes with its status
     return (
         sa.select(
-            *(sa.func.count().filter(UploadFile.status == status).label(f"files_{status}") for status in FileStatus)
+            *(
+                sa.func.sum(FileCount.count).filter(FileCount.status == status).label(f"files_{status}")
+                for status in FileStatus
+            )
         )
-        .where(UploadFile.job_id == Job.id)
+        .where(FileCount.job_id == Job.id)
         .lateral()
     )
 

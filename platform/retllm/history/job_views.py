@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from retllm.db.counts import UnitCount
 from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind, JobState, Stage, UnitState
 from retllm.db.searches import Candidate
 from retllm.db.tables import Attempt, Collection, Job, Unit, User
@@ -36,7 +37,8 @@ class StageProgress(BaseModel):
     items_done: int
     items_failed: int
     seconds: float | None = Field(
-        description="for how long at least one worker was at it; null before the first attempt ends"
+        description="for how long at least one worker was at it; of a job of many units, from the first claim to the "
+        "last end; null before the first attempt ends"
     )
     started_at: datetime | None = Field(description="when the first unit was claimed")
     finished_at: datetime | None = Field(description="when the last unit ended; null while a unit is open")
@@ -100,6 +102,9 @@ class RetriedJobView(JobView):
 
     again: Again
 
+
+MAX_TIMED = 2_000
+"""Maximum number of units of a job whose attempts are added up."""
 
 # maximum progress of a job that still runs
 _MAX_UNFINISHED = 0.99
@@ -243,31 +248,36 @@ def _unfinished(done: int, total: int) -> float:
 
 
 def _stages(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[StageProgress]]:
-    length = sa.func.coalesce(sa.func.jsonb_array_length(Unit.payload["items"]), 0)
+    one = UnitCount
+    units = sa.cast(sa.func.sum(one.units), sa.BigInteger)
     # units of a further pass have items that are already counted
-    items = sa.case((Unit.payload.has_key("pass"), 0), else_=length)
+    items = sa.func.coalesce(sa.func.sum(one.items).filter(~one.again), 0)
     query = (
         sa.select(
-            Unit.job_id,
-            Unit.stage,
-            Unit.state,
-            sa.func.count(),
-            sa.func.sum(items),
-            sa.func.min(Unit.started_at),
-            sa.func.max(Unit.finished_at),
+            one.job_id,
+            one.stage,
+            one.state,
+            units,
+            items,
+            sa.func.min(one.started_at),
+            sa.func.max(one.finished_at),
         )
-        .where(Unit.job_id.in_(job_ids))
-        .group_by(Unit.job_id, Unit.stage, Unit.state)
+        .where(one.job_id.in_(job_ids))
+        .group_by(one.job_id, one.stage, one.state)
+        .having(units != 0)
     )
     found: dict[UUID, dict[Stage, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    sizes: Counter[UUID] = Counter()
     for row in session.execute(query):
         found[row[0]][row[1]].append(row[2:])
-    worked = _worked(session, job_ids)
+        sizes[row[0]] += row[3]
+    worked = _worked(session, [job_id for job_id in job_ids if sizes[job_id] <= MAX_TIMED])
     order = list(Stage)
     result: dict[UUID, list[StageProgress]] = defaultdict(list)
     for job_id, stages in found.items():
         result[job_id] = [
-            _stage(stage, stages[stage], worked.get((job_id, stage))) for stage in sorted(stages, key=order.index)
+            _stage(stage, stages[stage], worked.get((job_id, stage)), timed=sizes[job_id] <= MAX_TIMED)
+            for stage in sorted(stages, key=order.index)
         ]
     return result
 
@@ -292,11 +302,13 @@ def _worked(session: Session, job_ids: Sequence[UUID]) -> dict[tuple[UUID, Stage
     return {(job_id, stage): seconds for job_id, stage, seconds in rows}
 
 
-def _stage(stage: Stage, rows: Sequence[Any], seconds: float | None) -> StageProgress:
+def _stage(stage: Stage, rows: Sequence[Any], seconds: float | None, *, timed: bool) -> StageProgress:
     units: dict[UnitState, int] = {state: count for state, count, *_ in rows}
     items: dict[UnitState, int] = {state: int(total) for state, _, total, *_ in rows}
     started: list[datetime] = [row[3] for row in rows if row[3]]
     finished: list[datetime] = [row[4] for row in rows if row[4]]
+    if not timed and started and finished:
+        seconds = (max(finished) - min(started)).total_seconds()
     return StageProgress(
         stage=stage,
         units=units,
@@ -314,18 +326,25 @@ def _errors(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[UnitEr
     result: dict[UUID, list[UnitError]] = defaultdict(list)
     if not job_ids:
         return result
-    rank = sa.func.row_number().over(partition_by=Unit.job_id, order_by=(Unit.stage, Unit.seq)).label("rank")
-    failing = sa.select(Unit.id, rank).where(
-        Unit.job_id.in_(job_ids),
-        Unit.error.is_not(None),
-        Unit.state.in_([UnitState.READY, UnitState.LEASED, UnitState.DEAD]),
-    )
-    ranked = failing.subquery()
-    query = (
-        sa.select(Unit, attempts.last_waited(Unit.id))
-        .join(ranked, ranked.c.id == Unit.id)
-        .where(ranked.c.rank <= MAX_ERRORS)
+    failing = sa.orm.aliased(
+        Unit,
+        sa.select(Unit)
+        .where(
+            Unit.job_id == Job.id,
+            Unit.error.is_not(None),
+            Unit.state.in_([UnitState.READY, UnitState.LEASED, UnitState.DEAD]),
+        )
+        .correlate(Job)
         .order_by(Unit.stage, Unit.seq)
+        .limit(MAX_ERRORS)
+        .lateral(),
+    )
+    query = (
+        sa.select(failing, attempts.last_waited(failing.id))
+        .select_from(Job)
+        .join(failing, sa.true())
+        .where(Job.id.in_(job_ids))
+        .order_by(failing.stage, failing.seq)
     )
     for unit, waits in session.execute(query):
         result[unit.job_id].append(

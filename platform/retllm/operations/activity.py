@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
-from retllm.db.counts import CollectionCount
+from retllm.db.counts import CollectionCount, UnitCount
 from retllm.db.enums import ItemKind, JobKind, JobState, Stage, UnitState
 from retllm.db.operations import PausedQueue, Worker
 from retllm.db.searches import Search
@@ -125,15 +125,10 @@ def _jobs(session: Session, actor: Actor, window: Window, start: datetime) -> li
 
 
 def _items(session: Session, window: Window, start: datetime) -> dict[datetime, int]:
-    done = (
-        sa.select(
-            sa.func.date_bin(window.piece, Unit.finished_at, start).label("piece"),
-            sa.func.jsonb_array_length(Unit.payload["items"]).label("embedded"),
-        )
-        .where(Unit.stage == Stage.EMBED, Unit.state == UnitState.DONE, Unit.finished_at >= start)
-        .subquery()
-    )
-    query = sa.select(done.c.piece, sa.func.sum(done.c.embedded).label("embedded")).group_by(done.c.piece)
+    # a window begins with an hour
+    piece = sa.func.date_bin(window.piece, UnitCount.hour, start).label("piece")
+    query = sa.select(piece, sa.func.sum(UnitCount.items).label("embedded")).where(UnitCount.hour >= start)
+    query = query.group_by(piece)
     return {row.piece: int(row.embedded) for row in session.execute(query)}
 
 

@@ -6,7 +6,7 @@ system too. Rules with ``:quiet`` are stricter on an idle one.
 
 from __future__ import annotations
 
-from retllm.db.counts import COUNTED, REAL_COUNTS
+from retllm.queue.audit_counts import COUNT_RULES
 from retllm.queue.audit_tokens import TOKEN_RULES
 from retllm.queue.violations import Rule
 
@@ -154,17 +154,6 @@ _INDEX = (
                 WHERE v.collection_id = j.collection_id AND m.name = e.name) LIMIT :limit""",
     ),
     Rule(
-        "counts_are_right",
-        "the kept counts of items and vectors are those of the rows",
-        f"""SELECT collection_id, concat_ws(' ', kind, 'by ' || model_id, CASE WHEN failed THEN 'failed' END,
-                CASE WHEN NOT fresh THEN 'stale' END, image_weight) || ': ' || sum(count) || ' too many' FROM (
-                    SELECT {COUNTED}, count FROM collection_counts
-                    UNION ALL SELECT {COUNTED}, -count FROM ({REAL_COUNTS}) AS found
-                ) AS compared
-            WHERE collection_id NOT IN (SELECT id FROM collections WHERE deleted_at IS NOT NULL)
-            GROUP BY {COUNTED} HAVING sum(count) <> 0 LIMIT :limit""",  # noqa: S608 - constants
-    ),
-    Rule(
         "no_vector_of_a_later_version",
         "no embedding has a later version than its item",
         """SELECT i.id, 'embedding of version ' || v.item_version || ', item of version ' || i.version
@@ -258,5 +247,5 @@ _SEARCH = (
     ),
 )
 
-RULES: tuple[Rule, ...] = (*_JOBS, *_UNITS, *_UPLOADS, *_INDEX, *_SEARCH, *TOKEN_RULES)
+RULES: tuple[Rule, ...] = (*_JOBS, *_UNITS, *_UPLOADS, *_INDEX, *_SEARCH, *TOKEN_RULES, *COUNT_RULES)
 """Every rule; names are unique."""

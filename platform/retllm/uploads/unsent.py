@@ -57,8 +57,7 @@ def _unnamed(session: Session, upload: Upload, missing: int) -> int:
     """Return how many expected files are missing besides ``missing`` ones, whose names are known."""
     named = sa.select(sa.func.coalesce(sa.func.sum(sa.func.cardinality(ExpectedFiles.names)), 0))
     never_named: int = upload.expected - session.scalars(named.where(ExpectedFiles.job_id == upload.id)).one()
-    came = session.scalars(come(upload.id)).one()
-    return min(never_named, upload.expected - came - missing)
+    return min(never_named, upload.expected - come(session, upload.id) - missing)
 
 
 def note(session: Session, job_id: UUID, outcomes: Sequence[FileOutcome]) -> None:

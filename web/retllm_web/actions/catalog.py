@@ -10,12 +10,12 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from retllm.db.counts import CollectionCount
-from retllm.db.enums import ItemKind, JobKind, Role, Stage
+from retllm.db.counts import CollectionCount, UnitCount
+from retllm.db.enums import ItemKind, JobKind, Role, Stage, UnitState
 from retllm.db.locks import lock_collection
 from retllm.db.operations import PausedQueue
 from retllm.db.session import run_transaction
-from retllm.db.tables import DEFAULT_LANGUAGE, Collection, EmbeddingModel, Job, Unit, User, new_id
+from retllm.db.tables import DEFAULT_LANGUAGE, Collection, EmbeddingModel, Job, User, new_id
 from retllm.errors import Conflict, NotFound
 from retllm.identity.access import Right, collection_for, require_role, visible_collections
 from retllm.identity.actor import Actor
@@ -195,11 +195,13 @@ def index_etag(session: Session, actor: Actor, collection_id: UUID) -> tuple[Any
     jobs = sa.select(sa.func.string_agg(sa.func.concat_ws(" ", *recent.c), "; ")).scalar_subquery()
     units = (
         sa.select(
-            sa.func.count(Unit.id),
-            sa.func.sum(Unit.attempt),
-            *(sa.func.max(column) for column in (Unit.started_at, Unit.finished_at, Unit.run_after)),
+            *(
+                sa.func.sum(column).filter(UnitCount.state == state).label(f"{column.key}_{state}")
+                for state in UnitState
+                for column in (UnitCount.units, UnitCount.changes)
+            )
         )
-        .join(recent, recent.c.id == Unit.job_id)
+        .join(recent, recent.c.id == UnitCount.job_id)
         .subquery()
     )
     paused = sa.select(PausedQueue.created_at).where(PausedQueue.queue == QUEUE_OF[Stage.EMBED]).scalar_subquery()
