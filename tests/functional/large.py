@@ -26,7 +26,8 @@ UNITS_OF_AN_INDEX = scaled(12, 60)
 REVIEWED = scaled(2_000, 20_000)
 MARKS = 5
 AUDITED = scaled(20_000, 200_000)
-UPLOADED = 1_000
+UPLOADED = scaled(12_000, 500_000)
+UNITS_OF_THE_UPLOAD = scaled(12_000, 50_000)
 
 # the tables that grow with use: no page may scan one of them sequentially
 LARGE = {"items", "embeddings", "jobs", "units", "searches", "candidates", "scores", "judgments", "audit_log"}
@@ -133,15 +134,22 @@ INSERT INTO evaluation_runs (id, collection_id, user_id, name, source, report)
 INSERT INTO workers (name, queues, device, release)
     VALUES ('host:1', '{{score}}', 'cpu', '0'), ('host:2', '{{query,embed}}', 'cpu', '0');
 
-INSERT INTO jobs (id, kind, state, user_id, collection_id, params, cancel_requested, started_at, finished_at)
-    SELECT :upload, 'upload', 'succeeded', :root, id, jsonb_build_object('index', false, 'texts', false), false,
-        now(), now()
+INSERT INTO jobs (id, kind, state, user_id, collection_id, params, cancel_requested, started_at)
+    SELECT :upload, 'upload', 'running', :root, id, jsonb_build_object('index', false, 'texts', false), false, now()
     FROM big_collections WHERE n = 1;
 INSERT INTO uploads (id, closed_at) VALUES (:upload, now());
 INSERT INTO upload_files (id, job_id, name, status, error_code, error)
     SELECT uuidv7(), :upload, 'picture ' || g || '.jpg', CASE WHEN g % 9 = 0 THEN 'rejected' ELSE 'added' END,
         CASE WHEN g % 9 = 0 THEN 'media_rejected' END, CASE WHEN g % 9 = 0 THEN 'The picture is damaged.' END
     FROM generate_series(1, {UPLOADED}) g;
+INSERT INTO units (id, job_id, stage, seq, state, payload, attempt, worker, started_at, finished_at, run_after)
+    SELECT uuidv7(), :upload, 'media', s, CASE WHEN s < {UNITS_OF_THE_UPLOAD - 500} THEN 'done' ELSE 'ready' END,
+        jsonb_build_object('items', jsonb_build_array(s)), 1, 'host:1', now(),
+        CASE WHEN s < {UNITS_OF_THE_UPLOAD - 500} THEN now() END, now()
+    FROM generate_series(0, {UNITS_OF_THE_UPLOAD - 1}) s;
+INSERT INTO attempts (token, unit_id, number, worker, started_at, ended_at, outcome)
+    SELECT uuidv7(), id, 1, 'host:1', started_at, finished_at, 'committed' FROM units
+    WHERE job_id = :upload AND state = 'done';
 """
 
 
