@@ -84,6 +84,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_units_error", "units", ["job_id", "stage", "seq"], postgresql_where=sa.text("error IS NOT NULL")
     )
+    op.create_index("ix_units_pass", "units", ["job_id", "id"], postgresql_where=sa.text("payload ? 'pass'"))
     stages = ("media", "embed", "coarse", "fine")
     states = ("ready", "leased", "done", "dead", "split", "cancelled")
     op.create_table(
@@ -139,6 +140,7 @@ def downgrade() -> None:
         op.execute(f"DROP FUNCTION {name}")
     op.drop_table("file_counts")
     op.drop_table("unit_counts")
+    op.drop_index("ix_units_pass", "units")
     op.drop_index("ix_units_error", "units")
     op.create_index("ix_jobs_collection_id_state", "jobs", ["collection_id", "state"])
     op.drop_index("ix_jobs_collection_id_state_id", "jobs")

@@ -171,7 +171,7 @@ def _addresses(app: OpenAPI, large: Large) -> list[str]:
     history = (*_HISTORY_FILTERS, f"collection={large.collection_id}", f"after={large.search_id}")
     later += [f"/jobs?{query}" for query in history]
     later += [f"/jobs/confirm?deed={deed}" for deed in ("cancel", "retry", "delete")]
-    later += ["/?window=7d", "/system?text=nowhere", "/people/audit?action=job+submitted", "/people?q=a"]
+    later += [f"/jobs/{large.upload_id}?status=rejected", "/?window=7d", "/system?text=nowhere", "/people/audit?action=job+submitted", "/people?q=a"]
     later += [f"/compare?of={large.search_id}&of={large.running_id}", f"/search?again={large.search_id}"]
     later += [f"/search?collection={large.collection_id}&like={large.item_id}"]
     return addresses(app, _known(large)) + later

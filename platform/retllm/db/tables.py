@@ -340,6 +340,7 @@ class Unit(Keyed, InJob, Base):
         ),
         sa.Index("ix_units_leased", "lease_until", postgresql_where=sa.text("state = 'leased'")),
         sa.Index("ix_units_error", "job_id", "stage", "seq", postgresql_where=sa.text("error IS NOT NULL")),
+        sa.Index("ix_units_pass", "job_id", "id", postgresql_where=sa.text("payload ? 'pass'")),
         sa.Index("ix_units_dead", "finished_at", postgresql_where=sa.text("state = 'dead'")),
         sa.Index("ix_units_done", "stage", "finished_at", postgresql_where=sa.text("state = 'done'")),
     )

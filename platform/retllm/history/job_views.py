@@ -284,15 +284,18 @@ def _stages(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[StageP
 
 def _worked(session: Session, job_ids: Sequence[UUID]) -> dict[tuple[UUID, Stage], float]:
     """Return for how many seconds at least one worker was at each stage, by its attempts that have ended."""
+    # looks them up unit by unit: for a join the planner may read the attempts of all jobs
+    its_own = sa.select(Attempt.token, Attempt.started_at, Attempt.ended_at).where(Attempt.ended_at.is_not(None))
+    attempt = its_own.where(Attempt.unit_id == Unit.id).correlate(Unit).offset(0).lateral()
     before = (
-        sa.func.max(Attempt.ended_at)
-        .over(partition_by=(Unit.job_id, Unit.stage), order_by=(Attempt.started_at, Attempt.token), rows=(None, -1))
+        sa.func.max(attempt.c.ended_at)
+        .over(partition_by=(Unit.job_id, Unit.stage), order_by=(attempt.c.started_at, attempt.c.token), rows=(None, -1))
         .label("before")
     )
     ended = (
-        sa.select(Unit.job_id, Unit.stage, Attempt.started_at, Attempt.ended_at, before)
-        .join(Attempt, Attempt.unit_id == Unit.id)
-        .where(Unit.job_id.in_(job_ids), Attempt.ended_at.is_not(None))
+        sa.select(Unit.job_id, Unit.stage, attempt.c.started_at, attempt.c.ended_at, before)
+        .join(attempt, sa.true())
+        .where(Unit.job_id.in_(job_ids))
         .subquery()
     )
     # what an attempt adds to those that began before it; greatest() ignores null

@@ -25,7 +25,8 @@ def retries(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, tuple[int, 
     label = Unit.payload["pass"].astext
     first = (
         sa.select(Unit.job_id, sa.func.min(Unit.id.cast(sa.Text)).label("first"))
-        .where(Unit.job_id.in_(job_ids), label.startswith(f"{RETRY}-"))
+        # an index has the units of passes
+        .where(Unit.job_id.in_(job_ids), Unit.payload.has_key("pass"), label.startswith(f"{RETRY}-"))
         .group_by(Unit.job_id, label)
         .subquery()
     )

@@ -24,7 +24,7 @@ from retllm.identity.actor import Actor
 from retllm.indexing.counts import items_in
 from retllm.operations.workers import ALIVE_SECONDS
 
-_MAX_READY_UNITS = 10_000
+_MAX_UNITS = 1_000
 _SUCCEEDED_LOOKED_AT = 200
 
 
@@ -210,7 +210,9 @@ def stamp(session: Session) -> tuple[Any, ...]:
 
     Deletions and silent workers change them within a minute.
     """
-    ready = sa.select(Unit.run_after).where(Unit.state == UnitState.READY).limit(_MAX_READY_UNITS).subquery()
+    ready = sa.select(Unit.run_after).where(Unit.state == UnitState.READY).limit(_MAX_UNITS).subquery()
+    dead = sa.select(Unit.finished_at).where(Unit.state == UnitState.DEAD).order_by(Unit.finished_at.desc())
+    last_dead = dead.limit(_MAX_UNITS).subquery()
     age = sa.func.clock_timestamp() - Worker.seen_at
     worker = sa.func.concat_ws(
         "|", Worker.name, Worker.stopped_at, Worker.models, age < timedelta(seconds=ALIVE_SECONDS)
@@ -226,8 +228,8 @@ def stamp(session: Session) -> tuple[Any, ...]:
         sa.select(sa.func.max(ready.c.run_after)),
         sa.select(sa.func.count()).where(Unit.state == UnitState.LEASED),
         sa.select(sa.func.max(Unit.started_at)).where(Unit.state == UnitState.LEASED),
-        sa.select(sa.func.count()).where(Unit.state == UnitState.DEAD),
-        sa.select(sa.func.max(Unit.finished_at)).where(Unit.state == UnitState.DEAD),
+        sa.select(sa.func.count()).select_from(last_dead),
+        sa.select(sa.func.max(last_dead.c.finished_at)),
         sa.select(sa.func.max(Unit.finished_at)).where(Unit.state == UnitState.DONE, Unit.stage == Stage.EMBED),
         sa.select(sa.func.md5(sa.func.string_agg(worker, aggregate_order_by(sa.literal(","), Worker.name)))),
         sa.select(sa.func.count()).select_from(PausedQueue),

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from retllm.db.counts import FileCount
 from retllm.db.enums import OPEN_UNITS, FileStatus, ItemKind, Stage
 from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Item, Source, Unit
@@ -107,6 +108,8 @@ def files_with_problems_first(
         groups = groups[next(n for n, group in enumerate(groups) if last.status in group or group is groups[-1]) :]
     found: list[FileView] = []
     for group in groups:
+        if len(found) == limit:
+            break
         here = after if group is groups[0] else None
         found += upload_files(session, job_id, statuses=group, after=here, limit=limit - len(found))
     return found
@@ -117,7 +120,15 @@ def has_kept_rejected(session: Session, job_id: UUID) -> bool:
 
     Those that a failure or a cancellation left are not counted: a retry of the job goes on with them.
     """
-    return session.scalar(to_try_again(job_id).where(is_refused()).limit(1)) is not None
+    problems = sa.select(sa.func.sum(FileCount.count)).where(FileCount.job_id == job_id, FileCount.status.in_(PROBLEMS))
+    if not session.scalar(problems):
+        return False
+    # from what is kept on, of which there is little once it is old
+    refused = to_try_again(job_id).where(is_refused()).order_by(None).limit(1)
+    kept = sa.select(UploadFile.id).where(UploadFile.job_id == job_id, UploadFile.file_key.is_not(None))
+    inside = UploadFile.parent_id == sa.any_(sa.func.array(kept.scalar_subquery()))
+    found = (session.scalar(refused.where(each)) for each in (UploadFile.file_key.is_not(None), inside))
+    return any(one is not None for one in found)
 
 
 def upload_files(
