@@ -29,13 +29,15 @@ _OF_UNITS = """
         min(started_at) FILTER (WHERE n > 0), max(finished_at) FILTER (WHERE n > 0)
     FROM {rows} GROUP BY job_id, stage, state, again, hour
 """
-_FILES = "job_id, status, part, come, count"
+_FILES = "job_id, status, part, come, arrived, count"
 _OF_FILES = """
     SELECT job_id, status, parent_id IS NOT NULL AND entry IS NULL,
-        parent_id IS NULL AND NOT (status = 'ignored' AND size_bytes IS NULL), sum(n * count)
-    FROM {rows} AS changed GROUP BY 1, 2, 3, 4 HAVING sum(n * count) <> 0
+        parent_id IS NULL AND NOT (status = 'ignored' AND size_bytes IS NULL),
+        parent_id IS NULL AND NOT (status = 'ignored' AND content IS NULL)
+            AND coalesce(error_code, '') NOT IN ('incomplete', 'not_sent', 'unsendable'), sum(n * count)
+    FROM {rows} AS changed GROUP BY 1, 2, 3, 4, 5 HAVING sum(n * count) <> 0
 """
-_FILE = "job_id, status, parent_id, entry, size_bytes, count"
+_FILE = "job_id, status, parent_id, entry, size_bytes, content, error_code, count"
 
 
 def _insert(table: str, columns: str, counted: str) -> str:
@@ -110,6 +112,7 @@ def upgrade() -> None:
         sa.Column("status", _text_of("filestatus", *statuses), nullable=False),
         sa.Column("part", sa.Boolean(), nullable=False),
         sa.Column("come", sa.Boolean(), nullable=False),
+        sa.Column("arrived", sa.Boolean(), nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
         sa.Column("merged", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_file_counts")),

@@ -107,7 +107,7 @@ def _rows() -> list[Base]:
             attempts=1,
             changes=1,
         ),
-        FileCount(job_id=job.id, status=FileStatus.ADDED, part=False, come=True, count=1),
+        FileCount(job_id=job.id, status=FileStatus.ADDED, part=False, come=True, arrived=True, count=1),
         VectorIndex(id=new_id(), model_id=model.id, collection_id=collection.id, through=item.id, counts={"text": 1}),
         Judgment(collection_id=collection.id, question=search.question, item_id=item.id, relevant=True),
         EvaluationRun(id=new_id(), name="run", source=RunSource.UPLOADED, report=report),

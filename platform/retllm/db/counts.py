@@ -98,6 +98,7 @@ class FileCount(_Difference, InJob, Base):
     Attributes:
         part: whether they are rows of a sheet or pages of a document.
         come: whether they are files that the client counts, which are no longer to come.
+        arrived: whether they are files that came whole, and no clutter.
     """
 
     __tablename__ = "file_counts"
@@ -107,6 +108,7 @@ class FileCount(_Difference, InJob, Base):
     status: Mapped[FileStatus]
     part: Mapped[bool]
     come: Mapped[bool]
+    arrived: Mapped[bool]
     count: Mapped[int] = mapped_column(sa.BigInteger)
 
 
@@ -181,13 +183,16 @@ OF_UNITS = Counted(
 OF_FILES = Counted(
     FileCount,
     "job_id",
-    "job_id, status, part, come",
+    "job_id, status, part, come, arrived",
     ["count"],
     [],
     """
     SELECT job_id, status, parent_id IS NOT NULL AND entry IS NULL AS part,
-        parent_id IS NULL AND NOT (status = 'ignored' AND size_bytes IS NULL) AS come, sum(count) AS count
-    FROM upload_files GROUP BY 1, 2, 3, 4
+        parent_id IS NULL AND NOT (status = 'ignored' AND size_bytes IS NULL) AS come,
+        parent_id IS NULL AND NOT (status = 'ignored' AND content IS NULL)
+            AND coalesce(error_code, '') NOT IN ('incomplete', 'not_sent', 'unsendable') AS arrived,
+        sum(count) AS count
+    FROM upload_files GROUP BY 1, 2, 3, 4, 5
     """,
 )
 

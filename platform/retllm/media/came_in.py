@@ -22,16 +22,24 @@ def archives_of(session: Session, item_ids: Collection[UUID]) -> Mapping[UUID, s
     """
     if not item_ids:
         return {}
-    # a picture has the key of its file, which may have come loose; of a text, the item names the archive itself
+    # a picture has the key of its file, which may have come loose; of a text, the item names the archive itself; each is
+    # looked up by its key, since for a join the planner may read all files
     file, parent, outermost = (sa.orm.aliased(UploadFile) for _ in range(3))
-    pack = sa.orm.aliased(UploadFile)
-    of_text = sa.case((Item.kind == ItemKind.TEXT, Item.caption_file_id))
-    query = (
-        sa.select(Item.id, pack.name)
-        .outerjoin(file, file.id == Item.id)
+    came_in = (
+        sa.select(sa.func.coalesce(outermost.id, parent.id))
+        .select_from(file)
         .outerjoin(parent, parent.id == file.parent_id)
         .outerjoin(outermost, outermost.id == parent.parent_id)
-        .join(pack, pack.id == sa.func.coalesce(outermost.id, parent.id, of_text))
+        .where(file.id == Item.id)
+        .correlate(Item)
+        .scalar_subquery()
+    )
+    of_text = sa.case((Item.kind == ItemKind.TEXT, Item.caption_file_id))
+    its_pack = sa.select(UploadFile).where(UploadFile.id == sa.func.coalesce(came_in, of_text)).correlate(Item)
+    pack = sa.orm.aliased(UploadFile, its_pack.offset(0).lateral())
+    query = (
+        sa.select(Item.id, pack.name)
+        .join(pack, sa.true())
         .where(one_of(Item.id, item_ids), pack.content == FileKind.ARCHIVE)
     )
     return {row.id: row.name for row in session.execute(query)}

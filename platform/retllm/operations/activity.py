@@ -24,7 +24,7 @@ from retllm.identity.actor import Actor
 from retllm.indexing.counts import items_in
 from retllm.operations.workers import ALIVE_SECONDS
 
-_MAX_UNITS = 1_000
+_MAX_UNITS = 200
 _SUCCEEDED_LOOKED_AT = 200
 
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from retllm.db.counts import FileCount
 from retllm.db.enums import FileStatus
 from retllm.db.many import insert_many
 from retllm.db.tables import new_id
@@ -19,7 +20,7 @@ from retllm.media.file_table import clutter_of
 from retllm.media.names import clean_name
 from retllm.media.outcomes import FileOutcome
 from retllm.uploads.captions import columns_of
-from retllm.uploads.expected import NOTES, has_come, still_expected
+from retllm.uploads.expected import NOTES, still_expected
 from retllm.uploads.receive import missing
 
 LEFT = "Not sent: the upload ended before this file came. Upload the same files again to send the rest."
@@ -89,7 +90,4 @@ def forget(session: Session, job_id: UUID, names: Collection[str]) -> None:
 
 def count_arrived(session: Session, job_id: UUID) -> int:
     """Return how many files came with an upload, without clutter."""
-    query = sa.select(sa.func.count()).where(UploadFile.job_id == job_id, has_come())
-    # a sidecar that says nothing of its picture is ignored too, but has a kind
-    is_clutter = sa.and_(UploadFile.status == FileStatus.IGNORED, UploadFile.content.is_(None))
-    return session.scalar(query.where(~is_clutter)) or 0
+    return int(session.scalar(sa.select(sa.func.sum(FileCount.count)).filter_by(job_id=job_id, arrived=True)) or 0)

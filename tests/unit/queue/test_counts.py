@@ -18,8 +18,11 @@ from retllm.db.enums import FileStatus, JobKind, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Job, Unit, new_id
 from retllm.db.uploads import Upload, UploadFile
+from retllm.errors import Incomplete
 from retllm.history.file_counts import come, file_counts
 from retllm.queue.audit import violations
+from retllm.uploads.expected import NOTES, has_come
+from retllm.uploads.unsent import count_arrived
 
 
 def check(session: Session, counted: Counted) -> None:
@@ -43,7 +46,9 @@ def jobs(world) -> list[UUID]:
 
 
 def add_files(session: Session, job_id: UUID, chance: random.Random) -> None:
-    whole = UploadFile(id=new_id(), job_id=job_id, name="a/b.pdf", size_bytes=chance.choice([None, 3]))
+    told = {"size_bytes": chance.choice([None, 3]), "content": chance.choice([None, "pdf"])}
+    code = chance.choice([None, "media_rejected", Incomplete.code, *NOTES])
+    whole = UploadFile(id=new_id(), job_id=job_id, name="a/b.pdf", error_code=code, **told)
     session.add(whole)
     session.flush()
     for number in range(3):
@@ -109,6 +114,9 @@ def assert_as_counted(session: Session, jobs: list[UUID]) -> None:
             counts = found[job_id].counts if job_id in found else {}
             assert counts.get(status, 0) == session.scalar(inside.where(UploadFile.status == status))
         left_out = sa.and_(UploadFile.status == FileStatus.IGNORED, UploadFile.size_bytes.is_(None))
+        # a sidecar that says nothing of its picture is ignored too, but has a kind
+        is_clutter = sa.and_(UploadFile.status == FileStatus.IGNORED, UploadFile.content.is_(None))
+        assert count_arrived(session, job_id) == session.scalar(inside.where(has_come(), ~is_clutter))
         assert come(session, job_id) == session.scalar(inside.where(UploadFile.parent_id.is_(None), ~left_out))
 
 

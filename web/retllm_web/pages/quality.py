@@ -26,7 +26,7 @@ from retllm_web.pages.blueprint import pages
 from retllm_web.pages.forms import Form
 from retllm_web.pages.search_form import MODES, TRIGGERS
 
-_COLLECTIONS = 10
+_COLLECTIONS = 8
 # queries of each collection in the list; its own page reads more
 _NEWEST = 50
 _RUNS = 5
