@@ -37,7 +37,7 @@ PEOPLE = ("root", "ada", "vic")
 MAX_STATEMENTS = 30
 # rows that the statements of one page read, also those that a filter removes; the same for every size of the database
 MAX_ROWS = 10_000
-# and those of items or searches that are compared with a filter
+# and those of items or searches that are compared with a filter, or of jobs that ended in the week that a chart shows
 COMPARED = 2 * max(contents.MAX_COMPARED, listing.MAX_COMPARED)
 # with ``make soak``: the quickest of five answers, since other processes may be busy
 MAX_SECONDS = 0.2
@@ -220,7 +220,7 @@ def _problems(engine: sa.Engine, client: FlaskClient, found: list[str]) -> list[
         download = "attachment" in answer.headers.get("Content-Disposition", "")
         if len(log.statements) > MAX_STATEMENTS and not download:
             problems.append(f"{address}: {len(log.statements)} statements")
-        is_compared = re.search(r"[?&](q|text|state|kind)=", address)
+        is_compared = re.search(r"[?&](q|text|state|kind|window)=", address)
         read: list[tuple[int, str]] = []
         for statement, plan in log.plans():
             read.append((_rows_read(plan), statement))
