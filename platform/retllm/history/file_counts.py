@@ -49,7 +49,12 @@ def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCou
     """Return the counts of those jobs that have files or are open, with at most three queries."""
     number = sa.cast(sa.func.sum(FileCount.count), sa.BigInteger)
     of = (FileCount.job_id, FileCount.status, FileCount.part)
-    query = sa.select(*of, number, _first(FileCount.job_id)).where(FileCount.job_id.in_(job_ids)).group_by(*of).having(number != 0)
+    query = (
+        sa.select(*of, number, _first(FileCount.job_id))
+        .where(FileCount.job_id.in_(job_ids))
+        .group_by(*of)
+        .having(number != 0)
+    )
     counts: dict[UUID, Counter[FileStatus]] = {}
     named: dict[UUID, str] = {}
     with_parts: set[UUID] = set()

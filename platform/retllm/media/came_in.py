@@ -22,8 +22,8 @@ def archives_of(session: Session, item_ids: Collection[UUID]) -> Mapping[UUID, s
     """
     if not item_ids:
         return {}
-    # a picture has the key of its file, which may have come loose; of a text, the item names the archive itself; each is
-    # looked up by its key, since for a join the planner may read all files
+    # a picture has the key of its file, which may have come loose; of a text, the item names the archive itself; each
+    # is looked up by its key, since for a join the planner may read all files
     file, parent, outermost = (sa.orm.aliased(UploadFile) for _ in range(3))
     came_in = (
         sa.select(sa.func.coalesce(outermost.id, parent.id))
