@@ -68,6 +68,8 @@ class UploadFile(Keyed, Base):
         sa.Index("ix_upload_files_job_id_status_id", "job_id", "status", "id"),
         sa.Index("ix_upload_files_parent_id", "parent_id", postgresql_where=sa.text("parent_id IS NOT NULL")),
         sa.Index("ix_upload_files_kept", "job_id", postgresql_where=sa.text("file_key IS NOT NULL")),
+        # few files of all uploads; each upload that ends looks for those that it brought
+        sa.Index("ix_upload_files_not_sent", "job_id", postgresql_where=sa.text("status = 'not_sent'")),
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("uploads.id", ondelete="CASCADE"))
