@@ -32,10 +32,11 @@ _SCHEMA = """
         UNION ALL SELECT format('function %s %s', oid, xmin) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
     ) AS parts (part)
 """
+# sequences after tables, which take those of their identities with them
 _RELATIONS = """
     SELECT oid, relkind, quote_ident(relname) FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S', 'i') AND oid <> ALL (%s)
-    ORDER BY relkind = 'i'
+    ORDER BY relkind = 'i', relkind = 'S'
 """
 _KINDS = {"r": "TABLE", "p": "TABLE", "v": "VIEW", "m": "MATERIALIZED VIEW", "S": "SEQUENCE", "i": "INDEX"}
 _SIZE = "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE oid = ANY (%s) AND relkind = 'r'"

@@ -32,6 +32,9 @@ def corrected(path: str, body: Any, embedder: str, account: str) -> Any:
         return b"a"
     if path.endswith("/members"):
         return {**body, "name": account}
+    if path.endswith("/users"):
+        # letters of any script are no pattern of JSON Schema
+        body = {**body, "name": f"Jörg-{secrets.token_hex(8)}"}
     if isinstance(body, dict) and body.get("password") is not None:
         # one that is not easy to guess
         return {**body, "password": secrets.token_urlsafe()}

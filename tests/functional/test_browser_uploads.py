@@ -154,7 +154,7 @@ def test_a_corrected_sheet_that_is_dropped_meanwhile_is_sent_in_an_upload_of_its
     expect(said).to_have_text("1 file arrived.")
     expect(page.locator("#outcomes [data-summary]")).to_have_text("1 updated.")
     before = page.locator("#outcomes [data-before]")
-    expect(before).to_have_text(re.compile(r"^ *Upload of “captions\.csv”, .+: 1 row rejected\.$"))
+    expect(before).to_have_text(re.compile(r"^ *Upload of “0\.png”, .+: 1 row rejected\.$"))
     second, first = jobs(api, empty)
     counts = [api.get(f"/uploads/{job['id']}").raise_for_status().json()["counts"] for job in (first, second)]
     assert counts == [{"added": 22, "read": 1, "updated": 2, "rejected": 1}, {"read": 1, "updated": 1}]

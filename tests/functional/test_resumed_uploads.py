@@ -230,10 +230,13 @@ def test_an_upload_that_was_closed_meanwhile_goes_on_as_another_one_and_both_cou
     assert [job["state"] for job in answer["jobs"]] == [first, "succeeded"]
     assert answer["job"] == answer["jobs"][1]
     with server.client() as client:
-        # each upload has the fate of all its files
-        for job in answer["jobs"]:
-            files = client.get(f"/uploads/{job['id']}/files?status=ignored").json()["files"]
-            assert [file["name"] for file in files] == ["folder/.nomedia"]
+        # each upload has the fate of all its files, and what the second one brought is not missing in the first one
+        paths = [f"/uploads/{job['id']}/files?status=ignored" for job in answer["jobs"]]
+        ignored = [{file["name"] for file in client.get(path).json()["files"]} for path in paths]
+    assert ignored == [
+        {"folder/.nomedia", "folder/large.png", "folder/captions.csv, row 2"},
+        {"folder/.nomedia"},
+    ]
 
 
 def test_an_upload_whose_job_is_cancelled_ends_and_its_job_lists_the_rest(

@@ -135,6 +135,7 @@ def test_a_reset_drops_indexes_tables_views_and_sequences_created_at_run_time(
         session.execute(sa.text("CREATE TABLE kept AS SELECT * FROM users"))
         session.execute(sa.text("CREATE VIEW seen AS SELECT * FROM kept"))
         session.execute(sa.text("CREATE SEQUENCE counted"))
+        session.execute(sa.text("CREATE TABLE numbered (id bigint GENERATED ALWAYS AS IDENTITY)"))
     emptied_database.reset()
     assert _contents(fresh_database) == pristine
 
