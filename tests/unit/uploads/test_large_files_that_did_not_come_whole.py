@@ -43,5 +43,5 @@ def test_a_file_that_its_sender_could_not_read_to_its_end_is_rejected(
     uploads.close(job_id)
     (row,) = uploads.rows(job_id).values()
     assert row.status is status
-    came = "only 4.0 MiB of 9.0 MiB arrived" if parts else "Not sent: "
+    came = "only 4.2 MB of 9.4 MB arrived" if parts else "Not sent: "
     assert reason == row.error if reason else came in str(row.error)
