@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
 from tests.databases import EmptiedDatabase
 from tests.unit.web.commands import empty, folder, run
+from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import Role, Stage
 from retllm.db.session import Sessions, transaction
@@ -25,7 +26,7 @@ from retllm.media.storage import get_storage
 from retllm.queue.claim import complete
 from retllm.queue.routing import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
-from retllm.settings import Settings
+from retllm.settings import Settings, public_name
 from retllm.uploads.worker import media_unit
 from retllm_web.app import create_app
 from retllm_web.http import decoding
@@ -196,3 +197,18 @@ def bob(app: OpenAPI, served: Services) -> Caller:
 def root(app: OpenAPI, served: Services) -> Caller:
     """An administrator."""
     return _caller(app, served, "root", Role.ADMIN)
+
+
+@pytest.fixture
+def birds(ada: Caller) -> str:
+    """An empty collection of ada's."""
+    return str(ada.post("/collections", json={"name": "Birds"}).json["id"])
+
+
+@pytest.fixture
+def indexed(ada: Caller, served: Services, settings: Settings) -> str:
+    """A collection of ada's that can be searched."""
+    key = str(ada.post("/collections", json={"name": "Texts"}).json["id"])
+    ada.post(f"/collections/{key}/items?index=false", json={"items": [{"text": "a robin"}]})
+    embed_items(served, settings, key, public_name(settings.embedder_name))
+    return key

@@ -19,35 +19,19 @@ from PIL import Image
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pictures import picture
 from tests.unit.web.test_renditions import upload
-from tests.unit.web.vectors import embed_items
 
 from retllm.db.searches import Search
 from retllm.db.session import transaction
 from retllm.errors import Busy, MediaRejected
 from retllm.media import sandbox
 from retllm.media.sandbox import DecodeResponse, DecoderHung
-from retllm.settings import Settings, public_name
+from retllm.settings import Settings
 from retllm_web.http import decoding
 from retllm_web.http.decoding import WAITING, DecodingLine, Kept
 from retllm_web.http.services import Services
 
 LARGE = picture(size=(2400, 1600))
 SOMEBODY, ANOTHER = uuid.uuid4(), uuid.uuid4()
-
-
-@pytest.fixture
-def birds(ada: Caller) -> str:
-    """An empty collection of ada's."""
-    return str(ada.post("/collections", json={"name": "Birds"}).json["id"])
-
-
-@pytest.fixture
-def indexed(ada: Caller, served: Services, settings: Settings) -> str:
-    """A collection of ada's that can be searched."""
-    key = str(ada.post("/collections", json={"name": "Texts"}).json["id"])
-    ada.post(f"/collections/{key}/items?index=false", json={"items": [{"text": "a robin"}]})
-    embed_items(served, settings, key, public_name(settings.embedder_name))
-    return key
 
 
 @pytest.fixture

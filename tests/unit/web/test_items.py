@@ -22,12 +22,6 @@ from retllm_web.http.services import Services
 UNKNOWN_ID = "018f0000-0000-7000-8000-000000000000"
 
 
-@pytest.fixture
-def birds(ada: Caller) -> str:
-    """An empty collection of ada's."""
-    return str(ada.post("/collections", json={"name": "Birds"}).json["id"])
-
-
 def _send(caller: Caller, key: str, *files: tuple[str, bytes], query: str = "") -> Any:
     parts = [(io.BytesIO(content), name) for name, content in files]
     return caller.post(f"/collections/{key}/items{query}", data={"file": parts}, content_type="multipart/form-data")

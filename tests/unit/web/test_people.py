@@ -27,12 +27,6 @@ def eve(app: OpenAPI, served: Services) -> Caller:
     return Caller(app.test_client(), user, token)
 
 
-@pytest.fixture
-def birds(ada: Caller) -> str:
-    """A collection of ada's."""
-    return str(ada.post("/collections", json={"name": "Birds"}).json["id"])
-
-
 def _audit_entries(root: Caller, **query: Any) -> list[tuple[str | None, str, str | None]]:
     entries = root.get("/audit", query_string=query).json["entries"]
     return [(one["user_name"], one["action"], one["target"]) for one in entries]

@@ -13,33 +13,16 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pictures import picture
-from tests.unit.web.vectors import embed_items
 
 from retllm.db.searches import Search
 from retllm.db.session import transaction
 from retllm.db.tables import Item
 from retllm.media.names import clean_name
-from retllm.settings import Settings, public_name
 from retllm_web.http import pictures
 from retllm_web.http.services import Services
 
 SECRET = b"taken at home"
 _ORIENTATION, _DESCRIPTION, _GPS = 0x0112, 0x010E, 0x8825
-
-
-@pytest.fixture
-def birds(ada: Caller) -> str:
-    """An empty collection of ada's."""
-    return str(ada.post("/collections", json={"name": "Birds"}).json["id"])
-
-
-@pytest.fixture
-def indexed(ada: Caller, served: Services, settings: Settings) -> str:
-    """A collection of ada's that can be searched."""
-    key = str(ada.post("/collections", json={"name": "Texts"}).json["id"])
-    ada.post(f"/collections/{key}/items?index=false", json={"items": [{"text": "a robin"}]})
-    embed_items(served, settings, key, public_name(settings.embedder_name))
-    return key
 
 
 def picture_with_metadata(form: str, size: tuple[int, int] = (40, 20)) -> bytes:

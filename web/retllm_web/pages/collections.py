@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -25,7 +26,7 @@ from retllm.search.languages import languages
 from retllm_web.actions import catalog, contents, page_uploads, same_names, submissions
 from retllm_web.actions.collection_views import CollectionChange, CollectionRequest, CollectionView, collection_views
 from retllm_web.actions.contents import IndexState
-from retllm_web.actions.item_views import ItemView, item_views
+from retllm_web.actions.item_views import item_views
 from retllm_web.actions.mosaic import mosaics
 from retllm_web.http.auth import current_actor
 from retllm_web.http.conditional import unchanged
@@ -133,8 +134,7 @@ def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -
         found = collection_for(session, current_actor(), collection_id)
         job, shown = _job_and_counts(session, found)
         right = right_in(session, current_actor(), found)
-        items, following = _items(session, found, filters)
-        archives = same_names.archives((item.id, item.name, item.archive) for item in items)
+        listed = _items(session, found, filters)
         pause = _pause(session, job)
         upload = page_uploads.last_upload(session, current_actor(), collection_id)
         known = languages(session)
@@ -142,11 +142,7 @@ def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -
         "collection.html",
         collection=shown,
         **rights(right),
-        items=items,
-        archives=archives,
-        next=following,
-        filters=filters,
-        max_compared=contents.MAX_COMPARED,
+        **listed,
         job=job,
         pause=pause,
         feedback=feedback,
@@ -174,20 +170,16 @@ def collection(collection_id: UUID) -> ResponseReturnValue:
     filters = ItemListFilters.of_request()
     with transaction(services().sessions) as session:
         found = collection_for(session, current_actor(), collection_id)
-        items, following = _items(session, found, filters)
-        archives = same_names.archives((item.id, item.name, item.archive) for item in items)
+        listed = _items(session, found, filters)
     return render_template(
         "_items.html",
         collection=found,
-        items=items,
-        archives=archives,
-        next=following,
-        filters=filters,
-        max_compared=contents.MAX_COMPARED,
+        **listed,
     )
 
 
-def _items(session: Session, found: Collection, filters: ItemListFilters) -> tuple[list[ItemView], UUID | None]:
+def _items(session: Session, found: Collection, filters: ItemListFilters) -> dict[str, Any]:
+    """Return what the template of items shows of one page of them."""
     page = contents.page(
         session,
         found,
@@ -196,7 +188,14 @@ def _items(session: Session, found: Collection, filters: ItemListFilters) -> tup
         after=filters.after,
         limit=_ITEMS,
     )
-    return item_views(session, page.items), page.next
+    items = item_views(session, page.items)
+    return {
+        "items": items,
+        "archives": same_names.archives((item.id, item.name, item.archive) for item in items),
+        "next": page.next,
+        "filters": filters,
+        "max_compared": contents.MAX_COMPARED,
+    }
 
 
 def _job_and_counts(session: Session, found: Collection) -> tuple[JobView | None, CollectionView]:
