@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
+from retllm.bench.processor_time import processor_seconds
 from retllm.db.enums import JobState
 from retllm.db.session import Sessions, make_sessions, transaction
 from retllm.db.tables import Job
@@ -51,6 +52,7 @@ class Client:
     """
 
     def __init__(self, stack: LocalStack, settings: Settings, closing: ExitStack) -> None:
+        self._stack = stack
         self.sessions: Sessions = make_sessions(stack.database_url)
         closing.callback(self.sessions.kw["bind"].dispose)
         with transaction(self.sessions) as session:
@@ -93,6 +95,10 @@ class Client:
         if answer.is_error:
             raise StackError(f"The server answered {answer.status_code}: {answer.text[:200]}")
         return answer.json()
+
+    def processor_seconds(self) -> dict[str, float]:
+        """Return the processor time that the processes of the stack have used, and that of this process (client)."""
+        return {**processor_seconds(self._stack.processes), "client": time.process_time()}
 
     def await_jobs(self, collection: str, seconds: float) -> None:
         """Wait until every job of a collection has succeeded.

@@ -76,7 +76,11 @@ class IndexSpeed:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """Return the result as a JSON object, with the ratio of each rate to the smaller limit and to the loop."""
+        """Return the result as a JSON object.
+
+        It has the ratio of each rate to the smaller limit and to the loop, and the processor time of one photograph
+        from the upload to the vector, by process.
+        """
         limit = min(self.forward, self.preparing)
         return {
             "photographs": self.photographs,
@@ -84,6 +88,10 @@ class IndexSpeed:
             "cores": self.cores,
             "embedder": self.embedder,
             "upload_ms": round(1000 * self.flow.one_upload_seconds, 1),
+            "processor_ms": {
+                name: round(1000 * seconds / self.photographs, 1)
+                for name, seconds in sorted(self.flow.processor_seconds.items(), key=lambda one: -one[1])
+            },
             "rates": {
                 name: {
                     "per_second": round(rate, 2),

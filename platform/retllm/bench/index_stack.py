@@ -35,12 +35,14 @@ class Flow:
         again_seconds: an index job of the same items alone, from its submission until the last vector was stored.
         one_upload_seconds: median of a request that uploads one photograph and waits for its outcome, one after the
             other, without indexing.
+        processor_seconds: processor time that each process of the stack, and the client, used within ``seconds``.
     """
 
     seconds: float
     upload_seconds: float
     again_seconds: float
     one_upload_seconds: float
+    processor_seconds: dict[str, float]
 
 
 def measure_flow(home: Path, settings: Settings, paths: Sequence[Path], notify: Callable[[str], None]) -> Flow:
@@ -56,9 +58,11 @@ def measure_flow(home: Path, settings: Settings, paths: Sequence[Path], notify: 
         notify("uploads one by one")
         one = side.one_by_one(paths[:_ONE_BY_ONE])
         notify("upload and indexing")
+        before = client.processor_seconds()
         seconds, uploaded, collection = side.upload_and_index(paths)
+        used = {name: spent - before.get(name, 0) for name, spent in client.processor_seconds().items()}
         notify("indexing alone")
-        return Flow(seconds, uploaded, side.index_again(collection, len(paths)), one)
+        return Flow(seconds, uploaded, side.index_again(collection, len(paths)), one, used)
 
 
 class _Side:

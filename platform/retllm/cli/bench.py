@@ -316,6 +316,9 @@ def index(
         for name, title in _INDEX_NAMES.items()
     ]
     show.table(("", "pictures/s", "x smaller limit", "x plain loop"), rows)
+    spent = result["processor_ms"]
+    click.echo(f"\nProcessor time of a photograph, from upload to vector: {sum(spent.values()):.0f} ms")
+    show.table(("process", "ms"), [(name, f"{ms:.1f}") for name, ms in spent.items() if ms >= 0.1])
 
 
 @bench.command()

@@ -16,7 +16,8 @@ from retllm.cli.main import main
 
 
 def test_the_ratios_are_to_the_smaller_limit_and_to_the_loop() -> None:
-    flow = Flow(seconds=8.0, upload_seconds=5.0, again_seconds=4.0, one_upload_seconds=0.25)
+    used = {"web": 0.4, "media decoders": 4.0}
+    flow = Flow(8.0, upload_seconds=5.0, again_seconds=4.0, one_upload_seconds=0.25, processor_seconds=used)
     speed = IndexSpeed(40, cores=2, embedder="e", forward=100.0, preparing=20.0, loop=2.0, flow=flow)
     assert speed.as_json() == {
         "photographs": 40,
@@ -24,6 +25,7 @@ def test_the_ratios_are_to_the_smaller_limit_and_to_the_loop() -> None:
         "cores": 2,
         "embedder": "e",
         "upload_ms": 250.0,
+        "processor_ms": {"media decoders": 100.0, "web": 10.0},
         "rates": {
             "forward": {"per_second": 100.0, "of_limit": 5.0, "of_loop": 50.0},
             "preparing": {"per_second": 20.0, "of_limit": 1.0, "of_loop": 10.0},
@@ -75,4 +77,7 @@ def test_the_command_uploads_to_real_processes_and_prints_all_measurements(
     assert result["photographs"] == 6
     assert all(rate["per_second"] > 0 for rate in result["rates"].values())
     assert result["upload_ms"] > 0
+    spent = result["processor_ms"]
+    assert {"client", "web", "media", "media decoders", "embed", "embed decoders", "postgres"} <= spent.keys()
+    assert max(spent, key=spent.__getitem__) == next(iter(spent)), "the largest one comes first"
     assert seen == [1, 6, 6]
