@@ -320,6 +320,8 @@ class Job(Keyed, InCollection, Base):
 class Unit(Keyed, InJob, Base):
     """The piece of a job that one worker does in one go; claimed with a token and a lease (design: jobs).
 
+    ``user_id`` is that of its job, whose units take turns with those of other accounts; a worker of an older release
+    leaves it zero.
     ``scorer`` is the public name of the scorer of its search, for the fine stage, and empty for other stages.
     ``error`` is the message of the last failure for users, ``traceback`` that for developers.
     """
@@ -334,6 +336,7 @@ class Unit(Keyed, InJob, Base):
             "ix_units_untried",
             "stage",
             "scorer",
+            "user_id",
             "job_id",
             "seq",
             postgresql_where=sa.text("state = 'ready' AND attempt = 0"),
@@ -346,6 +349,7 @@ class Unit(Keyed, InJob, Base):
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"))
+    user_id: Mapped[uuid.UUID] = mapped_column(server_default=sa.text("'00000000-0000-0000-0000-000000000000'"))
     stage: Mapped[Stage]
     scorer: Mapped[str] = mapped_column(default="", server_default=sa.text("''"))
     seq: Mapped[int]

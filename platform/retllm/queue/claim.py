@@ -42,6 +42,7 @@ class Claim:
 
     unit_id: UUID
     job_id: UUID
+    user_id: UUID
     stage: Stage
     seq: int
     attempt: int
@@ -91,7 +92,15 @@ def claim_unit(sessions: Sessions, unit_id: UUID, worker: str, settings: Setting
             job.started_at = job.started_at or sa.func.clock_timestamp()
         session.flush()
         return Claim(
-            unit_id, job.id, unit.stage, unit.seq, unit.attempt, token, dict(unit.payload), unit.scorer or None
+            unit_id,
+            job.id,
+            job.user_id,
+            unit.stage,
+            unit.seq,
+            unit.attempt,
+            token,
+            dict(unit.payload),
+            unit.scorer or None,
         )
 
     return run_transaction(sessions, take)

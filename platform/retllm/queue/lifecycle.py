@@ -37,7 +37,15 @@ def add_units(
     query = sa.select(Search.scorer).where(Search.id == job.id)
     scorer = session.scalar(query) if stage is Stage.FINE else None
     units = [
-        Unit(id=new_id(), job_id=job.id, stage=stage, scorer=scorer or "", seq=first_seq + n, payload=payload)
+        Unit(
+            id=new_id(),
+            job_id=job.id,
+            user_id=job.user_id,
+            stage=stage,
+            scorer=scorer or "",
+            seq=first_seq + n,
+            payload=payload,
+        )
         for n, payload in enumerate(payloads)
     ]
     for unit in units[:FIRST_NOTIFIED]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage, UnitState
 from retllm.db.tables import Job, Unit
 from retllm.queue.routing import Notification, Routing, scorer_of, stage_of
 
+# more accounts than have work at the same time
+_USERS = 1000
 # of more jobs with units that nobody has tried, only the oldest take turns
 _JOBS_IN_TURN = 100
 # more scorers than an installation ever had
@@ -58,47 +62,91 @@ def take_ready(
     return [Notification(unit_id, stage, scorer_of(queue)) for _, unit_id in sorted(taken)]
 
 
-def in_turn(session: Session, routing: Routing, queue: str, limit: int) -> list[sa.Row[UUID, int]]:
+def users_in_turn(session: Session, routing: Routing, queue: str, served: Sequence[UUID]) -> list[UUID]:
+    """Return the accounts that have units in ``queue`` which nobody has tried yet, in the order of their turns.
+
+    Those of which fewest units of the stage are in work come first, and among them those that were not served lately.
+
+    Args:
+        served: accounts in the order in which they were served last, the longest ago first.
+    """
+    users: set[UUID] = set()
+    for scorer in _scorers(session, routing, queue):
+        users.update(session.scalars(_distinct(Unit.user_id, _USERS, *_untried(stage_of(queue), [scorer]))))
+    if len(users) <= 1:
+        return list(users)
+    in_work = dict(map(tuple, session.execute(_in_work(stage_of(queue), Unit.user_id))))
+    place = {user: number for number, user in enumerate(served, 1)}
+    return sorted(users, key=lambda user: (in_work.get(user, 0), place.get(user, 0), user))
+
+
+def in_turn(
+    session: Session, routing: Routing, queue: str, limit: int, served: Sequence[UUID] = ()
+) -> list[sa.Row[UUID, int]]:
     """Return at most ``limit`` units that nobody has tried yet, with their numbers of items, in the order of claiming.
 
-    Jobs of which fewest units are in work come first.
+    Accounts take turns, see :func:`users_in_turn`, and so do the jobs of each: those of which fewest units are in work
+    come first.
     """
     stage, scorers = stage_of(queue), _scorers(session, routing, queue)
-    untried = (Unit.stage == stage, Unit.state == UnitState.READY, Unit.attempt == 0)
-    due = Unit.run_after <= sa.func.clock_timestamp()
+    users = users_in_turn(session, routing, queue, served)[:limit]
     jobs: list[UUID] = []
-    for scorer in scorers:
-        jobs += session.scalars(_distinct(Unit.job_id, _JOBS_IN_TURN, *untried, Unit.scorer == scorer, due))
+    for user, scorer in product(users, scorers):
+        own = Unit.user_id == user, *_untried(stage, [scorer])
+        jobs += session.scalars(_distinct(Unit.job_id, max(1, _JOBS_IN_TURN // len(users)), *own))
     if not jobs:
         return []
     waiting = (
         sa.select(Job.id)
-        .where(Job.id.in_(sorted(jobs)[:_JOBS_IN_TURN]), ~Job.cancel_requested)
+        .where(Job.id.in_(jobs), ~Job.cancel_requested)
         .cte("waiting")
         .prefix_with("MATERIALIZED", dialect="postgresql")
     )
     first = (
-        sa.select(Unit.id, Unit.job_id, Unit.seq, Unit.payload)
-        .where(Unit.job_id == waiting.c.id, *untried, Unit.scorer.in_(scorers), due)
+        sa.select(Unit.id, Unit.user_id, Unit.job_id, Unit.seq, Unit.payload)
+        .where(Unit.job_id == waiting.c.id, Unit.user_id.in_(users), *_untried(stage, scorers))
         .order_by(Unit.seq)
         .limit(limit)
         .lateral("first")
     )
-    in_work = (
-        sa.select(Unit.job_id, sa.func.count().label("units"))
-        .where(Unit.stage == stage, Unit.state == UnitState.LEASED)
-        .group_by(Unit.job_id)
-        .subquery()
-    )
-    turn = sa.func.row_number().over(partition_by=first.c.job_id, order_by=first.c.seq)
-    query = (
-        sa.select(first.c.id, sa.func.jsonb_array_length(first.c.payload["items"]))
+    of_job, of_user = (_in_work(stage, column).subquery() for column in (Unit.job_id, Unit.user_id))
+    place = sa.func.row_number().over(partition_by=first.c.job_id, order_by=first.c.seq)
+    jobs_turn = (
+        sa.select(first, (place + sa.func.coalesce(of_job.c.units, 0)).label("turn"))
         .select_from(waiting)
         .join(first, sa.true())
-        .outerjoin(in_work, in_work.c.job_id == first.c.job_id)
-        .order_by(turn + sa.func.coalesce(in_work.c.units, 0), first.c.job_id)
+        .outerjoin(of_job, of_job.c.job_id == first.c.job_id)
+        .subquery()
+    )
+    place = sa.func.row_number().over(partition_by=jobs_turn.c.user_id, order_by=(jobs_turn.c.turn, jobs_turn.c.job_id))
+    query = (
+        sa.select(jobs_turn.c.id, sa.func.jsonb_array_length(jobs_turn.c.payload["items"]))
+        .outerjoin(of_user, of_user.c.user_id == jobs_turn.c.user_id)
+        .order_by(
+            place + sa.func.coalesce(of_user.c.units, 0),
+            sa.func.array_position(sa.literal(users, ARRAY(sa.Uuid)), jobs_turn.c.user_id),
+            jobs_turn.c.turn,
+            jobs_turn.c.job_id,
+        )
     )
     return list(session.execute(query.limit(limit)))
+
+
+def _untried(stage: Stage, scorers: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions for units of a stage that may be claimed for the first time."""
+    return (
+        Unit.stage == stage,
+        Unit.scorer == scorers[0] if len(scorers) == 1 else Unit.scorer.in_(scorers),
+        Unit.state == UnitState.READY,
+        Unit.attempt == 0,
+        Unit.run_after <= sa.func.clock_timestamp(),
+    )
+
+
+def _in_work(stage: Stage, by: Any) -> sa.Select[Any]:
+    """Select how many units of a stage are in work, by their job or account."""
+    leased = Unit.stage == stage, Unit.state == UnitState.LEASED
+    return sa.select(by, sa.func.count().label("units")).where(*leased).group_by(by)
 
 
 def _scorers(session: Session, routing: Routing, queue: str) -> list[str]:

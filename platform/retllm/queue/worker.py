@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from uuid import UUID
@@ -22,9 +22,9 @@ from retllm.media.storage import Storage
 from retllm.metrics import ATTEMPTS, ENDED, UNIT_SECONDS
 from retllm.queue import claim as claims
 from retllm.queue.claim import Claim, Lease
-from retllm.queue.companions import claim_companions, claim_some
 from retllm.queue.notifications import Notifier
 from retllm.queue.routing import Notification
+from retllm.queue.turns import Turns, claim_companions, claim_notified, claim_some
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -39,6 +39,7 @@ class WorkerContext:
     settings: Settings
     notifier: Notifier
     worker: str
+    turns: Turns = field(default_factory=Turns)
 
     @property
     def pictures(self) -> ModelPictures:
@@ -148,7 +149,7 @@ def _log_error(end: Callable[[], None]) -> None:
 
 
 def run_unit(context: WorkerContext, unit_id: UUID, function: UnitFunction, finisher: Finisher | None = None) -> bool:
-    """Claim the unit and do it with ``function``; return false if it can't be claimed.
+    """Claim the unit, or another whose turn it is, and do it with ``function``; return false if there is none.
 
     Errors of the unit are recorded and not raised; results of a worker that lost its claim are discarded.
 
@@ -167,17 +168,17 @@ def run_units(
     finisher: Finisher | None = None,
     following: Following | None = None,
 ) -> bool:
-    """Claim the unit, and others of its stage until they have ``items`` items, and do them together.
+    """Claim a unit as :func:`claim_notified`, and others of its stage until they have ``items`` items, and do them.
 
     Each unit is claimed, leased, fenced and ended by itself. With ``following`` it goes on with further units, claimed
     and begun before the present ones are done. Otherwise like :func:`run_unit`.
     """
     go_on_until = time.monotonic() + _GO_ON_SECONDS
     with structlog.contextvars.bound_contextvars(unit_id=str(unit_id)):
-        claim = claims.claim_unit(context.sessions, unit_id, context.worker, context.settings)
+        claim = claim_notified(context.sessions, unit_id, context.worker, context.settings, context.turns)
         if claim is None:
             return False
-        others = claim_companions(context.sessions, claim, items, context.worker, context.settings)
+        others = claim_companions(context.sessions, claim, items, context.worker, context.settings, context.turns)
         batch: _Batch | None = _Batch(context, chain([claim], others), function, following)
         with ThreadPoolExecutor(1, thread_name_prefix="following") as thread:
             while batch is not None:
@@ -239,7 +240,7 @@ def _following(context: WorkerContext, present: _Batch, function: UnitsFunction,
     """Claim and begin what comes after the present units; nothing beside a unit that is tried again."""
     claim = present.held[0].claim
     count = following.items() if claim.attempt == 1 else 0
-    claiming = claim_some(context.sessions, claim.stage, count, context.worker, context.settings)
+    claiming = claim_some(context.sessions, claim.stage, count, context.worker, context.settings, context.turns)
     batch = _Batch(context, claiming, function, following, present.held)
     return batch if batch.held else None
 

@@ -20,9 +20,9 @@ from retllm.operations.failures import FailureFilters
 from retllm.operations.workers import WorkerReport
 from retllm.queue import lifecycle
 from retllm.queue.claim import claim_unit, fail, wait_for_server
-from retllm.queue.companions import claim_companions, claim_some
 from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.routing import Notification, Routing, routing_of, stage_of
+from retllm.queue.turns import Turns, claim_companions, claim_some
 from retllm.settings import Settings
 
 QUEUES = ("query", "media", "embed", "score", "score:other", "score:openai:org/judge")
@@ -84,10 +84,10 @@ def test_units_that_are_done_together_have_one_scorer(
     settings, own = world.settings.serving(scorer), units[scorer or "scorer"]
     first = claim_unit(world.sessions, own[0], "w1", settings)
     assert first is not None
-    together = [claim.unit_id for claim in claim_companions(world.sessions, first, 100, "w1", settings)]
+    together = [claim.unit_id for claim in claim_companions(world.sessions, first, 100, "w1", settings, Turns())]
     assert set(together) == {*own[1:], *([] if scorer else units["gone"])}
     following = world.settings.serving("openai:org/judge")
-    assert list(claim_some(world.sessions, Stage.FINE, 100, "w1", following)) == []
+    assert list(claim_some(world.sessions, Stage.FINE, 100, "w1", following, Turns())) == []
 
 
 def test_a_pause_stops_one_scorer_and_the_other_goes_on(world: World, units: dict[str, list[UUID]]) -> None:
@@ -104,7 +104,7 @@ def test_a_pause_stops_one_scorer_and_the_other_goes_on(world: World, units: dic
 
 def test_waiting_units_of_another_scorer_hide_none(world: World, units: dict[str, list[UUID]]) -> None:
     served = world.settings.serving("other")
-    (claim,) = claim_some(world.sessions, Stage.FINE, 2, "w1", served)
+    (claim,) = claim_some(world.sessions, Stage.FINE, 2, "w1", served, Turns())
     assert claim.unit_id == units["other"][0], "those of the main scorer were made before"
 
 

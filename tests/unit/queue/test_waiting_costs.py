@@ -30,10 +30,17 @@ def add_job(world: World, scorer: str, stage: Stage, units: int) -> UUID:
         store(session, job, make_search(job.id, scorer=scorer))
         session.execute(
             sa.text(
-                "INSERT INTO units (id, job_id, stage, scorer, seq, state, payload, attempt) SELECT gen_random_uuid(), "
-                ":job, :stage, :scorer, n, 'ready', '{\"items\": [1]}', 0 FROM generate_series(1, :units) n"
+                "INSERT INTO units (id, job_id, user_id, stage, scorer, seq, state, payload, attempt) "
+                "SELECT gen_random_uuid(), :job, :user, :stage, :scorer, n, 'ready', '{\"items\": [1]}', 0 "
+                "FROM generate_series(1, :units) n"
             ),
-            {"job": job.id, "stage": stage, "scorer": scorer if stage is Stage.FINE else "", "units": units},
+            {
+                "job": job.id,
+                "user": job.user_id,
+                "stage": stage,
+                "scorer": scorer if stage is Stage.FINE else "",
+                "units": units,
+            },
         )
         return job.id
 

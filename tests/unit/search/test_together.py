@@ -17,10 +17,10 @@ from retllm.db.session import Sessions, transaction
 from retllm.errors import ScoreUnreadable, ServerAway
 from retllm.fine import Content
 from retllm.history import control
-from retllm.queue import companions
+from retllm.queue import turns
 from retllm.queue.audit import violations
 from retllm.queue.claim import Claim, claim_unit
-from retllm.queue.companions import claim_companions
+from retllm.queue.turns import Turns, claim_companions
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit, run_units
 from retllm.search import fine_worker
 from retllm.search.coarse_worker import coarse_unit
@@ -82,7 +82,7 @@ def test_searches_of_which_less_is_in_work_come_first(
 ) -> None:
     first = world.must_claim(ready_units(world, searches[0])[0])
     world.must_claim(ready_units(world, searches[1])[0])
-    claimed = list(claim_companions(world.sessions, first, 8, "w1", world.settings))
+    claimed = list(claim_companions(world.sessions, first, 8, "w1", world.settings, Turns()))
     assert [claim.job_id for claim in claimed] == [searches[2], searches[0], searches[1]]
 
 
@@ -156,12 +156,12 @@ def test_if_the_database_fails_in_claiming_more_units_those_that_were_claimed_ar
     claimed: list[UUID] = []
 
     def claim_one(sessions: Sessions, unit_id: UUID, worker: str, settings: Settings) -> Claim | None:
-        if claimed:
+        if len(claimed) == 2:
             raise OperationalError("claim", {}, Exception("the server is restarting"))
         claimed.append(unit_id)
         return claim_unit(sessions, unit_id, worker, settings)
 
-    monkeypatch.setattr(companions, "claim_unit", claim_one)
+    monkeypatch.setattr(turns, "claim_unit", claim_one)
     assert do(context, ready_units(world, searches[0])[0], Together(lambda _: (0.7, 0.1)), 100)
     assert sum(states(world, key).count("done") for key in searches) == 2
     assert sum(states(world, key).count("ready") for key in searches) == 7
