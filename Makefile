@@ -7,6 +7,7 @@
 #   make test                 all tests but the long ones; ONLY=web: tests/unit/web and its functional tests
 #   make quick                the unit tests that need no model
 #   make soak                 the long tests: faults, generated requests, hostile uploads, sizes
+#   make soak LOAD=1          200 people at work for ten minutes, with slow connections and killed workers
 #   make check                style, types and import layers
 #   make chaos                inject faults into a running platform and count lost work
 #   make audit                check the pinned versions against known advisories
@@ -22,6 +23,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS := pyproject.toml constraints.txt
 # tools that inspect the installation have their own environment, so that they do not find themselves
 TOOLS := build/tools
+# and so has Locust, which people at work are made with: it changes the standard library of its process
+LOCUST := build/locust
 
 # one thread for each process, because more would compete for the cores; the plugin of schemathesis is not used and slow
 # to import
@@ -88,8 +91,14 @@ quick: $(VENV)/.installed-dev
 	$(PYTEST) $(SHARED) -m 'not slow and not browser' tests/unit $(WITH_MODELS:%=--ignore=tests/unit/%)
 
 # not in parallel, since some tests measure how long the platform takes to recover
-soak: $(VENV)/.installed-dev
-	SOAK=1 $(PYTEST) $(SOAK_TESTS)
+soak: $(VENV)/.installed-dev $(if $(LOAD),$(LOCUST)/.installed)
+	$(if $(LOAD),$(BIN)/python -m tests.load.run $(LOCUST)/bin/locust,SOAK=1 $(PYTEST) $(SOAK_TESTS))
+
+$(LOCUST)/.installed: constraints.txt | $(BIN)/python
+	@echo "Installing Locust into $(LOCUST) ..."
+	$(BIN)/python -m venv --clear $(LOCUST)
+	$(LOCUST)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt locust
+	@touch $@
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
