@@ -227,6 +227,8 @@ def candidates(search: Json) -> None:
         if row.get("remark"):
             click.echo(f"{name}: {row['remark']}")
     _print_sources(search["sources"])
+    if names and not search["provisional"] and all(row["score"] is None for row in search["candidates"]):
+        click.echo("Not judged: the scorer judged no candidate, and the order is that of the coarse stage alone.")
     if search["no_match"]:
         click.echo("No good match: even the best candidate is more likely wrong than right.")
 

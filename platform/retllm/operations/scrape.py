@@ -98,6 +98,18 @@ def _of_queues(session: Session, routing: Routing, hints: Mapping[str, int] | No
             ["queue"],
             each(lambda queue: float(queue.pause is not None)),
         ),
+        _gauge(
+            "retllm_queue_later",
+            f"Units that wait for their next attempt or for a server, at most {MAX_COUNTED}.",
+            ["queue"],
+            each(lambda queue: queue.later),
+        ),
+        _gauge(
+            "retllm_queue_server_away",
+            "1 while units wait for the server of the queue's scorer.",
+            ["queue"],
+            each(lambda queue: float(queue.awaited is not None)),
+        ),
     ]
     if hints is not None:
         of: dict[tuple[str, ...], float] = {(queue,): count for queue, count in hints.items()}

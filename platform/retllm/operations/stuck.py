@@ -14,15 +14,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import UnitState
+from retllm.db.enums import Stage, UnitState
 from retllm.db.tables import Unit
 from retllm.operations import queues, workers
 from retllm.operations.queues import MAX_COUNTED, Queue
 from retllm.operations.workers import WorkerStatus, WorkerView
-from retllm.queue.ready import is_ready
-from retllm.queue.routing import routing_of
+from retllm.queue.ready import is_ready, scorers_of_ready
+from retllm.queue.routing import QUEUE_OF, routing_of
 from retllm.scorer_address import is_remote_name
-from retllm.settings import Settings
+from retllm.settings import Settings, public_name
 
 DEAD_FOR = timedelta(days=1)
 """Dead units are reported for this time; the page of queues shows them until somebody retries them."""
@@ -62,6 +62,7 @@ class _State:
         self.session = session
         self.now = now
         self.routing = routing_of(settings)
+        self.scorer = public_name(settings.scorer_name)
         self.queues = queues.depths(session, self.routing)
         self.live_workers = [one for one in workers.every(session) if one.state is WorkerStatus.ALIVE]
         self.timeout = timedelta(
@@ -99,7 +100,17 @@ def _in_queues(state: _State) -> Iterator[Stuck]:
         if reason is not None:
             waits = "waits" if count == 1 else "wait"
             since = f", the first for {state.ago(queue.oldest)}" if queue.oldest else ""
-            yield Stuck(f"{_units(count)} {waits} in the queue {queue.name}{since}: {reason.what}.", reason.advice)
+            what = f"{_units(count)} {waits} in the queue {queue.name}{_of_others(state, queue)}{since}: {reason.what}."
+            yield Stuck(what, reason.advice)
+
+
+def _of_others(state: _State, queue: Queue) -> str:
+    """Return which scorers the units of the main scorer's queue are of that this configuration does not have."""
+    if queue.name != QUEUE_OF[Stage.FINE]:
+        return ""
+    others = [one for one in scorers_of_ready(state.session, state.routing, queue.name) if one != state.scorer]
+    named = ", ".join(filter(None, others))
+    return f" (of {named}: not configured here, see RETLLM_EXTRA_SCORERS)" if named else ""
 
 
 def _reason(state: _State, queue: Queue) -> Stuck | None:

@@ -25,7 +25,7 @@ _SCORERS = 1000
 
 def is_ready(session: Session, routing: Routing, queue: str) -> Sequence[sa.ColumnElement[bool]]:
     """Return the conditions for ready units of a queue; if they are of one scorer, an index orders them by time."""
-    scorers = _scorers(session, routing, queue)
+    scorers = scorers_of_ready(session, routing, queue)
     return Unit.stage == stage_of(queue), Unit.scorer.in_(scorers), Unit.state == UnitState.READY
 
 
@@ -45,7 +45,7 @@ def take_ready(
                 .limit(limit)
                 .subquery()
             )
-            for scorer in _scorers(session, routing, queue) or [""]
+            for scorer in scorers_of_ready(session, routing, queue) or [""]
         )
     ).subquery()
     longest = sa.select(waiting.c.id).order_by(waiting.c.run_after, waiting.c.id).limit(limit)
@@ -71,7 +71,7 @@ def users_in_turn(session: Session, routing: Routing, queue: str, served: Sequen
         served: accounts in the order in which they were served last, the longest ago first.
     """
     users: set[UUID] = set()
-    for scorer in _scorers(session, routing, queue):
+    for scorer in scorers_of_ready(session, routing, queue):
         users.update(session.scalars(_distinct(Unit.user_id, _USERS, *_untried(stage_of(queue), [scorer]))))
     if len(users) <= 1:
         return list(users)
@@ -88,7 +88,7 @@ def in_turn(
     Accounts take turns, see :func:`users_in_turn`, and so do the jobs of each: those of which fewest units are in work
     come first.
     """
-    stage, scorers = stage_of(queue), _scorers(session, routing, queue)
+    stage, scorers = stage_of(queue), scorers_of_ready(session, routing, queue)
     users = users_in_turn(session, routing, queue, served)[:limit]
     jobs: list[UUID] = []
     for user, scorer in product(users, scorers):
@@ -149,7 +149,7 @@ def _in_work(stage: Stage, by: Any) -> sa.Select[Any]:
     return sa.select(by, sa.func.count().label("units")).where(*leased).group_by(by)
 
 
-def _scorers(session: Session, routing: Routing, queue: str) -> list[str]:
+def scorers_of_ready(session: Session, routing: Routing, queue: str) -> list[str]:
     """Return the scorers of the ready units of a queue: the empty text for a stage without scorers."""
     stage, scorer = stage_of(queue), scorer_of(queue)
     if scorer is not None:

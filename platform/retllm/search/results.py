@@ -104,6 +104,11 @@ class SearchView(BaseModel):
     candidates: list[CandidateView]
 
     @property
+    def judged(self) -> int:
+        """The number of candidates that have a score."""
+        return sum(candidate.score is not None for candidate in self.candidates)
+
+    @property
     def settings(self) -> SearchSettings:
         """The settings that the search was submitted with."""
         embedders = [source.name for source in self.sources if source.kind == "embedder"]

@@ -77,6 +77,17 @@ def test_the_output_states_that_there_is_no_good_match(
     assert ("No good match" in capsys.readouterr().out) is shown
 
 
+@pytest.mark.parametrize(
+    ("scores", "provisional", "shown"),
+    [([None, None], False, True), ([None, 0.5], False, False), ([None, None], True, False), ([], False, False)],
+)
+def test_the_output_states_that_no_candidate_was_judged(
+    capsys: pytest.CaptureFixture[str], scores: list[float | None], provisional: bool, shown: bool
+) -> None:
+    show.candidates(_search(provisional=provisional, candidates=[_row(score=score) for score in scores]))
+    assert ("Not judged" in capsys.readouterr().out) is shown
+
+
 def test_several_sources_are_named_with_the_reason_for_a_missing_one(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -75,6 +75,8 @@ def test_the_metrics_match_the_queues_units_and_workers(world) -> None:
     assert samples["retllm_queue_depth", "score"] == 3
     assert 300 <= samples["retllm_queue_oldest_seconds", "score"] < 400
     assert (samples["retllm_queue_paused", "score"], samples["retllm_queue_paused", "embed"]) == (1, 0)
+    assert (samples["retllm_queue_later", "score"], samples["retllm_queue_later", "embed"]) == (2, 0)
+    assert samples["retllm_queue_server_away", "score"] == 0
     assert samples["retllm_queue_hints", "score"] == 7
     assert (samples["retllm_open_units", "fine", "ready"], samples["retllm_open_units", "fine", "leased"]) == (5, 1)
     assert (samples["retllm_dead_units", "embed"], samples["retllm_dead_units", "fine"]) == (4, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from uuid import UUID
 
@@ -211,7 +212,11 @@ def test_the_queue_of_a_scorer_says_which_server_its_units_wait_for(world: World
         for queue in QUEUES:
             workers.record(session, WorkerReport(queue, [queue], "cpu", "0", []))
         found = [problem.what for problem in stuck.find(session, world.settings)]
-    assert found == [f"2 units wait in the queue score:other, the first for 0 s: {away}"]
+    (told,) = found
+    assert re.fullmatch(rf"2 units wait in the queue score:other, the first for \d+ s: {away}", told)
+    scraped = text_string_to_metric_families(scrape.page(world.sessions, routing_of(settings)).decode())
+    samples = [one for family in scraped for one in family.samples if one.name == "retllm_queue_server_away"]
+    assert {one.labels["queue"] for one in samples if one.value} == {"score:other"}
     # a worker looks for the server again
     with transaction(world.sessions) as session:
         session.execute(sa.update(Unit).where(Unit.id == first.unit_id).values(run_after=sa.func.now()))
@@ -221,3 +226,11 @@ def test_the_queue_of_a_scorer_says_which_server_its_units_wait_for(world: World
     # a failure of its own is no wait for a server, and may name what others must not see
     fail(world.sessions, again, OSError("disk"), settings)
     assert awaited() == {}
+
+
+def test_the_doctor_names_scorers_of_waiting_units_that_it_does_not_know(
+    world: World, units: dict[str, list[UUID]]
+) -> None:
+    with transaction(world.sessions) as session:
+        (told,) = [problem.what for problem in stuck.find(session, world.settings) if "queue score " in problem.what]
+    assert "3 units wait in the queue score (of gone: not configured here, see RETLLM_EXTRA_SCORERS)" in told

@@ -195,8 +195,8 @@ class Searched:
     id: UUID
     items: list[UUID]
 
-    def score(self, place: int, score: float, entropy: float | None = 0.1) -> None:
-        """Give the candidate at a coarse rank (from 1) a score."""
+    def score(self, place: int, score: float | None, entropy: float | None = 0.1, *, error: str | None = None) -> None:
+        """Give the candidate at a coarse rank (from 1) a score, or the reason why it has none."""
         with transaction(self.served.sessions) as session:
             session.add(
                 make_score(
@@ -205,6 +205,7 @@ class Searched:
                     score,
                     scorer_version="v",
                     entropy=entropy,
+                    error=error,
                     injected_layer=2,
                     uncertainty=0.8,
                 )

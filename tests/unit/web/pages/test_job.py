@@ -176,6 +176,32 @@ def test_a_search_without_a_good_match_shows_the_deciding_numbers(reader: Visito
     assert "a match needs 0.82 or more" in told
 
 
+def test_the_numbers_of_no_good_match_are_those_of_judged_candidates(reader: Visitor, searched: Searched) -> None:
+    searched.score(1, 0.1)
+    searched.score(2, None, error="The picture can't be read.")
+    searched.finish([1, 2, 3])
+    with transaction(searched.served.sessions) as session:
+        session.execute(sa.update(Search).values(no_match=True))
+    told = reader.get(f"/jobs/{searched.id}").one("div", class_="alert-warning").text
+    assert "None of the 1 judged candidates is likely enough" in told
+    assert "The others could not be judged" in told
+
+
+def test_a_search_of_which_nothing_was_judged_says_so_wherever_it_is_shown(reader: Visitor, searched: Searched) -> None:
+    for rank in (1, 2, 3):
+        searched.score(rank, None, error="The server refuses the picture (400).")
+    assert "Not judged" not in reader.get(f"/jobs/{searched.id}").text
+    searched.finish([1, 2, 3])
+    page = reader.get(f"/jobs/{searched.id}")
+    told = page.one("div", class_="alert-danger").text
+    assert "Not judged. The scorer judged none of the 3 candidates." in told
+    assert "The server refuses the picture (400)." in told
+    state = page.one("div", class_="progress-state").text
+    assert "not judged" in state
+    assert "final order" not in state
+    assert "Not judged. Nearest:" in reader.get("/jobs").text
+
+
 # attempts
 
 
