@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -200,8 +201,8 @@ def test_a_passing_failure_is_repeated(
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [
-        ("cut", ServerAway, f"The server of the scorer openai:{MODEL} is away: it cut the connection."),
-        ("half", ServerAway, f"The server of the scorer openai:{MODEL} is away: it cut the connection."),
+        ("cut", ServerFailed, f"The server of the scorer openai:{MODEL} cuts the connection at this request"),
+        ("half", ServerFailed, f"The server of the scorer openai:{MODEL} cuts the connection at this request"),
         (429, ServerBusy, f"The server of the scorer openai:{MODEL} takes no more requests for now (429)."),
         (503, ServerAway, f"The server of the scorer openai:{MODEL} is away: it answers 503."),
         (500, ServerFailed, f'The server of the scorer openai:{MODEL} fails: it answers 500 ("as ordered").'),
@@ -220,6 +221,20 @@ def test_a_lasting_failure_has_its_error(
         scorer.score(TEXTS[0], PICTURES[:3])
     assert message in str(raised.value)
     assert server.root not in str(raised.value)
+
+
+def test_a_server_that_goes_away_in_a_request_is_away(
+    server: ScoringServer, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = opened()
+
+    def end(_: object) -> bool:
+        threading.Thread(target=server.go_away).start()
+        return False
+
+    monkeypatch.setattr(ScoringServer, "takes_more", end)
+    with pytest.raises(ServerAway, match="is away"):
+        scorer.score(TEXTS[0], PICTURES[:1])
 
 
 def test_a_server_that_asks_for_a_long_wait_gets_it(server: ScoringServer, opened: Open) -> None:

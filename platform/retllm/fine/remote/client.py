@@ -36,14 +36,17 @@ class Refused(Exception):
 class _Passing(Exception):
     """A failure that may be over after a moment; ``seconds`` is how long the server asks to wait.
 
-    ``status`` is that of the answer; 0 without one.
+    ``status`` is that of the answer; 0 without one. ``cut``: the connection was there, and ended before the answer.
     """
 
-    def __init__(self, reason: str, status: int = 0, seconds: float = 0, *, busy: bool = True) -> None:
+    def __init__(
+        self, reason: str, status: int = 0, seconds: float = 0, *, busy: bool = True, cut: bool = False
+    ) -> None:
         super().__init__(reason)
         self.status = status
         self.seconds = seconds
         self.busy = busy
+        self.cut = cut
 
 
 _backoff = wait_random_exponential(multiplier=0.25, max=2)
@@ -66,6 +69,7 @@ class Client:
 
     def __init__(self, address: ScorerAddress, key: str | None, requests: int, seconds: float) -> None:
         self.name = address.name
+        self._root = address.root
         self._seconds = seconds
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -80,7 +84,8 @@ class Client:
             Refused: the server does not accept this request.
             ModelUnavailable: it does not accept any: the key is wrong, or there is no such model or endpoint.
             ServerAway: it does not answer, or (ServerBusy) it takes no more requests for now.
-            ServerFailed: it answers with an error of its own, or with something that is no JSON.
+            ServerFailed: it answers with an error of its own, or with something that is no JSON, or not at all while it
+                answers other requests.
         """
         return self._repeated("POST", url, body)
 
@@ -102,6 +107,10 @@ class Client:
             if error.status == 429:
                 message = f"The server of the scorer {self.name} takes no more requests for now (429)."
                 raise ServerBusy(message, error.seconds) from error
+            if error.cut and self._is_there():
+                # other requests may do, so this one counts as an attempt, and its pair is tried alone in the end
+                message = f"The server of the scorer {self.name} cuts the connection at this request, and is not away."
+                raise ServerFailed(message) from error
             if error.busy:
                 raise ServerAway(f"The server of the scorer {self.name} is away: {error}.", error.seconds) from error
             raise ServerFailed(f"The server of the scorer {self.name} fails: {error}.") from error
@@ -118,8 +127,16 @@ class Client:
         except httpx.TransportError as error:
             # the reason may contain the address, which is for administrators
             log.warning("scorer.no_answer", url=url, reason=str(error))
-            raise _Passing(_reason(error)) from error
+            raise _Passing(_reason(error), cut=not isinstance(error, httpx.ConnectError)) from error
         return self._read(method, status, headers, content)
+
+    def _is_there(self) -> bool:
+        """Return whether the server answers anything at all."""
+        try:
+            self._exchange("GET", f"{self._root}/v1/models", None)
+        except (httpx.TransportError, ServerFailed):
+            return False
+        return True
 
     def _exchange(self, method: str, url: str, body: dict[str, Any] | None) -> tuple[int, httpx.Headers, bytes]:
         deadline = time.monotonic() + self._seconds
