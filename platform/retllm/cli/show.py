@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -201,6 +202,10 @@ def _names(candidates: Sequence[Json]) -> list[str]:
     ]
 
 
+# of a text in a table; the whole one is in the item
+_TEXT_CHARS = 120
+
+
 def candidates(search: Json) -> None:
     """Print the candidates of a search in their order, with ranks and scores."""
     notice(search)
@@ -216,7 +221,7 @@ def candidates(search: Json) -> None:
             number(row["similarity"]),
             row["decided_by"],
             name,
-            row["error"] or row["text"],
+            row["error"] or textwrap.shorten(row["text"] or "", _TEXT_CHARS, placeholder=" …"),
         )
         for name, row in zip(names, search["candidates"], strict=True)
     ]
