@@ -281,7 +281,7 @@ def label_ids(preparer: Preparer, spellings: tuple[str, ...]) -> list[int]:
         label = spellings[0].strip()
         raise ModelUnsuited(
             f'The answer "{label}" is not a single token of {preparer.model}, so its probability can\'t be read in one '
-            "pass. Choose another model or another answer in its profile, or check that its tokenizer files are complete.",
+            "pass. Choose another model, or another answer in its profile, or check that its tokenizer is complete.",
             label=label,
         )
     return sorted(found)
