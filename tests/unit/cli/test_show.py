@@ -61,7 +61,7 @@ def test_a_long_text_is_shortened(capsys: pytest.CaptureFixture[str]) -> None:
     _, *told = capsys.readouterr().out.splitlines()
     assert len(told) <= 3
     assert "a robin on a wall" in told[0]
-    assert told[-1].endswith(" …")
+    assert told[-1].rstrip().endswith(" …")
 
 
 def test_a_remark_on_a_candidate_is_printed_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
