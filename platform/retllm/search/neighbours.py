@@ -111,13 +111,13 @@ def _estimate(
     session: Session, index: VectorIndex, kinds: Sequence[ItemKind], where: Sequence[sa.ColumnElement[bool]]
 ) -> int:
     """Return about how many items of an index match; only conditions other than the kind need the planner."""
-    of_kinds = sum(index.counts.get(kind, 0) for kind in kinds)
+    of_kinds = sum(int(index.counts.get(kind, 0)) for kind in kinds)
     if not where or of_kinds <= vector_indexes.EXACT_LIMIT:
         return of_kinds
     matching = sa.select(Item.id).where(Item.collection_id == index.collection_id, is_ready(), *where)
-    plan = session.execute(_Plan(matching)).scalar_one()
+    expected = int(session.execute(_Plan(matching)).scalar_one()[0]["Plan"]["Plan Rows"])
     # the kinds are taken to be as frequent among them as among all
-    return min(of_kinds, int(plan[0]["Plan"]["Plan Rows"] * of_kinds / index.vectors))
+    return min(of_kinds, expected * of_kinds // index.vectors)
 
 
 def _few(vectors: int, estimate: int) -> float:
