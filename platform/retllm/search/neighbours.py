@@ -190,14 +190,14 @@ def _by_index(
 def _set(session: Session, settings: dict[str, Any]) -> Iterator[sa.Connection]:
     """Change settings of the server for some statements that write nothing."""
     connection = session.connection()
-    savepoint = connection.begin_nested()
+    changed = "; ".join(f"SET LOCAL {name} = {value}" for name, value in settings.items())
+    # in one message, since each takes longer than the server needs for it
+    connection.exec_driver_sql(f"SAVEPOINT nearest; {changed}", execution_options={"no_parameters": True})
     try:
-        values = (sa.func.set_config(name, str(value), True) for name, value in settings.items())
-        connection.execute(sa.select(*values))
         yield connection
     finally:
         # gives the settings their values back
-        savepoint.rollback()
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT nearest")
 
 
 def _exactly(session: Session, belongs: _Conditions, query: NDArray[np.float32], k: int) -> tuple[_Rows, int]:
