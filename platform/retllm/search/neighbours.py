@@ -27,8 +27,12 @@ _SPARE = 10
 # and so many times k where not everything matches: what matches may lie far from the query, where a scan misses more
 _SPARE_IF_FILTERED = 2
 _MAX_EF_SEARCH = 1000
-# a scan visits a vector in the time in which so many are compared one by one
-_VISIT_COST = 8
+# a scan keeps a vector as a candidate in the time in which so many are compared one by one
+_CANDIDATE_COST = 8
+# a scan looks at so many vectors while one of those that match is compared; after that many it takes what it has seen,
+# and misses more
+_SCANNED = 3
+_LEAST_SCANNED = 60_000
 _SETTINGS = {
     # in the order in which they are found: all are ranked again
     "hnsw.iterative_scan": "relaxed_order",
@@ -125,7 +129,7 @@ def _few(vectors: int, estimate: int) -> float:
 
     They are the more, the more vectors that do not match a scan would visit between two that do.
     """
-    return vector_indexes.EXACT_LIMIT * max(1.0, vectors / (_VISIT_COST * max(1, estimate)))
+    return vector_indexes.EXACT_LIMIT * max(1.0, vectors / (_CANDIDATE_COST * max(1, estimate)))
 
 
 class _Plan(sa.Executable, sa.ClauseElement):
@@ -171,7 +175,7 @@ def _by_index(
     """
     rows = k + _SPARE + (_SPARE_IF_FILTERED * k if estimate < index.vectors else 0)
     ef = ef_search((k + _SPARE) * index.vectors / estimate)
-    bounds = {"hnsw.ef_search": ef, "hnsw.max_scan_tuples": max(ef, estimate // _VISIT_COST)}
+    bounds = {"hnsw.ef_search": ef, "hnsw.max_scan_tuples": max(_LEAST_SCANNED, _SCANNED * estimate)}
     found = (
         sa.select(Embedding.item_id, Embedding.vector)
         .join(Item, Item.id == Embedding.item_id)
