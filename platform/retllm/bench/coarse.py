@@ -1,22 +1,22 @@
-"""Speed and recall of the coarse stage on generated vectors, beside a bare query of the same table and index.
+"""Speed and recall of the coarse stage on generated vectors, beside bare queries of the same table and index.
 
 The embedded server is started in a temporary folder. Collections have a half, a quarter and so on of all vectors. For
-the largest one, every way is measured with all kinds of items, with texts only (a fifth), and with captioned pictures
-only (one in 200):
+the largest one, every way is measured with all items and with filters (:data:`retllm.bench.coarse_data.FILTERS`):
 
 - ``platform``: :func:`retllm.search.neighbours.nearest`, as a search calls it;
 - ``bare``: the query that most people write, with the server's usual settings and the same index;
-- ``exact``: every vector compared, with no index;
+- ``tuned``: that query with as many candidates as the platform's, for all items only;
+- ``exact``: every vector compared, with no index, for all items only;
 - ``faiss`` and ``lancedb``: other indexes of the same vectors (:mod:`retllm.bench.coarse_rivals`), if installed.
+
+The columns of filters have indexes, as those that people filter by often would.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,47 +24,46 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
 
-from retllm.bench import coarse_rivals
-from retllm.bench.coarse_data import Generated, Kinds, Vectors, kind_of, load, make_collections, table_bytes
-from retllm.db.enums import ItemKind
+from retllm.bench import coarse_rivals, coarse_ways
+from retllm.bench.coarse_data import (
+    FILTERS,
+    Filter,
+    Generated,
+    Vectors,
+    kind_of,
+    load,
+    make_collections,
+    table_bytes,
+)
+from retllm.bench.coarse_stage import seconds_of_searches
+from retllm.bench.coarse_ways import CLIENTS, DEPTH, Answers, Platform, Way, measure, median_ms, run, share_found
 from retllm.db.migrate import upgrade
 from retllm.db.session import Sessions, make_sessions, transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
-from retllm.db.vectors import VectorIndex, covered, distance, index_name, usable_index
+from retllm.db.tables import Embedding, Item, new_id
+from retllm.db.vectors import index_name, usable_index
 from retllm.indexing import vector_indexes
-from retllm.search.neighbours import nearest
 from retllm.settings import Settings
 from retllm.stack import LocalStack
 
 Notify = Callable[[str], None]
-# finds the keys of the nearest items
-Find = Callable[[Session, Vectors, int, Kinds], list[uuid.UUID]]
 
-FILTERS: dict[str, Kinds] = {"all": tuple(ItemKind), "texts": (ItemKind.TEXT,), "captioned": (ItemKind.BOTH,)}
-DEPTHS = (10, 100)
+ALL = FILTERS[0]
 _QUERIES = 64
-_CLIENTS = 8
+# where each takes long, or there are many collections
+_FEW_QUERIES = 16
 _LEFT_OUT = 2000
 _ROWS_AT_ONCE = 64
+_COMPARED_SIZE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """One way to answer queries with the 100 nearest items; recall is the share of the exact answer.
+class Other:
+    """A collection beside the measured one."""
 
-    Attributes:
-        p50_ms, p95_ms: of one client.
-        per_second: of one client, and of eight at once.
-    """
-
-    recall_10: float
+    size: int
     recall_100: float
-    fewest: int
     p50_ms: float
-    p95_ms: float
-    per_second: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +71,53 @@ class CoarseSpeed:
     """The result of one run.
 
     Attributes:
-        sizes: of the collections; the first one is measured.
-        others: recall of the 10 nearest in each of the other collections.
+        size: of the measured collection.
+        others: the other collections.
         load_per_second: vectors stored by COPY.
-        build_seconds: of the index of the first collection, by whose it is; without the platform's if it has none.
+        build_seconds: of the index of the measured collection, by whose it is; without the platform's if it has none.
         insert_per_second: vectors inserted later, in statements of 64, beside the index and into it.
         bytes_per_vector: of the table, and of the index.
+        stage_p50_ms: the coarse stage of a search job, from the claim of its unit to the commit of its candidates.
         answers: by way and filter.
     """
 
-    sizes: list[int]
+    size: int
     dimension: int
-    others: list[float]
+    others: list[Other]
     load_per_second: float
     build_seconds: dict[str, float]
     insert_per_second: tuple[float, float]
     bytes_per_vector: tuple[float, float]
+    stage_p50_ms: float
     answers: dict[str, dict[str, Answers]]
+
+    def ratios(self) -> dict[str, float]:
+        """Return what the goals are about, as ratios of this run.
+
+        - ``stage``: the coarse stage of a job to the tuned query, medians.
+        - ``recall``: the lowest recall of the 100 nearest, over all filters.
+        - ``filtered``: the largest p95 of a filter to that of all items.
+        - ``bulk``: storing by COPY and building the index, to inserting into the index, in vectors a second; none
+          without an index.
+        - ``growth``: the median in the measured collection to that in the one whose size is nearest to 10,000.
+        """
+        own = self.answers["platform"]
+        small = min(self.others, key=lambda other: abs(other.size - _COMPARED_SIZE), default=None)
+        ratios = {
+            "stage": self.stage_p50_ms / self.answers["tuned"]["all"].p50_ms,
+            "recall": min(found.recall_100 for found in own.values()),
+            "filtered": max(found.p95_ms for found in own.values()) / own["all"].p95_ms,
+        }
+        if "platform" in self.build_seconds:
+            seconds = 1 / self.load_per_second + self.build_seconds["platform"] / self.size
+            ratios["bulk"] = 1 / seconds / self.insert_per_second[1]
+        if small is not None:
+            ratios["growth"] = own["all"].p50_ms / small.p50_ms
+        return ratios
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
-        return asdict(self)
+        return asdict(self) | {"ratios": self.ratios()}
 
 
 def measure_coarse(
@@ -105,53 +130,78 @@ def measure_coarse(
     """
     with LocalStack(Settings(home=home, database_url=None, redis_url=None), {"postgres"}, notify=notify) as stack:
         upgrade(stack.database_url)
-        sessions = make_sessions(stack.database_url, pool_size=_CLIENTS)
+        sessions, tuned = (make_sessions(stack.database_url, pool_size=CLIENTS) for _ in range(2))
+        coarse_ways.tune(tuned)
         try:
-            return _Side(sessions, items, dimension, collections, notify).measure(home)
+            return _Side(home, sessions, tuned, (items, dimension, collections), notify).measure()
         finally:
-            sessions.kw["bind"].dispose()
+            for one in (sessions, tuned):
+                one.kw["bind"].dispose()
 
 
 class _Side:
     """The measurements of one server."""
 
-    def __init__(self, sessions: Sessions, items: int, dimension: int, collections: int, notify: Notify) -> None:
+    def __init__(
+        self, home: Path, sessions: Sessions, tuned: Sessions, shape: tuple[int, int, int], notify: Notify
+    ) -> None:
+        self._home = home
         self._sessions = sessions
+        self._tuned = tuned
         self._notify = notify
-        sizes = [max(200, items >> min(n + 1, collections - 1)) for n in range(collections)]
+        items, dimension, count = shape
+        sizes = [max(200, items >> min(n + 1, count - 1)) for n in range(count)]
         self._collections = [Generated(size, dimension, seed) for seed, size in enumerate(sizes)]
         self._first = self._collections[0]
         # stored when the index is there
         rng = np.random.default_rng(0)
-        count = min(_LEFT_OUT, self._first.size // 10)
-        self._left_out = frozenset(map(int, rng.choice(self._first.size, count, replace=False)))
+        left_out = min(_LEFT_OUT, self._first.size // 10)
+        self._left_out = frozenset(map(int, rng.choice(self._first.size, left_out, replace=False)))
         self._model = make_collections(sessions, self._collections)
-        self._index: VectorIndex | None = None
 
-    def measure(self, home: Path) -> CoarseSpeed:
+    def measure(self) -> CoarseSpeed:
         load_per_second = self._load()
         build_seconds = self._build()
         inserted = self._insert()
-        answers = {
-            way: {name: self._answers(way, find, kinds) for name, kinds in FILTERS.items()}
-            for way, find in (("platform", self._platform), ("bare", self._bare), ("exact", self._exact))
-            if way != "bare" or self._index is not None
+        sizes = self._bytes()
+        self._notify("comparing all vectors")
+        queries = self._first.queries(_QUERIES)
+        truth = dict(zip(FILTERS, self._first.nearest(queries, DEPTH, FILTERS), strict=True))
+
+        def answers(name: str, way: Way, filters: Sequence[Filter], count: int = _QUERIES) -> dict[str, Answers]:
+            found = {}
+            for among in filters:
+                self._notify(f"searching: {name}, {among.name}")
+                found[among.name] = measure(way, self._first, queries[:count], truth[among][:count], among)
+            return found
+
+        platform = Platform(self._model, self._first)
+        bare = coarse_ways.bare_sql(self._sessions, self._model, self._first)
+        found = {
+            "platform": answers("platform", Way(self._sessions, platform.find), FILTERS),
+            "tuned": answers("tuned", Way(self._tuned, bare), [ALL]),
         }
+        self._notify("searching: the coarse stage of jobs")
+        collection_id = self._first.collection_id
+        stage = seconds_of_searches(self._home, self._sessions, self._model, collection_id, queries, DEPTH)
+        found["bare"] = answers("bare", Way(self._sessions, bare), FILTERS)
+        found["exact"] = answers("exact", Way(self._sessions, platform.compare_all), [ALL], _FEW_QUERIES)
+        others = [self._other(one) for one in self._collections[1:]]
         for name in coarse_rivals.installed():
             self._notify(f"building the index of {name}")
-            rival = coarse_rivals.build(name, self._first, home / name)
+            rival = coarse_rivals.build(name, self._first, self._home / name)
             build_seconds[name] = rival.build_seconds
-            answers[name] = {kind: self._answers(name, _of(rival), kinds) for kind, kinds in FILTERS.items()}
-        others = [self._recall(one) for one in self._collections[1:]]
+            found[name] = answers(name, Way(self._sessions, coarse_ways.of_rival(rival)), FILTERS)
         return CoarseSpeed(
-            sizes=[one.size for one in self._collections],
+            size=self._first.size,
             dimension=self._first.dimension,
             others=others,
             load_per_second=load_per_second,
             build_seconds=build_seconds,
             insert_per_second=inserted,
-            bytes_per_vector=self._bytes(),
-            answers=answers,
+            bytes_per_vector=sizes,
+            stage_p50_ms=median_ms(stage),
+            answers=found,
         )
 
     def _load(self) -> float:
@@ -161,6 +211,8 @@ class _Side:
             load(self._sessions, self._model, one, self._left_out if number == 0 else frozenset())
         spent = time.perf_counter() - began
         with self._sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for column in dict.fromkeys(among.column for among in FILTERS if isinstance(among.value, int)):
+                connection.execute(sa.text(f"CREATE INDEX ON items (collection_id, {column})"))
             connection.execute(sa.text("VACUUM ANALYZE items, embeddings"))
         return sum(one.size for one in self._collections) / spent
 
@@ -176,8 +228,6 @@ class _Side:
                 vector_indexes.build_now(self._sessions, self._model.id, one.collection_id)
                 if one is self._first:
                     found["platform"] = time.perf_counter() - began
-        with self._sessions() as session:
-            self._index = usable_index(session, self._model.id, self._first.collection_id)
         return found
 
     def _insert(self) -> tuple[float, float]:
@@ -211,96 +261,14 @@ class _Side:
 
     def _bytes(self) -> tuple[float, float]:
         with self._sessions() as session:
+            index = usable_index(session, self._model.id, self._first.collection_id)
             vectors = session.scalar(sa.select(sa.func.count()).select_from(Embedding)) or 1
             size = sa.text("SELECT pg_relation_size(CAST(:name AS regclass))")
-            index = session.scalar(size, {"name": index_name(self._index.id)}) if self._index else 0
-            return table_bytes(session) / vectors, (index or 0) / self._first.size
+            in_index = session.scalar(size, {"name": index_name(index.id)}) if index else 0
+            return table_bytes(session) / vectors, (in_index or 0) / self._first.size
 
-    def _answers(self, way: str, find: Find, kinds: Kinds) -> Answers:
-        self._notify(f"searching: {way}, {', '.join(kinds)}")
-        queries = self._first.queries(_QUERIES)
-        truth = self._first.nearest(queries, DEPTHS[-1], kinds)
-        recalls = {}
-        fewest = DEPTHS[-1]
-        for k in DEPTHS:
-            with self._sessions() as session:
-                found = [find(session, query, k, kinds) for query in queries]
-            recalls[k] = _share(found, [row[:k] for row in truth])
-            fewest = min(fewest, *(len(row) for row in found)) if k == DEPTHS[-1] else fewest
-
-        def search(session: Session, query: Vectors) -> object:
-            return find(session, query, DEPTHS[-1], kinds)
-
-        one, many = (self._run(search, queries, clients) for clients in (1, _CLIENTS))
-        times = sorted(one[0])
-        p95 = times[min(len(times) - 1, int(0.95 * len(times)))]
-        return Answers(
-            recalls[10], recalls[100], fewest, 1000 * statistics.median(times), 1000 * p95, (one[1], many[1])
-        )
-
-    def _run(
-        self, find: Callable[[Session, Vectors], object], queries: Vectors, clients: int
-    ) -> tuple[list[float], float]:
-        """Return the seconds of each query, and queries per second of so many clients at once."""
-
-        def client(part: Vectors) -> list[float]:
-            spent = []
-            for query in part:
-                began = time.perf_counter()
-                with self._sessions() as session:
-                    find(session, query)
-                spent.append(time.perf_counter() - began)
-            return spent
-
-        with ThreadPoolExecutor(clients) as threads:
-            began = time.perf_counter()
-            times = list(threads.map(client, np.array_split(queries, clients)))
-            spent = time.perf_counter() - began
-        return [one for part in times for one in part], len(queries) / spent
-
-    def _platform(self, session: Session, query: Vectors, k: int, kinds: Kinds) -> list[uuid.UUID]:
-        found = nearest(session, self._model, self._first.collection_id, query, k, kinds)
-        return [near.item_id for near in found.neighbours]
-
-    def _exact(self, session: Session, query: Vectors, k: int, kinds: Kinds) -> list[uuid.UUID]:
-        limit, vector_indexes.EXACT_LIMIT = vector_indexes.EXACT_LIMIT, self._first.size
-        try:
-            return self._platform(session, query, k, kinds)
-        finally:
-            vector_indexes.EXACT_LIMIT = limit
-
-    def _bare(self, session: Session, query: Vectors, k: int, kinds: Kinds) -> list[uuid.UUID]:
-        assert self._index is not None
-        return _bare_query(session, self._model, self._index, query, k, kinds)
-
-    def _recall(self, one: Generated) -> float:
-        queries, kinds, k = one.queries(_QUERIES), FILTERS["all"], DEPTHS[0]
-        with self._sessions() as session:
-            found = [
-                [near.item_id for near in nearest(session, self._model, one.collection_id, query, k, kinds).neighbours]
-                for query in queries
-            ]
-        return _share(found, one.nearest(queries, k, kinds))
-
-
-def _of(rival: coarse_rivals.Rival) -> Find:
-    return lambda _session, query, k, kinds: rival.find(query, k, kinds)
-
-
-def _bare_query(
-    session: Session, model: EmbeddingModel, index: VectorIndex, query: Vectors, k: int, kinds: Kinds
-) -> list[uuid.UUID]:
-    statement = (
-        sa.select(Embedding.item_id)
-        .join(Item, Item.id == Embedding.item_id)
-        .where(*covered(index), Item.kind.in_(kinds))
-        .order_by(distance(model, query))
-        .limit(k)
-    )
-    return list(session.scalars(statement))
-
-
-def _share(found: Sequence[Sequence[uuid.UUID]], truth: Sequence[Sequence[uuid.UUID]]) -> float:
-    """Return the mean share of the exact answers that were found."""
-    shares = [len({*row} & {*exact}) / len(exact) for row, exact in zip(found, truth, strict=True) if exact]
-    return statistics.fmean(shares) if shares else 1.0
+    def _other(self, one: Generated) -> Other:
+        queries = one.queries(_FEW_QUERIES)
+        (truth,) = one.nearest(queries, DEPTH, [ALL])
+        found, times, _ = run(Way(self._sessions, Platform(self._model, one).find), queries, ALL, 1)
+        return Other(one.size, share_found(found, truth, one), median_ms(times))

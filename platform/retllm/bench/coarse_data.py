@@ -2,13 +2,18 @@
 
 Vectors lie in clusters of some hundred. Texts lie apart from pictures, as they do with real encoders of both. They
 are generated again in pieces wherever they are needed, so that a million of them need no memory.
+
+Filters are by columns with whole numbers below ``SHARES``, each as frequent as any other: the height of an item
+increases with the number of its cluster, so that what a filter by it leaves lies together, and apart from most queries;
+its width has nothing to do with its vector.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -19,12 +24,12 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Collection, EmbeddingModel, new_id
+from retllm.db.tables import Collection, EmbeddingModel, Item, new_id
 from retllm.db.vectors import register_model
 from retllm.identity import accounts
 
 Vectors = NDArray[np.float32]
-Kinds = tuple[ItemKind, ...]
+Numbers = NDArray[np.int64]
 
 # vectors made at a time
 _PIECE = 5000
@@ -33,6 +38,9 @@ _NOISE = 0.9
 _GAP = 0.8
 # of 200 items one has a picture and a text, and 39 are texts
 _EVERY_BOTH, _EVERY_TEXT = 200, 5
+MODEL = "bench/generated"
+SHARES = 10_000
+"""A filter for ``column < n`` leaves a share of n in so many."""
 
 
 def kind_of(number: int) -> ItemKind:
@@ -44,11 +52,54 @@ def kind_of(number: int) -> ItemKind:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some items of a collection: their numbers, kinds and vectors of shape (n, dimension)."""
+    """Some items of a collection: their numbers from ``first``, columns and vectors of shape (n, dimension)."""
 
     first: int
-    kinds: Sequence[ItemKind]
+    columns: Mapping[str, NDArray[Any]]
     vectors: Vectors
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which items are searched: those whose column has that value, or a number below it; all if no column is named."""
+
+    name: str
+    column: str = ""
+    value: str | int = ""
+
+    @property
+    def sql(self) -> str:
+        """The filter as a condition of SQL; ``true`` for all items."""
+        if not self.column:
+            return "true"
+        return f"{self.column} < {self.value}" if isinstance(self.value, int) else f"{self.column} = '{self.value}'"
+
+    def of_items(self) -> tuple[sa.ColumnElement[bool], ...]:
+        """Return the filter as conditions on the table of items."""
+        if not self.column:
+            return ()
+        column = Item.__table__.c[self.column]
+        return (column < self.value if isinstance(self.value, int) else column == self.value,)
+
+    def matches(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Return which items are searched, by their columns."""
+        if not self.column:
+            return np.ones(len(columns["kind"]), dtype=bool)
+        column = columns[self.column]
+        found: NDArray[np.bool_] = column < self.value if isinstance(self.value, int) else column == self.value
+        return found
+
+
+FILTERS = (
+    Filter("all"),
+    Filter("texts", "kind", ItemKind.TEXT.value),
+    *(
+        Filter(f"{100 * share / SHARES:g} % {where}", column, share)
+        for column, where in (("width", "anywhere"), ("height", "together"))
+        for share in (5000, 500, 50, 5)
+    ),
+)
+"""What is measured: all items, the texts, and shares of the items that lie anywhere or together."""
 
 
 @dataclass
@@ -72,36 +123,39 @@ class Generated:
         """Return all items, in the order of their numbers."""
         for first in range(0, self.size, _PIECE):
             numbers = range(first, min(self.size, first + _PIECE))
-            kinds = [kind_of(number) for number in numbers]
-            yield Piece(first, kinds, self._some(np.random.default_rng([self.seed, 1, first]), kinds))
+            rng = np.random.default_rng([self.seed, 1, first])
+            kinds = np.array([kind_of(number).value for number in numbers])
+            clusters = rng.integers(0, len(self._centres), len(kinds))
+            shares = np.floor(SHARES * (clusters + rng.random(len(kinds))) / len(self._centres))
+            columns = {"kind": kinds, "width": rng.integers(0, SHARES, len(kinds)), "height": shares.astype(np.int64)}
+            yield Piece(first, columns, self._vectors(rng, clusters, kinds))
 
     def queries(self, count: int) -> Vectors:
         """Return queries of shape (count, dimension), by a picture and by a text in turns."""
-        kinds = [ItemKind.TEXT if number % 2 else ItemKind.IMAGE for number in range(count)]
-        return self._some(np.random.default_rng([self.seed, 2]), kinds)
+        kinds = np.array([(ItemKind.TEXT if number % 2 else ItemKind.IMAGE).value for number in range(count)])
+        rng = np.random.default_rng([self.seed, 2])
+        return self._vectors(rng, rng.integers(0, len(self._centres), count), kinds)
 
-    def _some(self, rng: np.random.Generator, kinds: Sequence[ItemKind]) -> Vectors:
-        near = self._centres[rng.integers(0, len(self._centres), len(kinds))]
-        sides = np.array([1.0 if kind is ItemKind.TEXT else 0.0 for kind in kinds])
+    def _vectors(self, rng: np.random.Generator, clusters: NDArray[np.int64], kinds: NDArray[np.str_]) -> Vectors:
         noise = _NOISE * rng.normal(size=(len(kinds), self.dimension)) / np.sqrt(self.dimension)
-        return _unit(near + noise + sides[:, None] * self._gap).astype(np.float32)
+        sides = (kinds == ItemKind.TEXT.value).astype(float)
+        return _unit(self._centres[clusters] + noise + sides[:, None] * self._gap).astype(np.float32)
 
-    def nearest(self, queries: Vectors, k: int, kinds: Kinds) -> list[list[uuid.UUID]]:
-        """Return the exact ``k`` nearest items of these kinds to each query."""
-        best = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        numbers = np.zeros((len(queries), k), dtype=np.int64)
+    def nearest(self, queries: Vectors, k: int, filters: Sequence[Filter]) -> list[Numbers]:
+        """Return for each filter and query the numbers of the exact ``k`` nearest items; -1 where there are fewer."""
+        best = [np.full((len(queries), k), -np.inf, dtype=np.float32) for _ in filters]
+        numbers = [np.full((len(queries), k), -1, dtype=np.int64) for _ in filters]
         for piece in self.pieces():
-            chosen = np.array([n for n, kind in enumerate(piece.kinds) if kind in kinds], dtype=np.int64)
-            scores = np.concatenate([best, queries @ piece.vectors[chosen].T], axis=1)
-            among = np.concatenate(
-                [numbers, np.broadcast_to(piece.first + chosen, (len(queries), len(chosen)))], axis=1
-            )
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            best, numbers = (np.take_along_axis(values, order, axis=1) for values in (scores, among))
-        return [
-            [self.keys[number] for number, score in zip(row, scores, strict=True) if np.isfinite(score)]
-            for row, scores in zip(numbers, best, strict=True)
-        ]
+            scores = queries @ piece.vectors.T
+            for at, one in enumerate(filters):
+                chosen = np.flatnonzero(one.matches(piece.columns))
+                among = np.concatenate([best[at], scores[:, chosen]], axis=1)
+                theirs = np.broadcast_to(piece.first + chosen, (len(queries), len(chosen)))
+                order = np.argpartition(-among, k - 1, axis=1)[:, :k]
+                best[at] = np.take_along_axis(among, order, axis=1)
+                numbers[at] = np.take_along_axis(np.concatenate([numbers[at], theirs], axis=1), order, axis=1)
+        orders = [np.argsort(-scores, axis=1, kind="stable") for scores in best]
+        return [np.take_along_axis(found, order, axis=1) for found, order in zip(numbers, orders, strict=True)]
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -117,7 +171,7 @@ def make_collections(sessions: Sessions, collections: Sequence[Generated]) -> Em
         for number, one in enumerate(collections):
             session.add(Collection(id=one.collection_id, owner_id=owner.id, name=f"collection {number}"))
         dimension = collections[0].dimension
-        return register_model(session, name="bench", revision="1", dimension=dimension, preprocessing_hash="-")
+        return register_model(session, name=MODEL, revision="1", dimension=dimension, preprocessing_hash="-")
 
 
 def load(sessions: Sessions, model: EmbeddingModel, one: Generated, left_out: frozenset[int]) -> None:
@@ -126,13 +180,15 @@ def load(sessions: Sessions, model: EmbeddingModel, one: Generated, left_out: fr
     for piece in one.pieces():
         with transaction(sessions) as session:
             driver = _driver(session)
-            numbers = range(piece.first, piece.first + len(piece.kinds))
-            columns = "id, collection_id, kind, state, name, content_sha256, version, size_bytes"
+            numbers = range(piece.first, piece.first + len(piece.vectors))
+            columns = f"{', '.join(piece.columns)}, id, name, content_sha256, collection_id, state, version, size_bytes"
+            same = (one.collection_id, ItemState.READY.value, 1, 1)
             with driver.cursor().copy(f"COPY items ({columns}) FROM STDIN") as copy:
-                for number, kind in zip(numbers, piece.kinds, strict=True):
+                for number, *values in zip(
+                    numbers, *(column.tolist() for column in piece.columns.values()), strict=True
+                ):
                     key = one.keys[number]
-                    row = (key, one.collection_id, kind.value, ItemState.READY.value, str(number), key.hex, 1, 1)
-                    copy.write_row(row)
+                    copy.write_row((*values, key, str(number), key.hex, *same))
             columns = "item_id, model_id, collection_id, item_version, image_weight, token, vector"
             with driver.cursor().copy(f"COPY embeddings ({columns}) FROM STDIN (FORMAT binary)") as copy:
                 copy.set_types(["uuid", "uuid", "uuid", "int4", "float8", "uuid", "vector"])

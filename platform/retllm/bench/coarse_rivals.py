@@ -9,14 +9,14 @@ from __future__ import annotations
 import importlib.util
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from retllm.bench.coarse_data import Generated, Kinds, Vectors
-from retllm.db.enums import ItemKind
+from retllm.bench.coarse_data import Filter, Generated, Vectors
 from retllm.indexing.vector_indexes import EF_CONSTRUCTION, NEIGHBOURS
 
 _EF_SEARCH = 100
@@ -31,8 +31,8 @@ class Rival(Protocol):
 
     build_seconds: float
 
-    def find(self, query: Vectors, k: int, kinds: Kinds) -> list[uuid.UUID]:
-        """Return the keys of the ``k`` nearest items of these kinds."""
+    def find(self, query: Vectors, k: int, among: Filter) -> list[uuid.UUID]:
+        """Return the keys of the ``k`` nearest items that match."""
         ...
 
 
@@ -47,63 +47,66 @@ class Faiss:
         self._index = faiss.IndexHNSWFlat(one.dimension, NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
         self._index.hnsw.efConstruction = EF_CONSTRUCTION
         self.build_seconds = 0.0
-        kinds: list[ItemKind] = []
         for piece in one.pieces():
             began = time.perf_counter()
             self._index.add(piece.vectors)
             self.build_seconds += time.perf_counter() - began
-            kinds += piece.kinds
-        self._kinds = np.array(kinds)
-        self._filters: dict[Kinds, Any] = {}
+        self._columns = _columns(one)
+        self._filters: dict[Filter, Any] = {}
         # queries come one by one, from several clients
         faiss.omp_set_num_threads(1)
 
-    def find(self, query: Vectors, k: int, kinds: Kinds) -> list[uuid.UUID]:
-        """Return the keys of the ``k`` nearest items of these kinds."""
-        chosen = self._faiss.SearchParametersHNSW(efSearch=max(k, _EF_SEARCH), sel=self._selector(kinds))
+    def find(self, query: Vectors, k: int, among: Filter) -> list[uuid.UUID]:
+        """Return the keys of the ``k`` nearest items that match."""
+        chosen = self._faiss.SearchParametersHNSW(efSearch=max(k, _EF_SEARCH), sel=self._selector(among))
         _, found = self._index.search(query[None], k, params=chosen)
         return [self._keys[number] for number in found[0] if number >= 0]
 
-    def _selector(self, kinds: Kinds) -> Any:
-        if len(kinds) == len(ItemKind):
+    def _selector(self, among: Filter) -> Any:
+        if not among.column:
             return None
-        if kinds not in self._filters:
-            bits = np.packbits(np.isin(self._kinds, kinds), bitorder="little")
-            self._filters[kinds] = self._faiss.IDSelectorBitmap(bits)
-        return self._filters[kinds]
+        if among not in self._filters:
+            bits = np.packbits(among.matches(self._columns), bitorder="little")
+            self._filters[among] = self._faiss.IDSelectorBitmap(bits)
+        return self._filters[among]
 
 
 class LanceDb:
-    """A table of LanceDB in a folder, with HNSW over quantized vectors and a bitmap of kinds; filtered before."""
+    """A table of LanceDB in a folder, with HNSW over quantized vectors and an index of each column; filtered before."""
 
     def __init__(self, one: Generated, folder: Path) -> None:
         import lancedb
-        from lancedb.index import Bitmap, HnswSq
+        from lancedb.index import Bitmap, BTree, HnswSq
 
         self._keys = one.keys
         self._table: Any = lancedb.connect(folder).create_table("vectors", _rows(one))
         began = time.perf_counter()
         self._table.create_index("vector", config=HnswSq(distance_type="cosine"))
-        self._table.create_index("kind", config=Bitmap())
         self.build_seconds = time.perf_counter() - began
+        for column in _columns(one):
+            self._table.create_index(column, config=Bitmap() if column == "kind" else BTree())
 
-    def find(self, query: Vectors, k: int, kinds: Kinds) -> list[uuid.UUID]:
-        """Return the keys of the ``k`` nearest items of these kinds."""
+    def find(self, query: Vectors, k: int, among: Filter) -> list[uuid.UUID]:
+        """Return the keys of the ``k`` nearest items that match."""
         search = self._table.search(query).distance_type("cosine").select(["number", "_distance"]).limit(k)
-        if len(kinds) < len(ItemKind):
-            search = search.where(f"kind IN ({', '.join(repr(kind.value) for kind in kinds)})", prefilter=True)
+        if among.column:
+            search = search.where(among.sql, prefilter=True)
         return [self._keys[number] for number in search.to_arrow()["number"].to_pylist()]
+
+
+def _columns(one: Generated) -> Mapping[str, NDArray[Any]]:
+    pieces = [piece.columns for piece in one.pieces()]
+    return {name: np.concatenate([columns[name] for columns in pieces]) for name in pieces[0]}
 
 
 def _rows(one: Generated) -> Any:
     import pyarrow as pa
 
     numbers = pa.array(range(one.size), pa.int64())
-    kinds = pa.array([kind.value for piece in one.pieces() for kind in piece.kinds])
     vectors = pa.chunked_array(
         [pa.FixedSizeListArray.from_arrays(pa.array(piece.vectors.ravel()), one.dimension) for piece in one.pieces()]
     ).combine_chunks()
-    return pa.table({"number": numbers, "kind": kinds, "vector": vectors})
+    return pa.table({**_columns(one), "number": numbers, "vector": vectors})
 
 
 _RIVALS: dict[str, tuple[str, type[Faiss] | type[LanceDb]]] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import statistics
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ import click
 
 from retllm.cli import show
 from retllm.cli.client import json_option
+from retllm.cli.coarse_speed import show_coarse
 from retllm.errors import InvalidInput
 from retllm.settings import PRESETS, Settings, public_name
 
@@ -329,9 +329,9 @@ def index(
 def coarse(items: int, dim: int, collections: int, as_json: bool) -> None:
     """Measure the coarse stage on generated vectors: recall, time of a search, and storing vectors.
 
-    Beside a bare query of the same table and index, comparing every vector, and FAISS and LanceDB if the extra
+    Beside bare queries of the same table and index, comparing every vector, and FAISS and LanceDB if the extra
     "bench" is installed. Starts a database in a temporary folder. The collections have a half, a quarter and so on
-    of the vectors, 200 at least; the first is measured.
+    of the vectors, 200 at least; the first is measured, also with filters.
     """
     from retllm.bench.coarse import measure_coarse
 
@@ -340,46 +340,7 @@ def coarse(items: int, dim: int, collections: int, as_json: bool) -> None:
     if as_json:
         show.as_json(result)
         return
-    beside, into = result["insert_per_second"]
-    table, index = result["bytes_per_vector"]
-    first, *others = result["sizes"]
-    built = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result["build_seconds"].items())
-    click.echo(
-        f"{first:,} vectors of {result['dimension']} dimensions, beside {sum(others):,} in {len(others):,} other "
-        f"collections. Stored at {result['load_per_second']:,.0f} vectors/s; index built: {built}. Inserted later "
-        f"at {beside:,.0f} vectors/s beside the index, {into:,.0f} into it. {table:,.0f} bytes a vector in the table, "
-        f"{index:,.0f} in the index."
-    )
-    rows = [
-        (
-            way,
-            name,
-            f"{found['recall_10']:.3f}",
-            f"{found['recall_100']:.3f}",
-            f"{found['fewest']}",
-            f"{found['p50_ms']:.1f}",
-            f"{found['p95_ms']:.1f}",
-            *(f"{rate:.0f}" for rate in found["per_second"]),
-        )
-        for way, by_filter in result["answers"].items()
-        for name, found in by_filter.items()
-    ]
-    headings = (
-        "",
-        "kinds",
-        "recall@10",
-        "recall@100",
-        "fewest of 100",
-        "p50 ms",
-        "p95 ms",
-        "1 client/s",
-        "8 clients/s",
-    )
-    show.table(headings, rows)
-    if result["others"]:
-        others = result["others"]
-        mean = statistics.fmean(others)
-        click.echo(f"recall@10 in the other collections: {min(others):.3f} in the worst, {mean:.3f} in the mean")
+    show_coarse(result)
 
 
 def _comparison(name: str, values: dict[str, float], decimals: int) -> tuple[str, ...]:

@@ -36,23 +36,15 @@ def add_units(
     """Add ready units to ``job``; return those that the caller notifies workers of after its commit."""
     query = sa.select(Search.scorer).where(Search.id == job.id)
     scorer = session.scalar(query) if stage is Stage.FINE else None
-    units = [
-        Unit(
-            id=new_id(),
-            job_id=job.id,
-            user_id=job.user_id,
-            stage=stage,
-            scorer=scorer or "",
-            seq=first_seq + n,
-            payload=payload,
-        )
-        for n, payload in enumerate(payloads)
-    ]
-    for unit in units[:FIRST_NOTIFIED]:
-        unit.announced_at = sa.func.now()
-    session.add_all(units)
-    session.flush()
-    return notifications(units[:FIRST_NOTIFIED])
+    same: dict[str, Any] = {"job_id": job.id, "user_id": job.user_id, "stage": stage, "scorer": scorer or ""}
+    rows = [{"id": new_id(), "seq": first_seq + n, "payload": payload, **same} for n, payload in enumerate(payloads)]
+    first, later = rows[:FIRST_NOTIFIED], rows[FIRST_NOTIFIED:]
+    # not one statement for each, as for objects with a value that the server computes
+    if first:
+        session.execute(sa.insert(Unit).values(announced_at=sa.func.now()), first)
+    if later:
+        session.execute(sa.insert(Unit), later)
+    return [Notification(row["id"], stage, scorer) for row in first]
 
 
 def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool) -> list[Notification]:

@@ -12,7 +12,9 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 from pgvector import Vector
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from retllm.db.enums import ItemKind
 from retllm.db.tables import Embedding, EmbeddingModel, Item
@@ -22,11 +24,18 @@ from retllm.indexing.indexed import is_ready
 
 # an index has vectors of half precision; so many more are ranked in full precision
 _SPARE = 10
+# and so many times k where not everything matches: what matches may lie far from the query, where a scan misses more
+_SPARE_IF_FILTERED = 2
 _MAX_EF_SEARCH = 1000
+# a scan keeps a vector as a candidate in the time in which so many are compared one by one
+_CANDIDATE_COST = 8
+# a scan looks at so many vectors while one of those that match is compared; after that many it takes what it has seen,
+# and misses more
+_SCANNED = 3
+_LEAST_SCANNED = 60_000
 _SETTINGS = {
     # in the order in which they are found: all are ranked again
     "hnsw.iterative_scan": "relaxed_order",
-    "hnsw.max_scan_tuples": 60_000,
     "hnsw.scan_mem_multiplier": 8,
     # the planner knows little of the costs of a new index
     "enable_seqscan": "off",
@@ -70,19 +79,21 @@ def nearest(
     query: NDArray[np.float32],
     k: int,
     kinds: Sequence[ItemKind],
+    where: Sequence[sa.ColumnElement[bool]] = (),
 ) -> Nearest:
-    """Return the ``k`` nearest items; always as many as there are, up to ``k``.
+    """Return the ``k`` nearest items that match; always as many as there are, up to ``k``.
 
-    Without an index, or if few items are of these kinds, every item is compared. Otherwise the index finds the nearest
-    of those that it has, and what came later is compared. Where the index finds fewer than ``k``, since a scan stops
-    after ``hnsw.max_scan_tuples`` vectors, every item is compared after all. Similarities always have full precision,
-    and equal ones are ordered by item key.
+    Without an index, or if few items seem to match, every one that does is compared. Otherwise the index finds the
+    nearest of those that it has, and what came later is compared. A scan of the index that finds too few stops when
+    comparing would have taken as long, and all that match are compared after all. So a wrong estimate of their number
+    costs time, and no result. Similarities always have full precision, and equal ones are ordered by item key.
 
     Args:
         query: L2-normalised vector of shape (dimension,), float32.
         kinds: kinds of items to consider.
+        where: further conditions on the items.
     """
-    matching: _Conditions = (is_ready(), Item.kind.in_(list(kinds)))
+    matching: _Conditions = (is_ready(), Item.kind.in_(list(kinds)), *where)
     own: _Conditions = (
         Embedding.model_id == model.id,
         Embedding.collection_id == collection_id,
@@ -90,19 +101,49 @@ def nearest(
         Item.collection_id == collection_id,
     )
     index = usable_index(session, model.id, collection_id)
-    if index is not None and (estimate := _estimate(index, kinds)) > vector_indexes.EXACT_LIMIT:
-        # a scan meets so many vectors of other kinds between two that count
-        ef = ef_search((k + _SPARE) * index.vectors / estimate)
-        found = _by_index(session, model, index, matching, query, k, ef)
-        if len(found) == k:
+    estimate = 0 if index is None else _estimate(session, index, kinds, where)
+    if index is not None and estimate > _few(index.vectors, estimate):
+        found = _by_index(session, model, index, matching, query, k, estimate)
+        if found is not None:
             later, count = _exactly(session, (*own, Embedding.item_id > index.through, *matching), query, k)
             return Nearest(_ranked([*found, *later], k), estimate + count, exact=False)
     rows, searched = _exactly(session, (*own, *matching), query, k)
     return Nearest(_ranked(rows, k), searched, exact=True)
 
 
-def _estimate(index: VectorIndex, kinds: Sequence[ItemKind]) -> int:
-    return sum(index.counts.get(kind, 0) for kind in kinds)
+def _estimate(
+    session: Session, index: VectorIndex, kinds: Sequence[ItemKind], where: Sequence[sa.ColumnElement[bool]]
+) -> int:
+    """Return about how many items of an index match; only conditions other than the kind need the planner."""
+    of_kinds = sum(int(index.counts.get(kind, 0)) for kind in kinds)
+    if not where or of_kinds <= vector_indexes.EXACT_LIMIT:
+        return of_kinds
+    matching = sa.select(Item.id).where(Item.collection_id == index.collection_id, is_ready(), *where)
+    expected = int(session.execute(_Plan(matching)).scalar_one()[0]["Plan"]["Plan Rows"])
+    # the kinds are taken to be as frequent among them as among all
+    return min(of_kinds, expected * of_kinds // index.vectors)
+
+
+def _few(vectors: int, estimate: int) -> float:
+    """Return how many matching vectors are compared one by one, if about ``estimate`` of all match.
+
+    They are the more, the more vectors that do not match a scan would visit between two that do.
+    """
+    return vector_indexes.EXACT_LIMIT * max(1.0, vectors / (_CANDIDATE_COST * max(1, estimate)))
+
+
+class _Plan(sa.Executable, sa.ClauseElement):
+    """The plan of a statement, which is not executed."""
+
+    inherit_cache = False
+
+    def __init__(self, statement: sa.Select[Any]) -> None:
+        self.statement = statement
+
+
+@compiles(_Plan)
+def _compile_plan(plan: _Plan, compiler: SQLCompiler, **options: Any) -> str:
+    return f"EXPLAIN (FORMAT JSON) {compiler.process(plan.statement, **options)}"
 
 
 def _ranked(rows: _Rows, k: int) -> list[Neighbour]:
@@ -126,35 +167,41 @@ def _by_index(
     matching: _Conditions,
     query: NDArray[np.float32],
     k: int,
-    ef: int,
-) -> _Rows:
-    """Return up to ``k`` items that an index finds, by their distances in full precision."""
+    estimate: int,
+) -> _Rows | None:
+    """Return at least ``k`` items that an index finds, with their distances in full precision; None if it takes long.
+
+    If all match, the nearest ``k`` are found among so many vectors; if half do, among twice as many.
+    """
+    rows = k + _SPARE + (_SPARE_IF_FILTERED * k if estimate < index.vectors else 0)
+    ef = ef_search((k + _SPARE) * index.vectors / estimate)
+    bounds = {"hnsw.ef_search": ef, "hnsw.max_scan_tuples": max(_LEAST_SCANNED, _SCANNED * estimate)}
     found = (
         sa.select(Embedding.item_id, Embedding.vector)
         .join(Item, Item.id == Embedding.item_id)
         .where(*covered(index), *matching)
         .order_by(distance(model, query))
-        .limit(k + _SPARE)
+        .limit(rows)
         .cte("found")
         .prefix_with("MATERIALIZED", dialect="postgresql")
     )
-    gap = _gap(found.c.vector, query).label("gap")
-    with _set(session, {**_SETTINGS, "hnsw.ef_search": ef}) as connection:
-        return connection.execute(sa.select(found.c.item_id, gap).order_by(gap, found.c.item_id).limit(k)).all()
+    with _set(session, {**_SETTINGS, **bounds}) as connection:
+        near = connection.execute(sa.select(found.c.item_id, _gap(found.c.vector, query).label("gap"))).all()
+    return near if len(near) == rows else None
 
 
 @contextmanager
 def _set(session: Session, settings: dict[str, Any]) -> Iterator[sa.Connection]:
     """Change settings of the server for some statements that write nothing."""
     connection = session.connection()
-    savepoint = connection.begin_nested()
+    changed = "; ".join(f"SET LOCAL {name} = {value}" for name, value in settings.items())
+    # in one message, since each takes longer than the server needs for it
+    connection.exec_driver_sql(f"SAVEPOINT nearest; {changed}", execution_options={"no_parameters": True})
     try:
-        values = (sa.func.set_config(name, str(value), True) for name, value in settings.items())
-        connection.execute(sa.select(*values))
         yield connection
     finally:
         # gives the settings their values back
-        savepoint.rollback()
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT nearest")
 
 
 def _exactly(session: Session, belongs: _Conditions, query: NDArray[np.float32], k: int) -> tuple[_Rows, int]:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from retllm.bench import coarse
-from retllm.bench.coarse_data import Generated, kind_of
+from retllm.bench.coarse_data import FILTERS, SHARES, Generated, kind_of
+from retllm.cli.coarse_speed import show_coarse
 from retllm.cli.main import main
 from retllm.db.enums import ItemKind
 from retllm.indexing import vector_indexes
@@ -25,16 +26,32 @@ def test_generated_vectors_are_the_same_in_every_run_and_texts_lie_apart() -> No
     assert np.linalg.norm(means[0] - means[1]) > 0.2
 
 
-@pytest.mark.parametrize("kinds", coarse.FILTERS.values(), ids=coarse.FILTERS)
-def test_the_exact_answers_are_those_of_all_vectors_at_once(kinds: tuple[ItemKind, ...]) -> None:
+def test_a_filter_leaves_its_share_and_those_of_the_height_lie_together() -> None:
+    one = Generated(20_000, 32, seed=3)
+    pieces = list(one.pieces())
+    vectors = np.concatenate([piece.vectors for piece in pieces])
+    spread = {}
+    for among in FILTERS[2:]:
+        chosen = np.concatenate([among.matches(piece.columns) for piece in pieces])
+        assert isinstance(among.value, int)
+        share = among.value / SHARES
+        assert chosen.mean() == pytest.approx(share, abs=4 * np.sqrt(share / one.size))
+        mean = vectors[chosen].mean(axis=0) if chosen.any() else np.zeros(32)
+        spread[among.column, among.value] = np.linalg.norm(mean - vectors.mean(axis=0))
+    assert spread["height", 500] > 2 * spread["width", 500]
+
+
+def test_the_exact_answers_are_those_of_all_vectors_at_once() -> None:
     one = Generated(6000, 32, seed=3)
     queries = one.queries(5)
-    vectors = np.concatenate([piece.vectors for piece in one.pieces()])
-    chosen = [number for number in range(6000) if kind_of(number) in kinds]
-    order = np.argsort(-(queries @ vectors[chosen].T), axis=1)[:, :50]
-    expected = [[one.keys[chosen[at]] for at in row] for row in order]
-    found = one.nearest(queries, 50, kinds)
-    assert [{*row} for row in found] == [{*row} for row in expected]
+    pieces = list(one.pieces())
+    vectors = np.concatenate([piece.vectors for piece in pieces])
+    for among, found in zip(FILTERS, one.nearest(queries, 50, FILTERS), strict=True):
+        chosen = np.flatnonzero(np.concatenate([among.matches(piece.columns) for piece in pieces]))
+        order = np.argsort(-(queries @ vectors[chosen].T), axis=1)[:, :50]
+        expected = np.full((5, 50), -1)
+        expected[:, : order.shape[1]] = chosen[order]
+        assert found.tolist() == expected.tolist()
 
 
 @pytest.mark.slow
@@ -46,20 +63,36 @@ def test_the_command_prints_all_measurements(
     # configured servers are not used: they may contain other work
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(SystemExit) as caught:
-        main(["bench", "coarse", "--items", "2000", "--dim", "16", "--collections", "2", "--json"])
+        main(["bench", "coarse", "--items", "4000", "--dim", "16", "--collections", "3", "--json"])
     assert not caught.value.code
     result = json.loads(capsys.readouterr().out)
-    assert result["sizes"] == [1000, 1000]
-    assert set(result["answers"]) == {"platform", "bare", "exact", "faiss", "lancedb"}
+    assert result["size"] == 2000
+    assert [other["size"] for other in result["others"]] == [1000, 1000]
+    assert min(other["recall_100"] for other in result["others"]) >= 0.99
+    names = [among.name for among in FILTERS]
+    pieces = list(Generated(2000, 16, seed=0).pieces())
+    matches = {among.name: sum(int(among.matches(piece.columns).sum()) for piece in pieces) for among in FILTERS}
+    assert {way: list(by_filter) for way, by_filter in result["answers"].items()} == {
+        "platform": names,
+        "tuned": ["all"],
+        "bare": names,
+        "exact": ["all"],
+        "faiss": names,
+        "lancedb": names,
+    }
     for way, by_filter in result["answers"].items():
-        assert set(by_filter) == {"all", "texts", "captioned"}
         for name, found in by_filter.items():
-            if way in ("platform", "exact"):
+            if way in ("platform", "exact", "tuned"):
                 assert found["recall_10"] >= 0.99
                 assert found["recall_100"] >= 0.99
-                assert found["fewest"] == (5 if name == "captioned" else 100)
+            if way == "platform":
+                assert found["fewest"] == min(100, matches[name])
             assert 0 < found["p50_ms"] <= found["p95_ms"]
-    assert min(result["others"]) >= 0.99
     assert set(result["build_seconds"]) == {"platform", "faiss", "lancedb"}
     assert min(result["build_seconds"].values()) > 0
     assert min(*result["insert_per_second"], *result["bytes_per_vector"], result["load_per_second"]) > 0
+    assert set(result["ratios"]) == {"stage", "recall", "filtered", "bulk", "growth"}
+    assert min(result["ratios"].values()) > 0
+    show_coarse(result)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in (*names, "goal"))

@@ -1,4 +1,4 @@
-"""Ending a unit of a large job reads no more rows than ending one of a small job."""
+"""Ending a unit of a large job reads no more rows than ending one of a small job, and many are stored at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import JobState, UnitState
+from retllm.db.enums import JobState, Stage, UnitState
 from retllm.db.session import transaction
 from retllm.db.tables import Job, Unit
 from retllm.indexing.submit import submit_index
@@ -69,3 +69,25 @@ def test_the_end_counts_all_units(world) -> None:
         ended = session.get_one(Job, job.id)
         lifecycle.finish_if_complete(session, ended)
         assert ended.state is JobState.PARTIAL
+
+
+def test_all_units_that_are_added_are_stored_at_once_and_the_first_ones_are_notified_of(world) -> None:
+    world.add_texts("a")
+    stored: list[str] = []
+    with transaction(world.sessions) as session:
+        job = submit_index(session, world.user, world.collection_id, world.settings).job
+
+        def note(_connection, _cursor, statement, *_rest) -> None:
+            if statement.startswith("INSERT INTO units"):
+                stored.append(statement)
+
+        sa.event.listen(session.get_bind(), "before_cursor_execute", note)
+        opened = lifecycle.add_units(session, job, Stage.EMBED, [{"items": []}] * 200, first_seq=1)
+        sa.event.remove(session.get_bind(), "before_cursor_execute", note)
+    assert len(stored) <= 2
+    with world.sessions() as session:
+        units = session.scalars(sa.select(Unit).where(Unit.job_id == job.id, Unit.seq >= 1).order_by(Unit.seq)).all()
+    assert [unit.seq for unit in units] == list(range(1, 201))
+    assert [unit.id for unit in units if unit.announced_at is not None] == [one.unit_id for one in opened]
+    assert [unit.id for unit in units[: len(opened)]] == [one.unit_id for one in opened]
+    assert 0 < len(opened) < 200

@@ -324,7 +324,8 @@ def test_a_search_has_all_possible_candidates_even_if_another_collection_is_near
 ) -> None:
     """Each has an index of its own, made by its index job."""
     monkeypatch.setattr(vector_indexes, "EXACT_LIMIT", 0)
-    monkeypatch.setitem(neighbours._SETTINGS, "hnsw.max_scan_tuples", 1)
+    monkeypatch.setattr(neighbours, "_SCANNED", 0)
+    monkeypatch.setattr(neighbours, "_LEAST_SCANNED", 1)
     context = set_up(context, world, index_unit_items=200)
     ours = world.collection_id
     with transaction(world.sessions) as session:

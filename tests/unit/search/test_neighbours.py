@@ -38,6 +38,7 @@ class Gallery:
         vectors = rng.normal(size=(COUNT, DIMENSION)).astype(np.float32)
         self.vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         self.kinds = [ItemKind.TEXT if n % 10 == 0 else ItemKind.IMAGE for n in range(COUNT)]
+        self.widths = rng.permutation(COUNT).tolist()
         self.ids = [new_id() for _ in range(COUNT)]
         with transaction(sessions) as session:
             user = accounts.create_user(session, "ada", "a-long-password")
@@ -62,6 +63,7 @@ class Gallery:
             "kind": self.kinds[n],
             "state": ItemState.READY,
             "name": str(n),
+            "width": self.widths[n],
             "content_sha256": hashlib.sha256(str(n).encode()).hexdigest(),
             "size_bytes": 1,
         }
@@ -131,8 +133,9 @@ def plans(session: Session) -> Iterator[list[str]]:
         sa.event.remove(engine, "before_cursor_execute", explain)
 
 
-@pytest.mark.parametrize("k", [1, 10, 60, 150])
-@pytest.mark.parametrize("kinds", [ALL, {ItemKind.TEXT}])
+@pytest.mark.parametrize(
+    ("kinds", "k"), [(ALL, 1), (ALL, 10), (ALL, 60), (ALL, 150), ({ItemKind.TEXT}, 1), ({ItemKind.TEXT}, 40)]
+)
 def test_a_large_collection_is_searched_by_its_index_and_what_came_later_exactly(
     gallery: Gallery, query: np.ndarray, k: int, kinds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,8 +262,10 @@ class Clusters:
             session.add(Collection(id=key, owner_id=owner_id, name=key.hex))
         return key
 
-    def store(self, collection_id: UUID, rows: list[tuple[UUID, ItemKind, np.ndarray]]) -> None:
-        items = [make_text(collection_id, key.hex, id=key, kind=kind) for key, kind, _ in rows]
+    def store(
+        self, collection_id: UUID, rows: list[tuple[UUID, ItemKind, np.ndarray]], width_of: dict[UUID, int]
+    ) -> None:
+        items = [make_text(collection_id, key.hex, id=key, kind=kind, width=width_of[key]) for key, kind, _ in rows]
         vectors = [make_embedding(item, self.model.id, row[2]) for item, row in zip(items, rows, strict=True)]
         with transaction(self.sessions) as session:
             store(session, *items, *vectors)
@@ -285,21 +290,22 @@ def clusters(database_url: str) -> Iterator[Clusters]:
     seed=st.integers(0, 1000),
     k=st.integers(1, 1500),
     kinds=st.sampled_from([ALL, {ItemKind.TEXT}, {ItemKind.IMAGE}]),
-    most_visited=st.sampled_from([1, 100, 60_000]),
+    most_scanned=st.sampled_from([1, 100, 60_000]),
     by_index=st.booleans(),
 )
-@example(name="far", direction=0, seed=0, k=10, kinds=ALL, most_visited=1, by_index=True)
-@example(name="gap", direction=0, seed=0, k=10, kinds={ItemKind.TEXT}, most_visited=100, by_index=True)
-@example(name="gap", direction=0, seed=0, k=10, kinds={ItemKind.TEXT}, most_visited=60_000, by_index=True)
+@example(name="far", direction=0, seed=0, k=10, kinds=ALL, most_scanned=1, by_index=True)
+@example(name="gap", direction=0, seed=0, k=10, kinds={ItemKind.TEXT}, most_scanned=100, by_index=True)
+@example(name="gap", direction=0, seed=0, k=10, kinds={ItemKind.TEXT}, most_scanned=60_000, by_index=True)
 def test_a_search_finds_all_matches_up_to_k_wherever_they_lie(
-    clusters: Clusters, name: str, direction: int, seed: int, k: int, kinds, most_visited: int, by_index: bool
+    clusters: Clusters, name: str, direction: int, seed: int, k: int, kinds, most_scanned: int, by_index: bool
 ) -> None:
     query = clusters.directions[direction] + 0.02 * np.random.default_rng(seed).normal(size=DIMENSION)
     query = (query / np.linalg.norm(query)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch, clusters.sessions() as session:
         if by_index:
             patch.setattr(vector_indexes, "EXACT_LIMIT", 0)
-        patch.setitem(neighbours._SETTINGS, "hnsw.max_scan_tuples", most_visited)
+        patch.setattr(neighbours, "_SCANNED", 0)
+        patch.setattr(neighbours, "_LEAST_SCANNED", most_scanned)
         found, searched, exact = nearest(session, clusters.model, clusters.collections[name], query, k, sorted(kinds))
     expected = clusters.by_numpy(name, query, kinds)
     similarity = dict(expected)
@@ -314,7 +320,7 @@ def test_a_search_finds_all_matches_up_to_k_wherever_they_lie(
     assert exact or by_index
     if exact:
         assert similarities == pytest.approx([nearness for _, nearness in expected[:k]], abs=1e-5)
-    elif most_visited > SIZES[name]:
+    elif most_scanned > SIZES[name]:
         near_enough = sum(one >= expected[k - 1][1] - 1e-5 for one in similarities)
         assert near_enough >= 0.95 * k
 
@@ -327,36 +333,76 @@ def test_a_search_finds_all_matches_up_to_k_wherever_they_lie(
     indexed=st.floats(0, 1),
     k=st.integers(1, 60),
     kinds=st.sampled_from([ALL, {ItemKind.TEXT}, {ItemKind.IMAGE}]),
+    share=st.sampled_from([None, 0, 0.01, 0.1, 0.5, 0.9, 1]),
+    together=st.booleans(),
+    expected_share=st.sampled_from([None, 0.01, 1]),
     seed=st.integers(0, 1000),
 )
 def test_a_search_finds_the_nearest_whatever_a_collection_looks_like(
-    clusters: Clusters, size: int, groups: int, texts: float, indexed: float, k: int, kinds, seed: int
+    clusters: Clusters,
+    size: int,
+    groups: int,
+    texts: float,
+    indexed: float,
+    k: int,
+    kinds,
+    share: float | None,
+    together: bool,
+    expected_share: float | None,
+    seed: int,
 ) -> None:
+    """And whatever the filter leaves, in the groups of some vectors or anywhere, and however many are expected."""
     rng = np.random.default_rng(seed)
-    vectors = rng.normal(size=(groups, DIMENSION))[rng.integers(0, groups, size)]
+    group = rng.integers(0, groups, size)
+    vectors = rng.normal(size=(groups, DIMENSION))[group]
     vectors = vectors + 0.2 * rng.normal(size=vectors.shape)
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    widths = (1000 * (group + rng.random(size)) / groups if together else 1000 * rng.random(size)).astype(int) + 1
     rows = [
         (new_id(), ItemKind.TEXT if is_text else ItemKind.IMAGE, vector)
         for is_text, vector in zip(rng.random(size) < texts, vectors, strict=True)
     ]
+    width_of = {key: int(width) for (key, *_), width in zip(rows, widths, strict=True)}
     collection_id, first = clusters.add_collection(), max(1, int(indexed * size))
-    clusters.store(collection_id, rows[:first])
+    clusters.store(collection_id, rows[:first], width_of)
     vector_indexes.build_now(clusters.sessions, clusters.model.id, collection_id)
-    clusters.store(collection_id, rows[first:])
+    clusters.store(collection_id, rows[first:], width_of)
     query = vectors[0] + 0.3 * rng.normal(size=DIMENSION)
     query = (query / np.linalg.norm(query)).astype(np.float32)
+    limit = 1000 if share is None else 1000 * share
+    where = () if share is None else (Item.width <= limit,)
     with pytest.MonkeyPatch.context() as patch, clusters.sessions() as session:
         patch.setattr(vector_indexes, "EXACT_LIMIT", 0)
-        found, searched, exact = nearest(session, clusters.model, collection_id, query, k, sorted(kinds))
-    expected = sorted((float(vector @ query) for _, kind, vector in rows if kind in kinds), reverse=True)
-    assert searched == len(expected)
-    assert len(found) == min(k, searched)
+        if expected_share is not None:
+            patch.setattr(neighbours, "_estimate", lambda *_: max(1, int(expected_share * size)))
+        found, searched, exact = nearest(session, clusters.model, collection_id, query, k, sorted(kinds), where)
+    matching = [vector for key, kind, vector in rows if kind in kinds and width_of[key] <= limit]
+    expected = sorted((float(vector @ query) for vector in matching), reverse=True)
+    assert len(found) == min(k, len(expected))
     if exact:
+        assert searched == len(expected)
         assert [near.similarity for near in found] == pytest.approx(expected[:k], abs=1e-5)
     else:
         near_enough = sum(near.similarity >= expected[k - 1] - 1e-5 for near in found)
         assert near_enough >= 0.95 * k - 1
+
+
+@pytest.mark.parametrize(("share", "by_index"), [(0.5, True), (0.3, True), (0.01, False), (0, False)])
+def test_an_index_answers_a_filtered_search_if_the_planner_expects_many_matches(
+    gallery: Gallery, query: np.ndarray, monkeypatch: pytest.MonkeyPatch, share: float, by_index: bool
+) -> None:
+    monkeypatch.setattr(vector_indexes, "EXACT_LIMIT", 100)
+    limit = int(share * COUNT)
+    where = [Item.width < limit]
+    with gallery.sessions() as session, plans(session) as seen:
+        found, searched, exact = nearest(session, gallery.model, gallery.here.id, query, 10, sorted(ALL), where)
+    chosen = [n for n in range(COUNT) if gallery.collections[n] == gallery.here.id and gallery.widths[n] < limit]
+    assert ["hnsw" in plan for plan in seen] == ([True, False] if by_index else [False])
+    assert exact is not by_index
+    assert searched == pytest.approx(len(chosen), rel=0.2)
+    best = sorted(chosen, key=lambda n: -float(gallery.vectors[n] @ query))[:10]
+    assert len({near.item_id for near in found} & {gallery.ids[n] for n in best}) >= min(9, len(chosen))
+    assert len(found) == min(10, len(chosen))
 
 
 @pytest.mark.parametrize(("name", "limit"), [("far", 1000), ("crowd", 10_000)])
