@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState, Stage, UnitState
-from retllm.db.session import Sessions, transaction
+from retllm.db.session import Sessions, direct_engine, transaction
 from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Unit, new_id
 from retllm.db.vectors import INDEX_PREFIX, VectorIndex, count_vectors, index_name, usable_index
 from retllm.errors import DatabaseBusy, RetllmError, UnitPostponed
@@ -199,8 +199,7 @@ def _put_in_place(session: Session, index: VectorIndex) -> None:
 @contextlib.contextmanager
 def _alone(sessions: Sessions) -> Iterator[sa.Connection | None]:
     """Yield a connection that is not in a transaction and holds the lock; None if another one holds it."""
-    engine: sa.Engine = sessions.kw["bind"]
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with direct_engine(sessions).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         # closed at the end, with its lock and settings, and not used again
         connection.detach()
         if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_LOCK))):
