@@ -39,6 +39,19 @@ class Settings(ModelSettings):
         validation_alias=AliasChoices("DATABASE_URL", "RETLLM_DATABASE_URL"),
         description="URL of a PostgreSQL server with pgvector. Unset: `retllm up` starts its own in RETLLM_HOME.",
     )
+    database_direct_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="URL of the PostgreSQL server itself, if DATABASE_URL is that of PgBouncer in transaction mode. "
+        "Indexes are built and the schema is migrated on it.",
+    )
+    database_connections: int = Field(
+        default=10,
+        ge=2,
+        le=1000,
+        description="Maximum number of connections to PostgreSQL of one process (web server, dispatcher or worker), "
+        "without the one on which it builds an index.",
+    )
     redis_url: str | None = Field(
         default=None,
         repr=False,
@@ -287,7 +300,7 @@ class Settings(ModelSettings):
         """Redact the secrets of these settings from now on (:mod:`retllm.redaction`)."""
         redaction.remember(self.secret_key, self.metrics_token, self.scorer_key)
         redaction.remember(*(extra.key for extra in self.extra_scorers))
-        redaction.remember_addresses(self.database_url, self.redis_url, self.storage_url)
+        redaction.remember_addresses(self.database_url, self.database_direct_url, self.redis_url, self.storage_url)
         return self
 
     def serving(self, name: str | None) -> Settings:
@@ -345,6 +358,11 @@ class Settings(ModelSettings):
     def home_path(self) -> Path:
         """RETLLM_HOME as an absolute path."""
         return self.home.expanduser().resolve()
+
+    @property
+    def direct_url(self) -> str | None:
+        """The URL of the server behind the pooler; None if DATABASE_URL is that of the server."""
+        return self.database_direct_url if self.database_url else None
 
     @property
     def default_trigger(self) -> Literal["entropy", "fixed", "off"]:

@@ -19,6 +19,7 @@ from uuid import UUID
 import httpx
 from PIL import Image
 from tests.chaos.client_log import Accepted, Cancelled, ClientLog, Ending, SentFiles
+from tests.chaos.large import LIMIT
 from tests.chaos.models import CRASH_COLOUR
 
 _TIMEOUT_SECONDS = 120.0
@@ -114,8 +115,10 @@ class Client:
         return job_id
 
     def cancel(self, job_id: UUID) -> bool:
-        """Cancel a job; return False if it was already over."""
+        """Cancel a job; return False if it was already over, or deleted."""
         answer = self.request("POST", f"/jobs/{job_id}/cancel")
+        if job_id in self.log.deleted:
+            return False
         if answer.status_code == 200:
             self.log.cancelled.append(Cancelled(job_id, datetime.now(UTC)))
             return True
@@ -211,6 +214,19 @@ class Client:
         """Submit an index job."""
         return self.submit(f"/collections/{collection}/index")
 
+    def index_many(self) -> tuple[str, UUID]:
+        """Index a new collection that is large enough for a vector index; return its ID and that of the job."""
+        collection = self.collection()
+        self.upload_texts(collection, LIMIT + 4)
+        return collection, self.index(collection)
+
+    def delete(self, collection: str, *jobs: UUID) -> None:
+        """Delete a collection with its jobs, which must be all that were submitted to it."""
+        self.log.deleted.update(jobs)
+        answer = self.request("DELETE", f"/collections/{collection}")
+        # a request without an answer may have deleted it
+        assert answer.status_code in (204, 404), answer.text
+
     def search(self, collection: str, k: int = 8, **more: Any) -> UUID:
         """Submit a search with a text that was not used before."""
         body = {"text": uuid.uuid4().hex, "k": k, **more}
@@ -222,8 +238,11 @@ class Client:
         return self.submit(f"/collections/{collection}/searches", files=files)
 
     def job(self, job_id: UUID) -> dict[str, Any]:
-        """Return a job from the API and log its end."""
-        found: dict[str, Any] = self.request("GET", f"/jobs/{job_id}").json()
+        """Return a job from the API and log its end; one that the client deleted is over."""
+        answer = self.request("GET", f"/jobs/{job_id}")
+        if answer.status_code == 404 and job_id in self.log.deleted:
+            return {"state": "deleted", "finished_at": "when it was deleted"}
+        found: dict[str, Any] = answer.json()
         if found["finished_at"] is not None:
             ending = Ending(job_id, datetime.fromisoformat(found["finished_at"]))
             if ending not in self.log.endings:
@@ -289,7 +308,8 @@ class Load:
             self._stop.wait(0.5)
             return
         submissions = [self._index, self._upload, self._search, self._adaptive_search, self._picture]
-        submit: Callable[[], UUID] = chance.choices(submissions, [1, 2, 2, 1, 1])[0]
+        submissions += [self._index_many, self._delete]
+        submit: Callable[[], UUID] = chance.choices(submissions, [1, 2, 2, 1, 1, 1, 1])[0]
         job = submit()
         with self._lock:
             self._open.append(job)
@@ -306,6 +326,21 @@ class Load:
         with self._lock:
             self._open.append(other)
         return self._client.index(collection)
+
+    def _index_many(self) -> UUID:
+        return self._client.index_many()[1]
+
+    def _delete(self) -> UUID:
+        """Delete a collection while its files are unpacked, its items embedded, or its index built."""
+        if random.random() < 0.5:
+            collection, job = self._client.index_many()
+        else:
+            collection = self._client.collection()
+            job = self._client.open_upload(collection)
+            self._client.upload(job, files_to_upload())
+        self._stop.wait(random.random())
+        self._client.delete(collection, job)
+        return job
 
     def _upload(self) -> UUID:
         upload = self._client.open_upload(self._client.collection())

@@ -67,23 +67,28 @@ class SentFiles:
 
 @dataclass
 class ClientLog:
-    """What clients were told, without jobs that they deleted."""
+    """What clients were told.
+
+    ``deleted`` has the jobs of collections that they deleted, of which nothing else counts.
+    """
 
     accepted: list[Accepted] = field(default_factory=list)
     cancelled: list[Cancelled] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
     sent: list[SentFiles] = field(default_factory=list)
+    deleted: set[UUID] = field(default_factory=set)
 
 
 def client_violations(sessions: Sessions, log: ClientLog) -> list[Violation]:
     """Return the contradictions between the log and the database; none in a correct system."""
+    deleted = set(log.deleted)
     with sessions() as session:
         return [
             *_of_keys(log.accepted),
-            *_lost(session, log.accepted),
-            *_after_cancel(session, log.cancelled),
-            *_ended_twice(session, log.endings),
-            *_of_files(session, log.sent),
+            *_lost(session, [one for one in log.accepted if one.job_id not in deleted]),
+            *_after_cancel(session, [one for one in log.cancelled if one.job_id not in deleted]),
+            *_ended_twice(session, [one for one in log.endings if one.job_id not in deleted]),
+            *_of_files(session, [one for one in log.sent if one.job_id not in deleted]),
         ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import psutil
@@ -33,9 +33,11 @@ _MOMENTS = (
 
 
 def kill_workers(scene: Scene, times: int) -> None:
-    """Kill one worker after the other with SIGKILL, half of them in the middle of a unit, half at any moment."""
-    for _ in range(times):
-        if scene.chance.random() < 0.5:
+    """Kill one worker after the other with SIGKILL: in the middle of a unit or of a vector index, or at any moment."""
+    for number in range(times):
+        if number % 6 == 0:
+            scene.interrupt_build()
+        elif scene.chance.random() < 0.5:
             scene.interrupt_at("work")
         else:
             scene.inject(partial(scene.platform.kill, scene.victim()))
@@ -53,12 +55,20 @@ def crash_at_commits(scene: Scene, rounds: int) -> None:
             scene.interrupt_at("work", "slow")
         if not scene.interrupt_at(moment):
             scene.report(f"no process reached {moment}")
+    for _ in range(rounds):
+        scene.client.index_many()
+        if not scene.interrupt_at("built"):
+            scene.report("no process built an index")
 
 
 def freeze_workers(scene: Scene, times: int) -> None:
     """Stop a worker for longer than its lease, and then let it continue."""
-    for _ in range(times):
+    for number in range(times):
+        # both kinds of workers, and a dispatcher, at the same time
         scene.interrupt_at("work", "stop")
+        if number % 2 == 0:
+            scene.interrupt_removal("stop")
+            scene.interrupt_build("stop")
         time.sleep(LEASE + 1)
         for name in scene.platform.stopped():
             scene.platform.kill(name, signal.SIGCONT)
@@ -79,10 +89,13 @@ def freeze_in_transaction(scene: Scene, times: int) -> None:
 
 def kill_dispatchers(scene: Scene, times: int) -> None:
     """Kill the dispatchers with SIGKILL, together with a worker whose unit they have to take back."""
-    for _ in range(times):
+    for number in range(times):
         for name in scene.platform.dispatchers:
             scene.platform.kill(name)
         scene.interrupt_at("work")
+        if number % 2 == 0:
+            scene.interrupt_build(delete=True)
+            scene.interrupt_removal()
         scene.pause(0.3, 1.2)
 
 
@@ -109,8 +122,9 @@ def restart_redis(scene: Scene, times: int) -> None:
 
 def restart_postgres(scene: Scene, times: int) -> None:
     """End PostgreSQL at once, as in a crash, and start it; it recovers from its log."""
-    for _ in range(times):
-        scene.inject(partial(scene.platform.kill_server, "postgres", signal.SIGQUIT))
+    for number in range(times):
+        with scene.building() if number % 2 == 0 else nullcontext():
+            scene.inject(partial(scene.platform.kill_server, "postgres", signal.SIGQUIT))
         scene.pause(0.0, 1.0)
         scene.platform.start_server("postgres")
         scene.fault_ended()
@@ -147,7 +161,8 @@ def hang_network(scene: Scene, times: int) -> None:
         for number in range(times):
             path = paths["redis" if number % 3 == 2 else "postgres"]
             scene.wait_for_work()
-            scene.inject(path.hang)
+            with scene.building() if number % 3 == 0 else nullcontext():
+                scene.inject(path.hang)
             time.sleep(LEASE + 1)
             (path.reset if number % 2 else path.resume)()
             scene.fault_ended()
@@ -161,7 +176,8 @@ def lose_network(scene: Scene, times: int) -> None:
         for number in range(times):
             path = paths["redis" if number % 2 else "postgres"]
             scene.wait_for_work()
-            scene.inject(path.hang)
+            with scene.building() if number % 4 == 0 else nullcontext():
+                scene.inject(path.hang)
             time.sleep(1)
             try:
                 path.drop_silently()
@@ -217,7 +233,7 @@ def faults(long: bool) -> list[tuple[str, Fault, bool]]:
         return many if long else few
 
     return [
-        ("worker killed", partial(kill_workers, times=times(50, 6)), True),
+        ("worker killed", partial(kill_workers, times=times(50, 5)), True),
         ("crash at a commit", partial(crash_at_commits, rounds=times(2, 1)), True),
         ("worker stands still", partial(freeze_workers, times=times(6, 1)), True),
         ("worker stands still, job locked", partial(freeze_in_transaction, times=times(3, 1)), True),
@@ -227,7 +243,7 @@ def faults(long: bool) -> list[tuple[str, Fault, bool]]:
         ("postgres ends at once", partial(restart_postgres, times=times(10, 2)), True),
         ("network hangs half-open", partial(hang_network, times=times(6, 2)), True),
         ("network forgets connections", partial(lose_network, times=times(6, 2)), True),
-        ("several workers notified of a unit", partial(announce_repeatedly, times=times(40, 10)), True),
+        ("several workers notified of a unit", partial(announce_repeatedly, times=times(40, 6)), True),
         ("disk full", fill_disk, False),
         ("picture kills its worker", crash_on_picture, False),
     ]

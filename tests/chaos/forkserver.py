@@ -42,9 +42,10 @@ def _worker(kind: str, node: str) -> None:
 
 
 def _dispatcher(_: str, __: str) -> None:
-    from tests.chaos import crash
+    from tests.chaos import crash, large
 
     crash.install("announce")
+    large.install()
     dispatch.main([], standalone_mode=True)
 
 

@@ -40,6 +40,14 @@ CREATE FUNCTION journal_unit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE TRIGGER journal AFTER INSERT OR UPDATE ON units FOR EACH ROW EXECUTE FUNCTION journal_unit();
 
+-- a unit that a worker holds is taken from it with its collection
+CREATE FUNCTION journal_removed_unit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO journal (what, job, key, before, after) VALUES ('unit', OLD.job_id, OLD.id, OLD.state, 'removed');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER journal_removed AFTER DELETE ON units
+    FOR EACH ROW WHEN (OLD.state = 'leased') EXECUTE FUNCTION journal_removed_unit();
+
 CREATE FUNCTION journal_job() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF TG_OP = 'INSERT' THEN
         INSERT INTO journal (what, job, key, after) VALUES ('job', NEW.id, NEW.id, NEW.state);

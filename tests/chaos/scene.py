@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
+from tests.chaos import large
 from tests.chaos.client import Client, Load, NoAnswer, files_to_upload, picture
 from tests.chaos.client_log import client_violations
 from tests.chaos.journal import FaultSnapshot
 from tests.chaos.platform import LEASE, Platform
 
-from retllm.db.tables import Job
+from retllm.db.deletion import WITH_DELETED
+from retllm.db.tables import Collection, Job
 from retllm.queue.audit import violations
 from retllm.queue.audit_files import orphans
 from retllm.queue.violations import Violation
@@ -23,6 +27,8 @@ from retllm.uploads.orphans import delete_orphans
 
 _QUIET_SECONDS = 240.0
 _SWEEP_SECONDS = 30.0
+_BUILDS = 6
+_BUILD_SECONDS = 20.0
 _DOUBLED = {
     "journal",
     "one_job_a_key",
@@ -187,6 +193,38 @@ class Scene:
         busy = self.platform.busy()
         return self.chance.choice(busy if busy and self.chance.random() < 0.8 else self.platform.workers)
 
+    @contextmanager
+    def building(self) -> Iterator[tuple[str, UUID]]:
+        """Let the server build an index, and wait in the middle of that; yield the collection and the job."""
+        for _ in range(_BUILDS):
+            # what a lost attempt left is dropped first, which waits for that transaction too, so it is ended again
+            with large.writing(self.platform.sessions):
+                made = self.client.index_many()
+                deadline = time.monotonic() + _BUILD_SECONDS
+                while time.monotonic() < deadline:
+                    if large.building(self.platform.sessions):
+                        yield made
+                        return
+                    time.sleep(0.02)
+        raise NoAnswer("no index was being built")
+
+    def interrupt_build(self, action: str = "end", *, delete: bool = False) -> None:
+        """Let a worker end or stop in the middle of building an index; ``delete`` the collection meanwhile."""
+        with self.building() as (collection, job):
+            if not self.interrupt_at("build", action):
+                self.report("no worker waited for an index")
+            if delete:
+                self.client.delete(collection, job)
+
+    def interrupt_removal(self, action: str = "end") -> None:
+        """Let a dispatcher end or stop in the middle of removing a deleted collection."""
+        collection = self.client.collection()
+        upload = self.client.open_upload(collection)
+        self.client.upload(upload, files_to_upload())
+        self.client.delete(collection, upload)
+        if not self.interrupt_at("remove", action):
+            self.report("no dispatcher removed the collection")
+
     def pause(self, least: float, most: float) -> None:
         """Wait for a random time."""
         time.sleep(self.chance.uniform(least, most))
@@ -215,6 +253,7 @@ class Scene:
         for job_id in {accepted.job_id for accepted in self.client.log.accepted[-200:]} - ended:
             self.client.job(job_id)
         self._sweep()
+        self.problems += large.problems(self.platform.sessions)
         found = [one for one in self._violations() if one not in before]
         tally = self.platform.journal.tally(mark)
         outcome.times, outcome.jobs, outcome.units = self.injections, tally.jobs, tally.done
@@ -264,10 +303,11 @@ class Scene:
 
     def _wait_until_quiet(self) -> None:
         deadline = time.monotonic() + _QUIET_SECONDS
-        query = sa.select(sa.func.count()).where(Job.finished_at.is_(None))
+        open_jobs = sa.select(Job.id).where(Job.finished_at.is_(None))
+        deleted = sa.select(Collection.id).where(Collection.deleted_at.is_not(None)).execution_options(**WITH_DELETED)
         while time.monotonic() < deadline:
             with self.platform.sessions() as session:
-                if not session.scalar(query):
+                if all(session.scalar(query.limit(1)) is None for query in (open_jobs, deleted)):
                     return
             time.sleep(0.2)
         self.notes.append(f"not quiet after {_QUIET_SECONDS:g} s")

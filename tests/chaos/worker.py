@@ -8,7 +8,7 @@ from uuid import UUID
 
 from celery.signals import setup_logging
 from celery.worker import state
-from tests.chaos import crash
+from tests.chaos import crash, large
 from tests.chaos.models import Encoder, Scorer, pause
 
 from retllm import logs
@@ -28,6 +28,7 @@ app = celery_app(get_settings().redis_url)
 app.set_default()
 app.conf.imports = ("retllm_workers.stopping",)
 crash.install("renew")
+large.install()
 _ENCODER, _SCORER, _FINISHER = Encoder(), Scorer(), Finisher()
 _UNITS = FineUnits(lambda: _SCORER, lambda: state.should_stop is not None)
 

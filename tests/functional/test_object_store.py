@@ -1,25 +1,78 @@
-"""Two hosts with one database, Redis and bucket, but no common disk: one serves the web, the other has all workers."""
+"""Two hosts with one database, Redis and bucket, reached by TCP with passwords, but no common disk: both have workers.
+
+Where PgBouncer is installed, both hosts reach the database through it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import os
+import secrets
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+import redis
+import sqlalchemy as sa
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from tests.functional.remote_scorers import client, wait
 from tests.object_store import object_store, stored
+from tests.poolers import PROGRAM, pooler
 
 from retllm.cli.client import Api
 from retllm.demo.world import write_collection
 from retllm.settings import Settings
 from retllm.stack import LocalStack
+from retllm.stack.child import Child
 from retllm.stack.commands import QUEUES
+from retllm.stack.postgres import DATABASE, EmbeddedPostgres, connect
+from retllm.stack.redis import free_port
 
 pytestmark = pytest.mark.timeout(900)
+
+ROLE = "platform"
+CONNECTIONS = 4
+PROCESSES = 2 + 1 + len(QUEUES)
+
+
+@contextmanager
+def database(home: Path) -> Iterator[str]:
+    """A server that listens on TCP and asks for passwords (SCRAM); yields the address of a database of an own role."""
+    server, port, password = EmbeddedPostgres(home, durable=False), free_port(), secrets.token_hex(16)
+    server.prepare()
+    (server.data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+    spec = server.spec(home / "postgres.log", os.environ)
+    argv = [part.replace("listen_addresses=", "listen_addresses=127.0.0.1") for part in spec.argv]
+    local = sa.make_url(server.url).set(database="postgres").update_query_dict({"port": str(port)})
+
+    def answers() -> bool:
+        try:
+            connect(local.render_as_string(hide_password=False)).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    child = Child(dataclasses.replace(spec, argv=(*argv, "-c", f"port={port}"), ready=answers), 0)
+    try:
+        child.wait_ready()
+        with connect(local.render_as_string(hide_password=False)) as connection:
+            connection.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{password}'")
+            connection.execute(f"CREATE DATABASE {DATABASE} OWNER {ROLE}")
+        # pgvector is not trusted: an administrator adds it
+        with connect(local.set(database=DATABASE).render_as_string(hide_password=False)) as connection:
+            connection.execute("CREATE EXTENSION vector")
+        yield f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{DATABASE}"
+    finally:
+        child.ask_to_stop()
+        child.stop(30)
+        server.tidy()
 
 
 @pytest.fixture(scope="module")
@@ -29,23 +82,50 @@ def bucket() -> Iterator[str]:
         yield buckets()
 
 
+@dataclasses.dataclass(frozen=True)
+class Hosts:
+    """A client of the first host, and the addresses of what both share."""
+
+    api: Api
+    database_url: str
+    redis_url: str
+
+
 @pytest.fixture(scope="module")
-def api(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """A client of the first host."""
+def hosts(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """The first host has the web server, the dispatcher and a worker, the second one workers of all kinds."""
     # short, since a socket lies in it
     folder = tmp_path_factory.mktemp("hosts")
     common: dict[str, Any] = {"storage_url": f"s3://{bucket}/media", "preset": "demo", "torch_threads": 1}
-    first = Settings(home=folder / "1", database_url=None, redis_url=None, port=0, **common)
-    with LocalStack(first, {"postgres", "redis", "migrate", "web", "dispatch"}, durable=False) as web:
-        servers = {"database_url": web.database_url, "redis_url": web.redis_url}
-        with LocalStack(Settings(home=folder / "2", **servers, **common), QUEUES):
-            yield client(web)
+    common["database_connections"] = CONNECTIONS
+    with ExitStack() as stack:
+        common["database_url"] = url = stack.enter_context(database(folder / "db"))
+        if PROGRAM is not None:
+            common["database_url"] = stack.enter_context(pooler(url, connections=CONNECTIONS))
+            common["database_direct_url"] = url
+        parts = {"redis", "migrate", "web", "dispatch", "media"}
+        first = stack.enter_context(LocalStack(Settings(home=folder / "1", redis_url=None, port=0, **common), parts))
+        stack.enter_context(LocalStack(Settings(home=folder / "2", redis_url=first.redis_url, **common), QUEUES))
+        yield Hosts(client(first), url, first.redis_url)
         assert not list(folder.rglob("*.png"))
 
 
+def test_nobody_without_the_passwords_reaches_what_the_hosts_share(hosts: Hosts) -> None:
+    unknown = sa.make_url(hosts.database_url).set(password="guessed").render_as_string(hide_password=False)
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        connect(unknown)
+    port = sa.make_url(hosts.redis_url).port
+    assert port is not None
+    with pytest.raises(redis.AuthenticationError):
+        redis.Redis(host="127.0.0.1", port=port, retry=Retry(NoBackoff(), 0)).ping()
+
+
 def test_what_one_host_receives_the_other_one_reads_and_nothing_is_left_of_what_is_deleted(
-    api: Api, bucket: str, tmp_path: Path
+    hosts: Hosts, bucket: str, tmp_path: Path
 ) -> None:
+    api = hosts.api
+    serving = [queue for worker in api.get("/system/workers")["workers"] for queue in worker["queues"]]
+    assert serving.count("media") == 2
     queries = write_collection(tmp_path, 1, 4715)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -72,3 +152,9 @@ def test_what_one_host_receives_the_other_one_reads_and_nothing_is_left_of_what_
 
     api.call("DELETE", f"/collections/{collection}")
     wait(lambda: not stored(bucket), "files of a deleted collection are left")
+    with connect(hosts.database_url) as connection:
+        (count,) = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = current_user"
+        ).fetchone() or (0,)
+    # this one too
+    assert int(str(count)) <= PROCESSES * CONNECTIONS + 1

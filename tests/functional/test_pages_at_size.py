@@ -171,7 +171,8 @@ def _addresses(app: OpenAPI, large: Large) -> list[str]:
     later += [f"{one}?state={state}" for state in ("indexed", "missing", "failed")]
     history = (*_HISTORY_FILTERS, f"collection={large.collection_id}", f"after={large.search_id}")
     later += [f"/jobs?{query}" for query in history]
-    later += [f"/jobs/confirm?deed={deed}" for deed in ("cancel", "retry", "delete")]
+    later += [f"/jobs/confirm?deed={deed}&all=1" for deed in ("cancel", "retry", "delete")]
+    later.append("/jobs/confirm?deed=delete&all=1&text=nowhere")
     later.append(f"/jobs/{large.upload_id}?status=rejected")
     later += [
         "/?window=7d",
@@ -223,7 +224,7 @@ def _problems(engine: sa.Engine, client: FlaskClient, name: str, found: list[str
         download = "attachment" in answer.headers.get("Content-Disposition", "")
         if len(log.statements) > MAX_STATEMENTS and not download:
             problems.append(f"{address}: {len(log.statements)} statements")
-        is_compared = re.search(r"[?&](q|text|state|kind|window)=", address)
+        is_compared = re.search(r"[?&](q|text|state|kind|window|all)=", address)
         read: list[tuple[int, str]] = []
         for statement, plan in log.plans():
             read.append((_rows_read(plan), statement))

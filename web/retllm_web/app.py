@@ -8,7 +8,7 @@ from typing import Any
 from flask_openapi.openapi import OpenAPI
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from retllm.db.session import make_sessions
+from retllm.db.session import sessions_of
 from retllm.identity.secret_key import secret_key
 from retllm.job_kinds import register_handlers
 from retllm.media.storage import Storage, get_storage
@@ -53,7 +53,7 @@ def create_app(
     _behind_proxies(app, settings.proxies)
     app.extensions["retllm"] = Services(
         # one connection for each thread of the server
-        sessions=make_sessions(settings.database_url, pool_size=settings.web_threads),
+        sessions=sessions_of(settings, pool_size=settings.web_threads),
         storage=storage or get_storage(settings),
         notifier=notifier or Notifier(settings.redis_url, routing_of(settings)),
         settings=settings,

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from retllm.db.session import make_sessions
+from retllm.db.session import sessions_of
 from retllm.errors import InvalidInput, RetllmError
 from retllm.job_kinds import register_handlers
 from retllm.media.storage import get_storage
@@ -64,7 +64,7 @@ def get_context() -> WorkerContext:
     register_handlers()
     settings = worker_settings()
     return WorkerContext(
-        sessions=make_sessions(settings.database_url, idle_seconds=settings.lease_seconds),
+        sessions=sessions_of(settings, idle_seconds=settings.lease_seconds),
         storage=get_storage(settings),
         settings=settings,
         notifier=Notifier(settings.redis_url, routing_of(settings)),

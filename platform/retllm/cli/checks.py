@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retllm.cli.check import Check, failed
+from retllm.cli.check_connections import inspect_connections
 from retllm.cli.check_decoders import inspect_decoders
 from retllm.cli.check_exposure import inspect_cookies, inspect_secret_key
 from retllm.cli.check_models import check_embedder, check_scorer, extra_embedders, extra_scorers
@@ -55,6 +56,7 @@ def run_checks(settings: Settings) -> list[Check]:
         *extra_scorers(settings),
         *([("models", lambda: Check("models", "warning", notice))] if (notice := settings.notice) else []),
         ("workers", lambda: check_workers(settings, running)),
+        *([("pool", lambda: check_pool(url, settings))] if (url := _database(settings, running)) else []),
     ]
     return [_guarded(name, check) for name, check in checks] + check_work(settings, running)
 
@@ -76,6 +78,8 @@ def check_postgres(settings: Settings, running: StackRecord | None) -> Check:
     """Check that the database server answers and has pgvector, or that the embedded one runs here."""
     if settings.database_url:
         url = postgres.normalise_url(settings.database_url)
+        if settings.direct_url:
+            postgres.check(settings.direct_url, "RETLLM_DATABASE_DIRECT_URL")
         return Check("postgres", "ok", f"{postgres.check(url)} at {postgres.redacted(url)} (DATABASE_URL).")
     if running is not None and running.database_url:
         return Check("postgres", "ok", f"{postgres.check(running.database_url)}, started by `retllm up`.")
@@ -228,6 +232,12 @@ def check_workers(settings: Settings, running: StackRecord | None) -> Check:
     return Check("workers", "warning" if advice else "ok", message, advice)
 
 
+def check_pool(database_url: str, settings: Settings) -> Check:
+    """Check that the database server has as many connections as all processes may open."""
+    message, advice = inspect_connections(database_url, settings)
+    return Check("pool", "warning" if advice else "ok", message, advice)
+
+
 def check_work(settings: Settings, running: StackRecord | None) -> list[Check]:
     """Return a warning for each kind of stuck work; nothing if the platform is not running."""
     url = _database(settings, running)
@@ -236,4 +246,4 @@ def check_work(settings: Settings, running: StackRecord | None) -> list[Check]:
 
 
 def _database(settings: Settings, running: StackRecord | None) -> str | None:
-    return settings.database_url or (running.database_url if running is not None else None)
+    return settings.direct_url or settings.database_url or (running.database_url if running is not None else None)

@@ -19,8 +19,8 @@ from retllm.stack.postgres import EmbeddedPostgres
 
 
 def database_url(settings: Settings) -> str:
-    """Return DATABASE_URL, else the URL of the database that `retllm up` runs in RETLLM_HOME."""
-    return settings.database_url or EmbeddedPostgres(settings.home_path).url
+    """Return the URL of the server itself, else that of the database that `retllm up` runs in RETLLM_HOME."""
+    return settings.direct_url or settings.database_url or EmbeddedPostgres(settings.home_path).url
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def dispatch() -> None:
     Run one or several. A dispatcher also removes what is in deleted collections, closes abandoned uploads, and deletes
     what they left in the storage.
     """
-    from retllm.db.session import make_sessions
+    from retllm.db.session import sessions_of
     from retllm.indexing.vector_indexes import drop_unused
     from retllm.job_kinds import register_handlers
     from retllm.media.storage import get_storage
@@ -39,7 +39,7 @@ def dispatch() -> None:
     settings = Settings()
     keep_private(settings)
     logs.configure(settings.log_level, settings.log_format)
-    sessions = make_sessions(settings.database_url, idle_seconds=settings.lease_seconds)
+    sessions = sessions_of(settings, idle_seconds=settings.lease_seconds)
     notifier = Notifier(settings.redis_url, routing_of(settings))
     dispatcher = Dispatcher(sessions, notifier, settings, maintenance_tasks(sessions, notifier, settings))
     storage = get_storage(settings)

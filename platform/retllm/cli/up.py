@@ -107,7 +107,7 @@ def prepare_client(stack: LocalStack) -> Admin:
     from retllm.identity.tokens import token_key
     from retllm.stack.client_file import write_client
 
-    sessions = make_sessions(stack.database_url)
+    sessions = make_sessions(stack.settings.direct_url or stack.database_url)
     try:
         with transaction(sessions) as session:
             user, password = ensure_admin(session)

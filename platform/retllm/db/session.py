@@ -6,13 +6,14 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from retllm.errors import DatabaseBusy, StackError
+from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -38,27 +39,55 @@ def driver_url(url: str) -> str:
 _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
 
 
-def make_engine(url: str, *, pool_size: int = 5, idle_seconds: float = 300) -> sa.Engine:
+# the option of an engine that has the one without the pooler
+_DIRECT = "direct_engine"
+
+
+def make_engine(
+    url: str,
+    *,
+    pool_size: int = 5,
+    most: int | None = None,
+    idle_seconds: float = 300,
+    direct_url: str | None = None,
+) -> sa.Engine:
     """Return an engine that checks connections before use, so that a restart of the server causes no errors.
 
     The server aborts transactions that are idle for ``idle_seconds``, so that a process that hangs or lost its
     connection does not keep its locks.
+
+    Args:
+        pool_size: number of connections that are kept open.
+        most: maximum number of open connections; twice ``pool_size`` unless given.
+        direct_url: the server itself, if ``url`` is that of a pooler that lends a connection for each transaction. Then
+            nothing is set or prepared for longer than a transaction; see ``direct_engine``.
     """
-    return sa.create_engine(
-        driver_url(url),
-        pool_pre_ping=True,
-        pool_size=pool_size,
-        max_overflow=pool_size,
-        connect_args={
-            "connect_timeout": 10,
-            "options": f"-c timezone=UTC -c idle_in_transaction_session_timeout={idle_seconds * 1000:.0f}",
-            **_KEEPALIVE,
-        },
-    )
+    most = most or 2 * pool_size
+    kept = min(pool_size, most)
+    settings = {"timezone": "UTC", "idle_in_transaction_session_timeout": f"{idle_seconds * 1000:.0f}"}
+    arguments: dict[str, Any] = {"connect_timeout": 10, **_KEEPALIVE}
+    if direct_url is None:
+        arguments["options"] = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    else:
+        arguments["prepare_threshold"] = None
+    pool = {"pool_pre_ping": True, "pool_size": kept, "max_overflow": most - kept}
+    engine = sa.create_engine(driver_url(url), connect_args=arguments, **pool)
+    if direct_url is not None:
+        statements = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in settings.items())
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statements))
+        engine.update_execution_options(**{_DIRECT: make_engine(direct_url, pool_size=1, idle_seconds=idle_seconds)})
+    return engine
 
 
-def make_sessions(url: str | None, *, pool_size: int = 5, idle_seconds: float = 300) -> Sessions:
-    """Return a session factory for ``url``; see ``make_engine``.
+def direct_engine(sessions: Sessions) -> sa.Engine:
+    """Return the engine for work that needs a connection to the server itself: settings and locks of a session."""
+    engine: sa.Engine = sessions.kw["bind"]
+    direct: sa.Engine = engine.get_execution_options().get(_DIRECT, engine)
+    return direct
+
+
+def make_sessions(url: str | None, **options: Any) -> Sessions:
+    """Return a session factory for ``url``; see ``make_engine`` for the options.
 
     Raises:
         StackError: ``url`` is empty.
@@ -67,7 +96,22 @@ def make_sessions(url: str | None, *, pool_size: int = 5, idle_seconds: float = 
         raise StackError(
             "No database: set DATABASE_URL to a PostgreSQL server with pgvector, or run this under `retllm up`."
         )
-    return sessionmaker(make_engine(url, pool_size=pool_size, idle_seconds=idle_seconds), expire_on_commit=False)
+    return sessionmaker(make_engine(url, **options), expire_on_commit=False)
+
+
+def sessions_of(settings: Settings, *, pool_size: int = 5, idle_seconds: float = 300) -> Sessions:
+    """Return the session factory of a process of the platform: a web server, dispatcher or worker.
+
+    Raises:
+        StackError: no database is configured.
+    """
+    return make_sessions(
+        settings.database_url,
+        pool_size=pool_size,
+        most=settings.database_connections,
+        idle_seconds=idle_seconds,
+        direct_url=settings.direct_url,
+    )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, JobKind, JobState
+from retllm.db.many import one_of
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.tables import Item, Job, User
 from retllm.db.uploads import UploadFile
@@ -64,10 +65,8 @@ class JobFilters:
             # looked up by index for each upload, from the newest on, as below
             conditions += [Job.kind == JobKind.UPLOAD, some.correlate(Job).scalar_subquery()]
         if self.text:
-            # no index supports substring search, so jobs are checked one by one from the newest on; with a scalar
-            # subquery the planner does not assume that matches are rare and chooses this plan
-            contains = sa.select(_contains(self.text)).where(Search.id == Job.id)
-            conditions.append(contains.correlate(Job).scalar_subquery())
+            # no index supports substring search, so jobs are checked one by one from the newest on
+            conditions.append(_has_text(self.text))
         return conditions
 
 
@@ -119,9 +118,7 @@ def page(
 def _compared(session: Session, actor: Actor, filters: JobFilters, after: UUID | None, limit: int) -> JobPage:
     """Compare the newest searches with the text, one by one, since no index supports substring search."""
     others = replace(filters, states=(), text="").matching(actor)
-    # with a scalar subquery the planner does not assume that matches are rare, and reads from the newest on
-    is_match = sa.select(_contains(filters.text)).where(Search.id == Job.id).correlate(Job).scalar_subquery()
-    query = sa.select(Job.id, Job.state, is_match).where(Job.kind == JobKind.SEARCH, *others)
+    query = sa.select(Job.id, Job.state, _has_text(filters.text)).where(Job.kind == JobKind.SEARCH, *others)
     query = query.order_by(Job.id.desc()).limit(MAX_COMPARED)
     rows = session.execute(query if after is None else query.where(Job.id < after)).all()
     matches = [(key, state) for key, state, matched in rows if matched]
@@ -137,8 +134,13 @@ def _compared(session: Session, actor: Actor, filters: JobFilters, after: UUID |
     )
 
 
-def _contains(text: str) -> Condition:
-    return Search.query_text.icontains(composed(text), autoescape=True)
+def _has_text(text: str) -> sa.ScalarSelect[bool]:
+    """Return the condition that the query of a search has a text.
+
+    With a scalar subquery the planner does not assume that matches are rare, and reads from the newest on.
+    """
+    contains = sa.select(Search.query_text.icontains(composed(text), autoescape=True)).where(Search.id == Job.id)
+    return contains.correlate(Job).scalar_subquery()
 
 
 def counts(session: Session, actor: Actor, filters: JobFilters) -> dict[JobState, int]:
@@ -155,12 +157,16 @@ def counts(session: Session, actor: Actor, filters: JobFilters) -> dict[JobState
 
 @dataclass(frozen=True)
 class ActionCounts:
-    """The number of jobs that an action matches, and of those that it can be applied to."""
+    """The number of jobs that an action matches, and of those that it can be applied to.
+
+    ``next`` is the key of the last job that was looked at, if there are older ones, which are not counted.
+    """
 
     matching: int
     possible: int
     not_permitted: int
     """jobs of other accounts, which this account may not change; the state of the rest does not allow the action"""
+    next: UUID | None = None
 
     @property
     def not_allowed_by_state(self) -> int:
@@ -169,14 +175,27 @@ class ActionCounts:
 
 
 def count_for_action(
-    session: Session, actor: Actor, conditions: Sequence[Condition], allowed: Condition
+    session: Session, actor: Actor, conditions: Sequence[Condition], allowed: Condition, text: str = ""
 ) -> ActionCounts:
-    """Count the jobs that an action matches; ``allowed`` is true for jobs whose state allows it."""
+    """Count the jobs that an action matches, among the newest ``MAX_COMPARED`` that meet the conditions.
+
+    Args:
+        allowed: true for jobs whose state allows the action.
+        text: one that the query of a search must have.
+    """
+    query = sa.select(Job.id, _has_text(text) if text else sa.true()).where(*conditions)
+    if text:
+        query = query.where(Job.kind == JobKind.SEARCH)
+    rows = session.execute(query.order_by(Job.id.desc()).limit(MAX_COMPARED + 1)).all()
+    looked_at = rows[:MAX_COMPARED]
+    matching = [key for key, is_match in looked_at if is_match]
+    # apart from the conditions, with which the planner may choose to join collections for each job
     mine = changeable_jobs(actor)
-    query = sa.select(
+    counted = sa.select(
         sa.func.count(), sa.func.count().filter(sa.and_(mine, allowed)), sa.func.count().filter(sa.not_(mine))
-    ).where(*conditions)
-    return ActionCounts(*session.execute(query.select_from(Job)).one())
+    ).where(one_of(Job.id, matching))
+    following = looked_at[-1][0] if len(rows) > len(looked_at) else None
+    return ActionCounts(*session.execute(counted.select_from(Job)).one(), following)
 
 
 def keys(

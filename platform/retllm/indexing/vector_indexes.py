@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState, Stage, UnitState
-from retllm.db.session import Sessions, transaction
+from retllm.db.session import Sessions, direct_engine, transaction
 from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Unit, new_id
 from retllm.db.vectors import INDEX_PREFIX, VectorIndex, count_vectors, index_name, usable_index
 from retllm.errors import DatabaseBusy, RetllmError, UnitPostponed
@@ -54,6 +54,8 @@ _LOOK_SECONDS = 0.5
 _WAIT_SECONDS = 60.0
 # how soon the server notices that the worker is gone
 _CHECK_MS = 5000
+# after so long without a statement the server ends the session, with its lock: its worker stands still, or is cut off
+_IDLE_MS = 60_000
 
 
 def missing_indexes(session: Session, job: Job) -> list[dict[str, Any]]:
@@ -141,6 +143,8 @@ def _build(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
 
         def write(session: Session, _job: Job) -> list[Notification]:
             if index is not None:
+                # whoever has the lock drops indexes without a row; it is this one as long as the session is there
+                connection.execute(sa.select(1))
                 _put_in_place(session, index)
             return []
 
@@ -199,13 +203,13 @@ def _put_in_place(session: Session, index: VectorIndex) -> None:
 @contextlib.contextmanager
 def _alone(sessions: Sessions) -> Iterator[sa.Connection | None]:
     """Yield a connection that is not in a transaction and holds the lock; None if another one holds it."""
-    engine: sa.Engine = sessions.kw["bind"]
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with direct_engine(sessions).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         # closed at the end, with its lock and settings, and not used again
         connection.detach()
         if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_LOCK))):
             yield None
             return
+        connection.exec_driver_sql(f"SET idle_session_timeout = {_IDLE_MS}")
         # a build takes as long as it takes, whatever a server or account is set to
         connection.exec_driver_sql("SET statement_timeout = 0")
         connection.exec_driver_sql("SET lock_timeout = 0")

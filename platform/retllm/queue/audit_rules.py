@@ -6,6 +6,7 @@ system too. Rules with ``:quiet`` are stricter on an idle one.
 
 from __future__ import annotations
 
+from retllm.db.vectors import INDEX_PREFIX
 from retllm.queue.audit_counts import COUNT_RULES
 from retllm.queue.audit_tokens import TOKEN_RULES
 from retllm.queue.violations import Rule
@@ -158,6 +159,14 @@ _INDEX = (
         "no embedding has a later version than its item",
         """SELECT i.id, 'embedding of version ' || v.item_version || ', item of version ' || i.version
             FROM embeddings v JOIN items i ON i.id = v.item_id WHERE v.item_version > i.version LIMIT :limit""",
+    ),
+    Rule(
+        "used_index_is_whole",
+        "the server has every vector index that is in use, and calls it valid",
+        f"""SELECT x.id, CASE WHEN p.indisvalid IS NULL THEN 'missing' ELSE 'invalid' END
+            FROM vector_indexes x LEFT JOIN pg_class c ON c.relkind = 'i'
+                AND c.relname = '{INDEX_PREFIX}' || replace(x.id::text, '-', '')
+            LEFT JOIN pg_index p ON p.indexrelid = c.oid WHERE p.indisvalid IS NOT TRUE LIMIT :limit""",  # noqa: S608
     ),
 )
 

@@ -275,6 +275,7 @@ class LocalStack:
         env = dict(os.environ)
         settings = {name: getattr(self.settings, name) for name in self.settings.model_fields_set}
         settings |= {"home": self.home, "port": self._port, "database_url": None, "redis_url": None}
+        settings["database_direct_url"] = self.settings.direct_url
         for name, value in settings.items():
             variable = f"RETLLM_{name.upper()}"
             env.pop(variable, None)
@@ -293,6 +294,8 @@ class LocalStack:
         if self.settings.database_url:
             self._database_url = postgres.normalise_url(self.settings.database_url)
             self._notify(f"{postgres.check(self._database_url)} at {postgres.redacted(self._database_url)}")
+        if self.settings.direct_url:
+            postgres.check(self.settings.direct_url, "RETLLM_DATABASE_DIRECT_URL")
         if self.settings.redis_url:
             self._redis_url = self.settings.redis_url
             self._notify(f"{redis.check(self._redis_url)} at {redis.redacted(self._redis_url)}")

@@ -209,6 +209,34 @@ def test_the_lock_is_free_as_soon_as_its_holder_is_done(world) -> None:
             assert connection is not None
 
 
+def test_a_worker_that_stands_still_keeps_no_other_index_from_being_built(
+    context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, unit = prepared(context, world)
+    count = vector_indexes._counts
+
+    def stand_still(connection: sa.Connection, index: VectorIndex) -> dict[str, int]:
+        # the last step before the index is put into use
+        counts = count(connection, index)
+        assert connection.scalar(sa.text("SHOW idle_session_timeout")) == "1min"
+        connection.execute(sa.text("SET idle_session_timeout = 50"))
+        free = False
+        while not free:
+            # as the next attempt, or the dispatcher
+            with vector_indexes._alone(world.sessions) as connection:
+                free = connection is not None
+        vector_indexes.drop_unused(world.sessions)
+        return counts
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vector_indexes, "_counts", stand_still)
+        assert run_unit(context, unit.id, lambda context, held: embed_unit(context, held, embedders))
+    assert (listed(world), on_server(world)) == ([], {}), "an index that others may have dropped is not put into use"
+    run(context, world, job_id)
+    assert world.job(job_id).state is JobState.SUCCEEDED
+    assert on_server(world) == {index_name(unit.id): True}
+
+
 @contextmanager
 def a_transaction_to_wait_for(world) -> Iterator[None]:
     """A transaction that wrote vectors and is open: building an index waits until it ends."""

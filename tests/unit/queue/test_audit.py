@@ -18,7 +18,9 @@ from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Embedding, Item, Job, Unit
 from retllm.db.uploads import Upload, UploadFile
+from retllm.db.vectors import VectorIndex, index_name
 from retllm.history import control
+from retllm.indexing import vector_indexes
 from retllm.indexing.submit import submit_index
 from retllm.queue import lifecycle
 from retllm.queue.audit import violations
@@ -123,6 +125,26 @@ def test_inconsistent_results_are_reported(context: Any, world: Any) -> None:
         "committed_is_done",
     }
     assert _broken(world, dead) == expected
+
+
+def test_an_index_in_use_that_the_server_lacks_or_calls_invalid_is_reported(
+    context: Any, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_indexes, "EXACT_LIMIT", 1)
+    world.add_texts("a", "b")
+    index(context, world)
+    with world.sessions() as session:
+        (name,) = map(index_name, session.scalars(sa.select(VectorIndex.id)))
+
+    def broken(statement: str) -> list[tuple[str, str]]:
+        with transaction(world.sessions) as session:
+            session.execute(sa.text(statement))
+        return [(one.rule, one.detail) for one in violations(world.sessions, quiet=True)]
+
+    assert broken("SELECT 1") == []
+    invalid = f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{name}'::regclass"
+    assert broken(invalid) == [("used_index_is_whole", "invalid")]
+    assert broken(f"DROP INDEX {name}") == [("used_index_is_whole", "missing")]
 
 
 def test_inconsistent_attempts_are_reported(world: Any) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 from flask import flash, redirect, render_template, request, url_for
@@ -59,16 +59,15 @@ class BulkRequest:
         upto = key_or_none(sent.get("upto"), "job") or new_id()
         return cls(action, filters_of(sent), keys, everything, upto, key_or_none(sent.get("after"), "job"))
 
-    def conditions(self, actor: Actor) -> Sequence[Condition]:
-        """Return the conditions that select the jobs."""
-        if not self.everything:
-            return [Job.id.in_(self.keys), within_visible(actor, Job.collection_id)]
-        remaining = [Job.id < self.after] if self.after else []
-        return [*self.filters.matching(actor), Job.id <= self.upto, *remaining]
-
     def count(self, session: Session, actor: Actor) -> ActionCounts:
         """Return how many of the jobs allow the action."""
-        return listing.count_for_action(session, actor, self.conditions(actor), control.allowed(self.action))
+        allowed = control.allowed(self.action)
+        if not self.everything:
+            named: list[Condition] = [Job.id.in_(self.keys), within_visible(actor, Job.collection_id)]
+            return listing.count_for_action(session, actor, named, allowed)
+        remaining = [Job.id < self.after] if self.after else []
+        conditions = [*replace(self.filters, text="").matching(actor), Job.id <= self.upto, *remaining]
+        return listing.count_for_action(session, actor, conditions, allowed, self.filters.text)
 
     def fields(self) -> list[tuple[str, str]]:
         """Return the hidden fields of the form that confirms the action."""
@@ -82,6 +81,11 @@ class BulkRequest:
         if self.everything:
             return bulk.apply_to_all(actor, self.action, self.filters, upto=self.upto, after=self.after)
         return bulk.apply_to(actor, self.action, self.keys)
+
+    def address_after(self, after: UUID) -> dict[str, Any]:
+        """Return the arguments of the address for the jobs that are older than one."""
+        more = {"deed": self.action.value, "all": 1, "upto": self.upto, "after": after}
+        return {**address_of(self.filters), **more}
 
     def back(self) -> str:
         """Return the address of the list that the request came from."""
@@ -97,8 +101,17 @@ def confirm_jobs() -> ResponseReturnValue:
         return redirect(url_for("pages.jobs", **address_of(filters_of(request.args))))
     with transaction(services().sessions) as session:
         counts = bulk_request.count(session, current_actor())
+    older = None
+    if counts.next is not None and not counts.possible:
+        older = url_for("pages.confirm_jobs", **bulk_request.address_after(counts.next))
     return render_template(
-        "jobs_confirm.html", bulk_request=bulk_request, counts=counts, limit=bulk.MAX, back=bulk_request.back()
+        "jobs_confirm.html",
+        bulk_request=bulk_request,
+        counts=counts,
+        limit=bulk.MAX,
+        looked_at=listing.MAX_COMPARED,
+        older=older,
+        back=bulk_request.back(),
     )
 
 
@@ -114,8 +127,7 @@ def do_to_jobs() -> ResponseReturnValue:
         flash(_refused_text(bulk_request.action, result.refused), "warning")
     if result.after is None:
         return redirect(bulk_request.back())
-    again = {**address_of(bulk_request.filters), "deed": bulk_request.action.value, "all": 1}
-    return redirect(url_for("pages.confirm_jobs", **again, upto=bulk_request.upto, after=result.after))
+    return redirect(url_for("pages.confirm_jobs", **bulk_request.address_after(result.after)))
 
 
 def _done_text(action: BulkAction, result: BulkResult) -> str:

@@ -203,6 +203,23 @@ def test_a_bulk_action_above_the_limit_asks_for_confirmation_of_the_rest(
     assert "No jobs match this filter" in page.text
 
 
+def test_a_bulk_action_is_counted_among_the_newest_jobs_and_leads_to_older_ones(
+    reader: Visitor, indexed: str, ada: Caller, served: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MAX_COMPARED", 2)
+    store_search(served, ada.user.id, indexed, "a robin", [], JobState.RUNNING)
+    for _ in range(2):
+        store_search(served, ada.user.id, indexed, "a wren", [])
+    assert reader.get("/jobs/confirm?deed=delete&all=1").one("h1").text == "Delete 2+ jobs?"
+    for query in ("deed=cancel&all=1", "deed=cancel&all=1&text=robin"):
+        page = reader.get(f"/jobs/confirm?{query}")
+        assert "Nothing to do" in page.text
+        (older,) = [str(link.attributes["href"]) for link in page.all("a") if link.text == "Look at older jobs"]
+        page = reader.get(older)
+        assert page.one("h1").text == "Cancel 1 job?"
+        assert "Look at older jobs" not in page.text
+
+
 def test_unfinished_jobs_are_cancelled_and_cancelled_jobs_are_retried_in_bulk(
     reader: Visitor, texts: str, ada: Caller
 ) -> None:
