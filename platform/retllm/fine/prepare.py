@@ -189,6 +189,9 @@ class Preparer:
                 **self._special_tokens(text),
             )
         except REFUSALS as error:
+            if not pictures and "image" in str(error):
+                message = "The model takes no pair without a picture."
+                raise InvalidInput(message, field="candidates", index=index) from error
             raise _refused(index, error) from error
         finally:
             self.pixels.done()
