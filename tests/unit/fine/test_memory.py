@@ -18,6 +18,7 @@ from retllm.fine.engine import Engine
 from retllm.fine.memory import describe_caches, fitting_prefix_bytes, fitting_token_budget, pass_bytes
 from retllm.fine.opening import open_scorer
 from retllm.fine.prefix import PrefixCache
+from retllm.metrics import PREFIX_USES, PREFIXES
 from retllm.settings import Settings
 
 GIB = 1 << 30
@@ -106,6 +107,22 @@ def test_the_doctor_says_what_a_worker_will_use(card: Callable[..., None], monke
     assert describe_caches(CUDA, 4096, 3 * GIB).endswith("3.0 GB are for image prefixes (RETLLM_PREFIX_CACHE_BYTES).")
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * GIB))
     assert describe_caches(torch.device("cpu"), 8192, None).endswith("up to 0.5 GB of memory are for image prefixes.")
+
+
+def test_the_metrics_tell_how_often_a_cached_prefix_is_used(qwen: Scorer) -> None:
+    def uses(query: Content, pool: list[Content]) -> list[float]:
+        before = [PREFIXES.labels(use)._value.get() for use in PREFIX_USES]
+        qwen.score(query, pool, OFF)
+        return [PREFIXES.labels(use)._value.get() - old for use, old in zip(PREFIX_USES, before, strict=True)]
+
+    pictures, texts = [Content(image=picture(at)) for at in (70, 71)], [Content(text=text) for text in ("a", "b", "c")]
+    # the first use of a model checks whether it allows prefixes
+    uses(texts[0], pictures)
+    qwen.forget()
+    assert uses(texts[0], pictures) == [2, 0]
+    assert uses(texts[1], pictures) == [0, 2]
+    assert uses(Content(image=picture(72)), texts) == [1, 3]
+    assert uses(texts[0], texts[1:]) == [0, 0]
 
 
 def test_a_full_device_makes_the_cache_smaller_but_not_below_a_gibibyte() -> None:
