@@ -93,9 +93,7 @@ def fine(
     """Measure the fine stage in pairs per second, beside what else people would use, and beside its limit.
 
     The cross-encoder of sentence-transformers is measured if the extra "sentence" is installed. Without --model the
-    weights are random, which does not affect the speed. RETLLM_PROFILE and RETLLM_SCORER_REVISION apply to --model;
-    RETLLM_DTYPE, RETLLM_TOKEN_BUDGET, RETLLM_PICTURE_TOKENS and the sizes of caches do too, and without --size to
-    random weights.
+    weights are random, which does not affect the speed. The settings of a worker apply to --model, as RETLLM_PROFILE.
     """
     if width % 64:
         raise InvalidInput(f"--width must be a multiple of 64, not {width}.", field="width")
