@@ -63,6 +63,8 @@ class ScoringServer(ThreadingHTTPServer):
             None answers.
         entry: what it says of its model.
         asked: the bodies of the requests, with their paths.
+        last: the last answer that it made.
+        instead: an answer in place of all that it would make; None for none.
         processed: whether log-probabilities are those after the restriction to allowed tokens.
         left: number of answers after which it hangs; None answers all.
     """
@@ -84,6 +86,8 @@ class ScoringServer(ThreadingHTTPServer):
         self.scale = 1.0
         self.left: int | None = None
         self.processed = False
+        self.last: Any = None
+        self.instead: Any = None
         self._open: set[socket.socket] = set()
 
     @property
@@ -142,9 +146,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.takes_more():
             threading.Event().wait(600)
         try:
-            status, answer = self._answer(body)
+            status, answer = (200, self.server.instead) if self.server.instead is not None else self._answer(body)
         except _Refusal as error:
             status, answer = 400, {"error": {"message": str(error), "code": 400}}
+        self.server.last = answer
         self._send(status, answer)
 
     def _answer(self, body: dict[str, Any]) -> tuple[int, Any]:

@@ -61,6 +61,14 @@ BATCH = Histogram(
     registry=REGISTRY,
 )
 
+PREFIX_USES = ("computed", "reused")
+PREFIXES = Counter(
+    "retllm_image_prefixes",
+    "Image prefixes that scorers computed, and questions that began with one from the cache (reused).",
+    ["use"],
+    registry=REGISTRY,
+)
+
 
 def _start_at_zero() -> None:
     """Create every series with the value 0, so that the first event is visible as an increase."""
@@ -71,6 +79,8 @@ def _start_at_zero() -> None:
             ENDED.labels(stage, outcome)
     for model in MODELS:
         BATCH.labels(model)
+    for use in PREFIX_USES:
+        PREFIXES.labels(use)
 
 
 _start_at_zero()

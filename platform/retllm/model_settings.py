@@ -112,14 +112,18 @@ class ModelSettings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Number format of the models; auto is bfloat16 on a GPU and float32 on a CPU."
     )
-    token_budget: int = Field(
-        default=8192, ge=256, description="Maximum number of tokens, padding included, in one batch of the scorer."
+    token_budget: int | None = Field(
+        default=None,
+        ge=256,
+        description="Maximum number of tokens, padding included, in one batch of the scorer. If it is not set: 8,192 "
+        "on a CPU; on a GPU from 2,048 to 16,384, by its memory.",
     )
-    picture_tokens: int = Field(
-        default=1024,
+    picture_tokens: int | None = Field(
+        default=None,
         ge=16,
         description="Maximum number of visual tokens of one picture; larger pictures are scaled down. Scores with "
-        "different values are never compared or reused.",
+        "different values are never compared or reused. If it is not set: what the profile of the scorer says, or "
+        "else 1,024, or the fewest that the model makes of a picture.",
     )
     prefix_cache_bytes: int | None = Field(
         default=None,

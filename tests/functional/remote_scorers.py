@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,13 +51,12 @@ def server(port: int, *arguments: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def installation(**scorers: Any) -> Iterator[LocalStack]:
+def installation(home: Path, **scorers: Any) -> Iterator[LocalStack]:
     """Run an installation of the demo with these settings of scorers; its units have two candidates."""
-    with tempfile.TemporaryDirectory(prefix="retllm-scorers-") as folder:
-        given = {"home": Path(folder) / "home", "database_url": None, "redis_url": None, "port": 0, "preset": "demo"}
-        units = {"torch_threads": 1, "score_unit_candidates": 2, "backoff_seconds": 0.5}
-        with LocalStack(Settings.model_validate({**given, **units, **scorers}), durable=False) as running:
-            yield running
+    given = {"home": home, "database_url": None, "redis_url": None, "port": 0, "preset": "demo"}
+    units = {"torch_threads": 1, "score_unit_candidates": 2, "backoff_seconds": 0.5}
+    with LocalStack(Settings.model_validate({**given, **units, **scorers}), durable=False) as running:
+        yield running
 
 
 def client(stack: LocalStack) -> Api:

@@ -128,7 +128,6 @@ def scorer_of_size(folder: Path, size: str, device: str, picture: int, captions:
     from retllm.fine.prompts import load_prompts
     from retllm.fine.scorer import scorer_of
     from retllm.fine.sources import ModelSource
-    from retllm.settings import default_of
 
     published, chosen = SIZES[size], pick_device(device)
     processor = _processor(published, picture, captions)
@@ -137,8 +136,7 @@ def scorer_of_size(folder: Path, size: str, device: str, picture: int, captions:
     _class(published, "ForConditionalGeneration")(small).save_pretrained(folder)
     module = _on_device(published, _config(published, processor), chosen)
     source = ModelSource(published.model, "folder", folder, None, "It has random weights.")
-    tokens = default_of("picture_tokens")
-    return scorer_of(ready_model(processor, module, source, "random", chosen, tokens, load_prompts(), None))
+    return scorer_of(ready_model(processor, module, source, "random", chosen, None, load_prompts(), None))
 
 
 def save_model_of_size(folder: Path, size: str, device: str, picture: int, captions: list[str]) -> None:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -93,7 +93,7 @@ def fine(
     """Measure the fine stage in pairs per second, beside what else people would use, and beside its limit.
 
     The cross-encoder of sentence-transformers is measured if the extra "sentence" is installed. Without --model the
-    weights are random, which does not affect the speed.
+    weights are random, which does not affect the speed. The settings of a worker apply to --model, as RETLLM_PROFILE.
     """
     if width % 64:
         raise InvalidInput(f"--width must be a multiple of 64, not {width}.", field="width")
@@ -179,12 +179,25 @@ def _save_random(size: Any, folder: Path) -> None:
     _tool("random_model").save_random_model(folder, size, captions(40, 0))
 
 
+def _settings(model: str | None, folder: Path, device: str) -> Settings:
+    """Return the settings with which a worker would serve the model; those of weights here are for any scorer.
+
+    Raises:
+        InvalidInput: the model is on a server.
+    """
+    own = {"profile": None, "scorer_revision": None} if model is None else {}
+    settings = Settings.model_validate({"scorer": model or str(folder), "device": device, **own})
+    if settings.remote_scorer is not None:
+        raise InvalidInput("A scorer on a server can't be measured: --model is a name or a folder.", field="model")
+    return settings
+
+
 def _loaded(model: str | None, size: Any, device: str, folder: Path) -> Scorer:
-    from retllm.fine import load_scorer
+    from retllm.fine.opening import open_scorer
 
     if model is None:
         _save_random(size, folder)
-    return load_scorer(model or str(folder), device=device)
+    return cast("Scorer", open_scorer(_settings(model, folder, device)))
 
 
 def _measured(
@@ -211,14 +224,14 @@ def _measured_together(
     injection: Injection,
 ) -> dict[str, Any]:
     from retllm.bench.concurrent import measure_concurrent
-    from retllm.fine import load_scorer
+    from retllm.fine.opening import open_scorer
 
     with tempfile.TemporaryDirectory(prefix="retllm-bench-") as name:
         folder = Path(name) / "model"
+        settings = _settings(model, folder, device)
         if model is None:
             save(folder)
-        scorer = model or str(folder)
-        settings, load = Settings(scorer=scorer, device=device), partial(load_scorer, scorer, device=device)
+        load = cast("Callable[[], Scorer]", partial(open_scorer, settings))
         speed = measure_concurrent(Path(name), settings, load, searches, k, picture, injection, show.say)
     return speed.as_json()
 

@@ -77,6 +77,7 @@ def check_scorer(settings: Settings, check: str = "scorer", variable: str = "RET
         return _check_remote(settings, settings.remote_scorer.api, check, variable)
     from retllm.fine import can_load
     from retllm.fine.opening import configured_profile
+    from retllm.fine.prompts import picture_budget
     from retllm.fine.sources import decoder_layers
 
     source = can_load(settings.scorer_name, settings.scorer_revision)
@@ -85,8 +86,9 @@ def check_scorer(settings: Settings, check: str = "scorer", variable: str = "RET
         found = replace(found, advice=_EXTRA.format(variable))
     profile = configured_profile(settings)
     if found.state == "ok":
-        most = min(settings.picture_tokens, (profile and profile.picture_tokens) or settings.picture_tokens)
-        limit = f"A picture has at most {most:,} visual tokens."
+        most = picture_budget(settings.picture_tokens, profile.picture_tokens if profile else None)
+        fewest = ", or as few as the model makes" if settings.picture_tokens is None else ""
+        limit = f"A picture has at most {most:,} visual tokens{fewest}."
         found = replace(found, message=f"{found.message} {limit} {_caches(settings)}")
     if profile is not None:
         found = replace(found, message=f"{found.message} {_about(profile)}")

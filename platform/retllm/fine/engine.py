@@ -34,7 +34,7 @@ from retllm.fine.prepare import Opening
 from retllm.fine.prompts import Part
 from retllm.fine.tracing import Recorder
 from retllm.fine.vision import PictureFeatures
-from retllm.metrics import BATCH
+from retllm.metrics import BATCH, PREFIXES
 
 log = structlog.get_logger(__name__)
 
@@ -312,11 +312,13 @@ class Engine:
 
     def _keep(self, made: Mapping[Key, Prefix]) -> None:
         assert self._prefixes is not None
+        PREFIXES.labels("computed").inc(len(made))
         for key, prefix in made.items():
             self._prefixes.put(key, prefix)
 
     def _tails(self, group: Sequence[Tail], read: Reader) -> BatchOutput:
         """Compute the tails of questions whose prefixes are known."""
+        PREFIXES.labels("reused").inc(len(group))
         batch = collate_tails(group, self.loaded.preparer.pad_token, self._device)
         reinjection = None
         if self._plan.injectable:

@@ -1,7 +1,8 @@
 """Visual re-injection by hooks: no part of the model is replaced, and all hooks are removed after the pass.
 
 Method sections 3 and 4; RetLLM (arXiv 2602.22278) section 2.2; MemVR (arXiv 2410.03577) for trigger and scaling.
-Nothing here waits for the device: tensors, not branches, select the layer of each sample.
+Nothing here waits for a device: tensors, not branches, select the layer of each sample. Only a CPU, which never makes
+anyone wait, is asked whether a layer has anything to do.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Reinjection:
         batch = layout.last.shape[0]
         device = layout.last.device
         self._has_visual = layout.visual_real.any(dim=1)
+        self._skips = device.type == "cpu"
         self.armed = torch.full((batch,), NEVER, device=device)
         self.uncertainty = torch.full((batch,), torch.nan, device=device)
         if plan.fixed is not None:
@@ -82,6 +84,14 @@ class Reinjection:
     def visual_is_set(self) -> bool:
         """Whether Z is set."""
         return self._visual is not None
+
+    def needs_reading(self) -> bool:
+        """Return whether a reading can still arm a sample; on a GPU always true."""
+        return not self._skips or bool((self._has_visual & (self.armed == NEVER)).any())
+
+    def needs_mixing(self, layer: int) -> bool:
+        """Return whether a sample is armed for the layer; on a GPU always true."""
+        return not self._skips or bool((self.armed == layer).any())
 
     def observe(self, layer: int, logits: Tensor) -> None:
         """Arm ``layer + 1`` for the samples whose early logits (b, vocabulary) are uncertain for the first time."""
@@ -223,6 +233,8 @@ def _watch(
     reinjection: Reinjection, number: int, decoder: Decoder, layout: Layout
 ) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
     def watch(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        if not reinjection.needs_reading():
+            return
         hidden = output[0] if isinstance(output, tuple) else output
         reinjection.observe(number, decoder.read(last_of(hidden, layout)))
 
@@ -231,8 +243,9 @@ def _watch(
 
 def _inject(
     reinjection: Reinjection, number: int, feed_forward: FeedForward
-) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor]:
-    def inject(_: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
-        return reinjection.mix(number, feed_forward, args[0], output)
+) -> Callable[[nn.Module, tuple[Any, ...], Any], Tensor | None]:
+    def inject(_: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor | None:
+        # None leaves the output as it is
+        return reinjection.mix(number, feed_forward, args[0], output) if reinjection.needs_mixing(number) else None
 
     return inject

@@ -10,6 +10,11 @@ import torch
 #: of the free memory of a GPU, for what else runs on it and for gaps between tensors
 _SHARE = 0.9
 
+#: tokens of a forward pass from which one is chosen on a GPU, and those on a CPU
+_BUDGETS = (2048, 4096, 8192, 16_384)
+_USUAL_BUDGET = 8192
+_PASS_SHARE = 0.5
+
 #: of a computer without a GPU, whose memory is everybody's
 _CPU_SHARE = 8
 _CPU_MOST = 1 << 30
@@ -53,6 +58,18 @@ def pass_bytes(config: Any, token_budget: int, width: int) -> int:
     return int(width * (token_budget * each + masks) + logits)
 
 
+def fitting_token_budget(module: Any) -> int:
+    """Return the tokens of a forward pass that suit the device of a loaded model.
+
+    On a GPU the most of some numbers whose pass takes at most half of the free memory; the rest is for caches.
+    """
+    if module.device.type != "cuda":
+        return _USUAL_BUDGET
+    free, config, width = free_bytes(module.device), module.config.get_text_config(), module.dtype.itemsize
+    fitting = (tokens for tokens in _BUDGETS if pass_bytes(config, tokens, width) <= _PASS_SHARE * free)
+    return max(fitting, default=_BUDGETS[0])
+
+
 def fitting_prefix_bytes(module: Any, token_budget: int, visual_bytes: int) -> int:
     """Return the bytes for image prefixes that a loaded model's device has.
 
@@ -71,9 +88,12 @@ def fitting_prefix_bytes(module: Any, token_budget: int, visual_bytes: int) -> i
     return max(0, int(_SHARE * free) - room)
 
 
-def describe_caches(device: torch.device, token_budget: int, prefix_bytes: int | None) -> str:
+def describe_caches(device: torch.device, token_budget: int | None, prefix_bytes: int | None) -> str:
     """Say in sentences how a worker would use the device."""
-    batch = f"A batch has at most {token_budget:,} tokens"
+    if token_budget is None and device.type == "cuda":
+        batch = f"A batch has {_BUDGETS[0]:,} to {_BUDGETS[-1]:,} tokens, by what is free after loading"
+    else:
+        batch = f"A batch has at most {token_budget or _USUAL_BUDGET:,} tokens"
     if prefix_bytes is not None:
         return f"{batch}; {prefix_bytes / (1 << 30):.1f} GB are for image prefixes (RETLLM_PREFIX_CACHE_BYTES)."
     free = free_bytes(device)

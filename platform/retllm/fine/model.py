@@ -80,7 +80,7 @@ def load_model(
     revision: str | None,
     device: torch.device,
     dtype: torch.dtype,
-    picture_tokens: int,
+    picture_tokens: int | None,
     prompts: Prompts,
     profile: str | None,
 ) -> LoadedModel:
@@ -112,7 +112,7 @@ def ready_model(
     source: ModelSource,
     revision: str,
     device: torch.device,
-    picture_tokens: int,
+    picture_tokens: int | None,
     prompts: Prompts,
     profile: str | None,
 ) -> LoadedModel:
@@ -138,7 +138,8 @@ def ready_model(
     limit = getattr(text_config, "max_position_embeddings", None)
     preparer = Preparer(model, processor, limit, prompts.system, prompts.template_arguments)
     image_token = _image_token(model, module.config)
-    preparer.limit_pictures(prompts.budget(picture_tokens), module.config, image_token)
+    budget = prompts.budget(picture_tokens)
+    preparer.limit_pictures(budget, module.config, image_token, at_least=picture_tokens is None)
     if not _takes_smallest(module, preparer):
         preparer.pad_smallest()
     return LoadedModel(

@@ -43,6 +43,14 @@ _STRIP = 20
 _SOFT_TOKENS = (1120, 560, 280, 140, 70)
 
 
+class _NeedsMore(ValueError):
+    """The model makes ``least`` tokens or more of a picture, which is above the budget."""
+
+    def __init__(self, message: str, least: int) -> None:
+        super().__init__(message)
+        self.least = least
+
+
 class PictureBudget:
     """Limits the number of tokens that a processor makes of a picture.
 
@@ -57,6 +65,7 @@ class PictureBudget:
         tokens: maximum number of tokens of one picture.
         measure: counts the visual tokens of a picture of a size by running the processor; used if the processor has
             no method for it.
+        at_least: whether the maximum becomes what the model needs for a picture of any size, if that is more.
 
     Raises:
         ModelUnsuited: the model needs more tokens for a picture of any size.
@@ -70,6 +79,7 @@ class PictureBudget:
         config: Any,
         tokens: int,
         measure: Callable[[Size], int],
+        at_least: bool = False,
     ) -> None:
         self.tokens = tokens
         self._least = 1
@@ -89,7 +99,9 @@ class PictureBudget:
             try:
                 self._find_fitting(size)
             except ValueError as error:
-                raise ModelUnsuited(str(error), model=model) from error
+                if not at_least or not isinstance(error, _NeedsMore):
+                    raise ModelUnsuited(str(error), model=model) from error
+                self.tokens = error.least
 
     def count(self, size: Size) -> int:
         """Return the number of tokens of a picture of this size.
@@ -156,9 +168,10 @@ class PictureBudget:
             except ValueError:
                 count = 0
             if not count:
-                raise ValueError(
+                raise _NeedsMore(
                     f"{self._model} makes {least:,} tokens or more of a picture of {size[0]} × {size[1]} pixels, but "
-                    f"RETLLM_PICTURE_TOKENS allows {self.tokens:,}: set it to {least} or more, or use another scorer."
+                    f"RETLLM_PICTURE_TOKENS allows {self.tokens:,}: set it to {least} or more, or use another scorer.",
+                    least,
                 )
         return found
 

@@ -105,7 +105,7 @@ class Preparer:
         self._system = None if system is None else self._sanitize(system)
         self._check_system()
 
-    def limit_pictures(self, tokens: int, config: Any, image_token: int) -> None:
+    def limit_pictures(self, tokens: int, config: Any, image_token: int, *, at_least: bool = False) -> None:
         """Limit every picture to ``tokens`` tokens.
 
         If two pictures of the maximum would leave no room for a question in the model's context, the maximum is lower:
@@ -115,6 +115,7 @@ class Preparer:
             tokens: the maximum.
             config: of the model.
             image_token: the placeholder token id of a visual token.
+            at_least: if the model needs more for a picture of any size, the maximum is what it needs.
 
         Raises:
             ModelUnsuited: the model needs more for a picture of any size.
@@ -126,10 +127,10 @@ class Preparer:
             features = self._processor(text=[text], images=images, return_tensors="pt", **self._special_tokens(text))
             return int((features["input_ids"] == image_token).sum())
 
-        def limited(most: int) -> PictureBudget:
-            return PictureBudget(self.model, self._processor, self._images, config, most, measure)
+        def limited(most: int, at_least: bool = False) -> PictureBudget:
+            return PictureBudget(self.model, self._processor, self._images, config, most, measure, at_least)
 
-        budget = limited(tokens)
+        budget = limited(tokens, at_least)
         if self.limit is not None and budget.most() > (share := self.limit * _PICTURE_SHARE // 100):
             # a model that needs more takes pairs with one picture
             with suppress(ModelUnsuited):
@@ -188,6 +189,9 @@ class Preparer:
                 **self._special_tokens(text),
             )
         except REFUSALS as error:
+            if not pictures and "image" in str(error):
+                message = "The model takes no pair without a picture."
+                raise InvalidInput(message, field="candidates", index=index) from error
             raise _refused(index, error) from error
         finally:
             self.pixels.done()

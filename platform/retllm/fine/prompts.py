@@ -28,6 +28,15 @@ class Labels:
     negative: tuple[str, ...]
 
 
+#: maximum number of visual tokens of a picture, if neither setting nor profile has one
+_PICTURE_TOKENS = 1024
+
+
+def picture_budget(configured: int | None, profiled: int | None) -> int:
+    """Return the maximum number of visual tokens of a picture: the lower one, or 1,024 if there is none."""
+    return min((tokens for tokens in (configured, profiled) if tokens is not None), default=_PICTURE_TOKENS)
+
+
 @dataclass(frozen=True, slots=True)
 class Prompts:
     """All templates of one version.
@@ -64,9 +73,9 @@ class Prompts:
         """The version and the profile, for people and for records."""
         return f"{self.version}, profile {self.profile}"
 
-    def budget(self, picture_tokens: int) -> int:
-        """Return the maximum number of visual tokens of a picture, if ``picture_tokens`` is the configured one."""
-        return min(picture_tokens, self.picture_tokens or picture_tokens)
+    def budget(self, picture_tokens: int | None) -> int:
+        """Return the maximum number of visual tokens of a picture; see :func:`picture_budget`."""
+        return picture_budget(picture_tokens, self.picture_tokens)
 
     def check_mode(self, mode: Mode) -> None:
         """Check that the model may be asked in a mode.

@@ -24,7 +24,7 @@ from retllm.fine.feedforward import FeedForward
 from retllm.fine.fitting import AskedPair, TextFitter
 from retllm.fine.injection import NO_INJECTION, Injection, LayerPlan
 from retllm.fine.interface import FineScorer
-from retllm.fine.memory import fitting_prefix_bytes
+from retllm.fine.memory import fitting_prefix_bytes, fitting_token_budget
 from retllm.fine.model import LoadedModel, load_model
 from retllm.fine.modes import ModeScorer, PendingScores, ScoreTask, make_mode_scorer
 from retllm.fine.modes.traced import score_traced
@@ -71,7 +71,6 @@ class Scorer(FineScorer):
         loaded: LoadedModel,
         prompts: Prompts,
         token_budget: int,
-        picture_tokens: int,
         prefix_bytes: int,
         visual_bytes: int,
         picture_source: str = "original",
@@ -85,6 +84,8 @@ class Scorer(FineScorer):
         self._prefixes = PrefixCache(prefix_bytes)
         self._fitter = TextFitter(loaded.preparer, prompts)
         self._splits: bool | None = None
+        picture_tokens = loaded.preparer.picture_tokens
+        assert picture_tokens is not None, "a loaded model has a picture budget"
         self._usual_tokens = float(picture_tokens)
         self._usual_seconds = 0.0
         self._feed_forwards: dict[int, FeedForward] = {}
@@ -96,7 +97,7 @@ class Scorer(FineScorer):
             device=str(loaded.module.device),
             dtype=str(loaded.module.dtype).removeprefix("torch."),
             layers=len(loaded.decoder.layers),
-            picture_tokens=loaded.preparer.picture_tokens or picture_tokens,
+            picture_tokens=picture_tokens,
         )
 
     @property
@@ -319,8 +320,8 @@ def load_scorer(
     revision: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
-    token_budget: int = default_of("token_budget"),
-    picture_tokens: int = default_of("picture_tokens"),
+    token_budget: int | None = default_of("token_budget"),
+    picture_tokens: int | None = default_of("picture_tokens"),
     prefix_bytes: int | None = default_of("prefix_cache_bytes"),
     visual_bytes: int = default_of("visual_cache_bytes"),
     picture_source: str = "original",
@@ -333,8 +334,10 @@ def load_scorer(
         revision: branch, tag or commit on the hub.
         device: ``auto`` (the GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
         dtype: ``auto`` (bfloat16 on a GPU, float32 on a CPU), or a name such as ``float32``.
-        token_budget: maximum number of tokens in one forward pass.
-        picture_tokens: maximum number of tokens of one picture.
+        token_budget: maximum number of tokens in one forward pass. None: what suits the device once the model is
+            loaded (:mod:`retllm.fine.memory`).
+        picture_tokens: maximum number of tokens of one picture. None: what the profile says, or else 1,024, or the
+            fewest that the model makes of a picture.
         prefix_bytes: size of the cache of image prefixes (keys and values); 0 disables it. None: what the device has
             free once the model is loaded (:mod:`retllm.fine.memory`).
         visual_bytes: size of the cache of projected visual tokens; 0 disables it.
@@ -347,23 +350,24 @@ def load_scorer(
         ModelUnsuited: the model is loaded but can't be used as a scorer.
     """
     for field, budget in (("token_budget", token_budget), ("picture_tokens", picture_tokens)):
-        if budget < 1:
+        if budget is not None and budget < 1:
             raise InvalidInput(f"{field} must be 1 or more, not {budget}.", field=field)
     chosen = pick_device(device)
     precision = pick_dtype(dtype, chosen)
     loaded = load_model(model, revision, chosen, precision, picture_tokens, load_prompts(), profile)
-    return scorer_of(loaded, token_budget, picture_tokens, prefix_bytes, visual_bytes, picture_source)
+    return scorer_of(loaded, token_budget, prefix_bytes, visual_bytes, picture_source)
 
 
 def scorer_of(
     loaded: LoadedModel,
-    token_budget: int = default_of("token_budget"),
-    picture_tokens: int = default_of("picture_tokens"),
+    token_budget: int | None = default_of("token_budget"),
     prefix_bytes: int | None = default_of("prefix_cache_bytes"),
     visual_bytes: int = default_of("visual_cache_bytes"),
     picture_source: str = "original",
 ) -> Scorer:
     """Return a scorer with a loaded model; for the arguments see :func:`load_scorer`."""
+    if token_budget is None:
+        token_budget = fitting_token_budget(loaded.module)
     if prefix_bytes is None:
         prefix_bytes = fitting_prefix_bytes(loaded.module, token_budget, visual_bytes)
     log.info("scorer_caches", prefix_bytes=prefix_bytes, visual_bytes=visual_bytes, token_budget=token_budget)
@@ -372,7 +376,6 @@ def scorer_of(
         loaded,
         loaded.prompts,
         token_budget,
-        picture_tokens,
         prefix_bytes,
         visual_bytes,
         picture_source,

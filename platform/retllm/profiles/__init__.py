@@ -102,8 +102,8 @@ class Profile(_Strict):
         score: what the score of ``true_false`` is a share of: the whole ``vocabulary``, or both ``labels``.
         modes: those that the models know.
         template_arguments: of the chat template; each is given if the template mentions it.
-        picture_tokens: maximum number of visual tokens of a picture that the models were trained with; a lower
-            ``RETLLM_PICTURE_TOKENS`` counts.
+        picture_tokens: maximum number of visual tokens of a picture that the models were trained with; the default
+            of ``RETLLM_PICTURE_TOKENS``, of which a lower value counts.
         k: number of candidates for which the models were made, as a hint.
         ask, labels, pairs: as in ``prompts.toml``; each entry takes the place of the one with its name.
     """

@@ -11,6 +11,7 @@ import torch
 
 from retllm.bench.fine import DIRECTIONS, WAYS, captions, measure_fine, pictures, published_shape
 from retllm.bench.rivals import CrossEncoder, forward_alone
+from retllm.cli.bench import fine
 from retllm.cli.main import main
 from retllm.fine import Content, Injection, Scorer, load_scorer
 from retllm.fine.engine import Engine
@@ -126,3 +127,35 @@ def test_a_width_that_is_not_a_multiple_of_64_is_refused(capsys: pytest.CaptureF
         main(["bench", "fine", "--width", "200"])
     assert caught.value.code == 2
     assert "multiple of 64" in capsys.readouterr().err
+
+
+def test_a_model_is_measured_as_a_worker_would_serve_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_random_model(tmp_path / "model", SMALL, captions(40, 0))
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[ask]\ntrue_false = "True or False?"', encoding="utf-8")
+    measured: list[Scorer] = []
+
+    class Enough(Exception):
+        """The scorer is known."""
+
+    def kept(scorer: Scorer, *_: Any, **__: Any) -> None:
+        measured.append(scorer)
+        raise Enough
+
+    monkeypatch.setattr("retllm.bench.fine.measure_fine", kept)
+    given = {"PROFILE": str(mine), "DTYPE": "bfloat16", "TOKEN_BUDGET": "300", "PICTURE_TOKENS": "100"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"RETLLM_{name}", value)
+    for options in (["--model", str(tmp_path / "model")], ["--width", "128", "--layers", "4"]):
+        with pytest.raises(Enough):
+            fine.main(options, standalone_mode=False)
+    told = [(one.info.dtype, one.token_budget, one.info.picture_tokens, one.prompts.profile) for one in measured]
+    assert told == [("bfloat16", 300, 100, "mine"), ("bfloat16", 300, 100, "qwen2_5_vl")]
+
+
+@pytest.mark.parametrize("more", [[], ["--concurrent", "2"]])
+def test_a_scorer_on_a_server_is_not_measured(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["bench", "fine", "--model", "openai+http://127.0.0.1:1#any", *more])
+    assert caught.value.code == 2
+    assert "A scorer on a server can't be measured" in capsys.readouterr().err

@@ -171,8 +171,9 @@ def test_a_missing_model_folder_fails_with_advice(tmp_path: Path) -> None:
 
 
 def test_the_scorer_is_shown_with_its_limit_of_visual_tokens(tmp_path: Path) -> None:
-    assert "at most 1,024 visual tokens" in checks.check_scorer(settings(tmp_path)).message
-    assert "at most 400 visual tokens" in checks.check_scorer(settings(tmp_path, picture_tokens=400)).message
+    unset, low = (checks.check_scorer(settings(tmp_path, picture_tokens=tokens)).message for tokens in (None, 400))
+    assert "at most 1,024 visual tokens, or as few as the model makes." in unset
+    assert "at most 400 visual tokens." in low
 
 
 def test_each_extra_scorer_has_its_own_check(tmp_path: Path) -> None:

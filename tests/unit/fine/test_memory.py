@@ -15,9 +15,11 @@ from tests.unit.fine.pairs import OFF, QUERIES, picture
 from retllm.errors import TooLargeForDevice
 from retllm.fine import Content, Scorer, load_scorer
 from retllm.fine.engine import Engine
-from retllm.fine.memory import describe_caches, fitting_prefix_bytes, pass_bytes
+from retllm.fine.memory import describe_caches, fitting_prefix_bytes, fitting_token_budget, pass_bytes
+from retllm.fine.opening import open_scorer
 from retllm.fine.prefix import PrefixCache
-from retllm.settings import Settings, default_of
+from retllm.metrics import PREFIX_USES, PREFIXES
+from retllm.settings import Settings
 
 GIB = 1 << 30
 CUDA = torch.device("cuda", 0)
@@ -71,9 +73,24 @@ def test_on_a_cpu_prefixes_get_an_eighth_of_the_memory_and_at_most_a_gibibyte(
     assert load_scorer(folder, device="cpu", prefix_bytes=12_345)._prefixes._kept.maxsize == 12_345
 
 
-def test_the_token_budget_has_one_default(model_folder: Callable[[str], Path]) -> None:
-    scorer = load_scorer(str(model_folder("qwen2_5_vl")), device="cpu")
-    assert scorer._token_budget == Settings().token_budget == default_of("token_budget")
+@pytest.mark.parametrize(
+    ("free", "tokens"), [(126 * GIB, 16_384), (64 * GIB, 16_384), (9 * GIB, 8192), (7 * GIB, 4096), (GIB, 2048)]
+)
+def test_on_a_gpu_a_batch_takes_at_most_half_of_the_free_memory(
+    free: int, tokens: int, card: Callable[..., None]
+) -> None:
+    card(free)
+    assert fitting_token_budget(MODULE) == tokens
+    assert pass_bytes(CONFIG, tokens, 2) <= free / 2 or tokens == 2048
+    assert pass_bytes(CONFIG, 2 * tokens, 2) > free / 2 or tokens == 16_384
+
+
+def test_on_a_cpu_a_batch_has_8192_tokens_unless_another_number_is_set(model_folder: Callable[[str], Path]) -> None:
+    folder = str(model_folder("qwen2_5_vl"))
+    assert load_scorer(folder, device="cpu").token_budget == 8192
+    for number in (300, 20_000):
+        settings = Settings(scorer=folder, device="cpu", token_budget=number)
+        assert open_scorer(settings).token_budget == number
 
 
 def test_the_doctor_says_what_a_worker_will_use(card: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,9 +100,29 @@ def test_the_doctor_says_what_a_worker_will_use(card: Callable[..., None], monke
         told
         == "A batch has at most 8,192 tokens; image prefixes use what cuda:0 has free after loading (now 130.0 GB)."
     )
+    assert describe_caches(CUDA, None, None).startswith(
+        "A batch has 2,048 to 16,384 tokens, by what is free after loading; image prefixes use"
+    )
+    assert describe_caches(torch.device("cpu"), None, 0).startswith("A batch has at most 8,192 tokens;")
     assert describe_caches(CUDA, 4096, 3 * GIB).endswith("3.0 GB are for image prefixes (RETLLM_PREFIX_CACHE_BYTES).")
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * GIB))
     assert describe_caches(torch.device("cpu"), 8192, None).endswith("up to 0.5 GB of memory are for image prefixes.")
+
+
+def test_the_metrics_tell_how_often_a_cached_prefix_is_used(qwen: Scorer) -> None:
+    def uses(query: Content, pool: list[Content]) -> list[float]:
+        before = [PREFIXES.labels(use)._value.get() for use in PREFIX_USES]
+        qwen.score(query, pool, OFF)
+        return [PREFIXES.labels(use)._value.get() - old for use, old in zip(PREFIX_USES, before, strict=True)]
+
+    pictures, texts = [Content(image=picture(at)) for at in (70, 71)], [Content(text=text) for text in ("a", "b", "c")]
+    # the first use of a model checks whether it allows prefixes
+    uses(texts[0], pictures)
+    qwen.forget()
+    assert uses(texts[0], pictures) == [2, 0]
+    assert uses(texts[1], pictures) == [0, 2]
+    assert uses(Content(image=picture(72)), texts) == [1, 3]
+    assert uses(texts[0], texts[1:]) == [0, 0]
 
 
 def test_a_full_device_makes_the_cache_smaller_but_not_below_a_gibibyte() -> None:

@@ -16,9 +16,10 @@ from tests.unit.fine.families.parts import chat_template, make_tokenizer
 from tests.unit.fine.families.qwen import QWEN_IMAGE, QWEN_TOKENS
 
 from retllm.errors import ModelUnsuited
-from retllm.fine import Content, Injection, Picture, Scorer, load_scorer
+from retllm.fine import Content, Injection, Picture, Scorer, load_scorer, prompts
 from retllm.fine.model import _image_token
 from retllm.fine.prepare import Preparer
+from retllm.fine.prompts import picture_budget
 from retllm.settings import Settings
 
 #: photographs, panoramas, and what is left of a picture; the first one has more tokens than any budget below
@@ -111,6 +112,39 @@ def test_the_model_and_its_processor_use_the_same_grids_of_tiles(family: str) ->
     assert model.config.image_grid_pinpoints == preparer.pixels._wrapped.image_grid_pinpoints
 
 
+#: of any shape, with sides that no tile divides
+ODD_SIZES = ((1, 1), (37, 5), (5, 90), (640, 480), (399, 1201), (2000, 100), (100, 2000), (1177, 803))
+
+
+def counted(preparer: Preparer, size: tuple[int, int]) -> int:
+    """Return the number of tokens that the budget expects of a picture of this size."""
+    budget = preparer._budget
+    return budget.count(budget._fitting(budget.canvas(size).size))
+
+
+@pytest.mark.parametrize("family", ["llava_next", "llava_onevision"])
+@pytest.mark.parametrize("budget", [40, 2000])
+def test_counted_tokens_are_those_of_the_inputs_and_of_the_model(family: str, budget: int) -> None:
+    preparer, token, model = make_preparer(family, budget)
+    for size in ODD_SIZES:
+        pair = preparer.pair(0, [Picture(Image.new("RGB", size)), "a red square"])
+        with torch.inference_mode():
+            made = model.get_image_features(**pair.vision, return_dict=True).pooler_output
+        found = sum(len(part) for part in made), int((pair.tokens["input_ids"] == token).sum())
+        assert found == (counted(preparer, size),) * 2, size
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_counted_tokens_are_those_of_the_inputs_with_published_settings(family: str) -> None:
+    """Mistral 3's ends of rows count too."""
+    processor, config = published_processor(family)
+    preparer, token = Preparer(family, processor, None), _image_token(family, config)
+    preparer.limit_pictures(1024, config, token, at_least=True)
+    for size in ODD_SIZES:
+        expected, made = counted(preparer, size), tokens_of(preparer, token, size)
+        assert expected == made or (family == "mistral3" and made < expected <= 2 * made), (size, expected, made)
+
+
 def published_qwen_token_counter(budget: int | None) -> Callable[[tuple[int, int]], int]:
     """Return a function that counts a picture's tokens with Qwen2.5-VL's published preprocessor_config.json."""
     from transformers import Qwen2_5_VLProcessor
@@ -128,7 +162,7 @@ def published_qwen_token_counter(budget: int | None) -> Callable[[tuple[int, int
 
 def test_the_default_budget_limits_a_photograph_to_1024_qwen_tokens() -> None:
     assert published_qwen_token_counter(None)((4000, 3000)) == 15_301
-    limited = published_qwen_token_counter(Settings().picture_tokens)
+    limited = published_qwen_token_counter(picture_budget(Settings().picture_tokens, None))
     assert 900 < limited((4000, 3000)) <= 1024
     assert limited((3000, 100)) == 107 * 4, "a picture within the budget is not changed"
     assert limited((56, 56)) == 4
@@ -183,6 +217,31 @@ def test_the_error_for_a_budget_below_the_minimum_names_the_minimum(family: str,
     Preparer(family, processor, None).limit_pictures(least, config, 0)
 
 
+@pytest.mark.parametrize(
+    ("family", "least"), [("llava_next", 1176), ("llava_onevision", 1485), ("internvl", 1024), ("smolvlm", 1024)]
+)
+def test_without_a_setting_a_model_that_needs_more_gets_as_few_as_it_needs(family: str, least: int) -> None:
+    processor, config = published_processor(family)
+    preparer = Preparer(family, processor, None)
+    preparer.limit_pictures(picture_budget(None, None), config, 0, at_least=True)
+    assert preparer.picture_tokens == least
+
+
+def test_the_budget_is_that_of_the_profile_or_a_lower_one_that_is_set() -> None:
+    assert [picture_budget(None, profiled) for profiled in (None, 16, 1800)] == [1024, 16, 1800]
+    assert [picture_budget(512, profiled) for profiled in (None, 16, 1800)] == [512, 16, 512]
+
+
+def test_what_the_setting_lacks_is_what_the_loaded_model_needs(
+    model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompts, "_PICTURE_TOKENS", 20)
+    folder = str(model_folder("llava_next"))
+    assert load_scorer(folder, device="cpu").info.picture_tokens == 36
+    with pytest.raises(ModelUnsuited, match="set it to 36 or more"):
+        load_scorer(folder, device="cpu", picture_tokens=20)
+
+
 def test_tokens_are_measured_if_the_processor_cannot_count_them(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import Qwen2_5_VLProcessor
 
@@ -197,7 +256,7 @@ def test_tokens_are_measured_if_the_processor_cannot_count_them(monkeypatch: pyt
 def test_the_budget_applies_to_query_and_candidate_pictures(
     model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert load_scorer(str(model_folder("llava")), device="cpu").info.picture_tokens == Settings().picture_tokens
+    assert load_scorer(str(model_folder("llava")), device="cpu").info.picture_tokens == 1024
     scorer = load_scorer(str(model_folder("qwen2_5_vl")), device="cpu", picture_tokens=8)
     assert dict(scorer.loaded.preparer.pixels._wrapped.size)["longest_edge"] <= 8 * 8 * 8
     photographs = [Content(image=Image.new("RGB", (900, 600 + 10 * at), (at, 90, 90))) for at in range(4)]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -19,12 +20,21 @@ from tests.scoring_server import MODEL, OFFERS, ScoringServer, SmallModel, servi
 from retllm.demo.claims import caption
 from retllm.demo.scenes import render
 from retllm.demo.variants import gallery
-from retllm.errors import InvalidInput, ModelUnavailable, ModelUnsuited, ServerAway, ServerBusy, ServerFailed
+from retllm.errors import (
+    InvalidInput,
+    ModelUnavailable,
+    ModelUnsuited,
+    RetllmError,
+    ServerAway,
+    ServerBusy,
+    ServerFailed,
+)
 from retllm.fine import Content, Injection, PairScore, Picture
 from retllm.fine.interface import FineScorer
 from retllm.fine.opening import open_scorer
 from retllm.fine.prompts import Mode
 from retllm.fine.remote import answers, client
+from retllm.fine.remote.chat import ChatScorer
 from retllm.fine.remote.contents import PIXELS_OF_TOKEN, broken_up, data_url
 from retllm.settings import Settings
 
@@ -235,6 +245,78 @@ def test_a_server_that_goes_away_in_a_request_is_away(
     monkeypatch.setattr(ScoringServer, "takes_more", end)
     with pytest.raises(ServerAway, match="is away"):
         scorer.score(TEXTS[0], PICTURES[:1])
+
+
+#: in place of any part of an answer
+NONSENSE = (0, -1, 1e999, math.nan, 10**400, "x", [], {}, [None], True)
+
+
+def parts_of(answer: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the paths of all parts of an answer, of lists those of the first two."""
+    yield path
+    inner = answer.items() if isinstance(answer, dict) else enumerate(answer[:2]) if isinstance(answer, list) else ()
+    for key, value in inner:
+        yield from parts_of(value, (*path, key))
+
+
+def replaced(answer: Any, path: tuple[Any, ...], value: Any) -> Any:
+    if not path:
+        return value
+    keys = range(len(answer)) if isinstance(answer, list) else list(answer)
+    made = {key: replaced(answer[key], path[1:], value) if key == path[0] else answer[key] for key in keys}
+    return list(made.values()) if isinstance(answer, list) else made
+
+
+@pytest.mark.parametrize(("protocol", "path"), [("openai", ""), ("rerank", ""), ("rerank", "/score")])
+def test_an_answer_of_any_other_form_is_an_error_or_a_possible_score(
+    server: ScoringServer, opened: Open, protocol: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_RETRY_SECONDS", 0)
+    scorer = opened(protocol, path)
+    assert scorer.score(TEXTS[0], [TEXTS[1]])[0].error is None
+    answer, refused = server.last, 0
+    for part, value in itertools.product(list(parts_of(answer)), NONSENSE):
+        server.instead = replaced(answer, part, value)
+        try:
+            (found,) = scorer.score(TEXTS[0], [TEXTS[1]])
+        except RetllmError:
+            refused += 1
+            continue
+        # PostgreSQL's integer
+        assert 0 <= found.tokens < 1 << 31, (part, value)
+        if found.error is None:
+            assert found.score is not None, (part, value)
+            assert 0 <= found.score <= 1, (part, value)
+            assert math.isfinite(found.log_odds or 0), (part, value)
+            assert 0 <= (found.entropy or 0) < math.inf, (part, value)
+    assert refused
+
+
+def test_no_more_pairs_are_asked_about_at_once_than_the_setting_allows(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests, at_once, most, lock = 3, 0, 0, threading.Lock()
+    # opens when all that may be asked about at once are
+    full = threading.Barrier(requests)
+    plain = ChatScorer._score_pair
+
+    def counted(scorer: ChatScorer, pair: Any, mode: Mode) -> PairScore:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        full.wait(60)
+        try:
+            return plain(scorer, pair, mode)
+        finally:
+            with lock:
+                at_once -= 1
+
+    monkeypatch.setattr(ChatScorer, "_score_pair", counted)
+    scorer = opened(scorer_requests=requests)
+    assert scorer.pairs_at_once == requests
+    assert len(scorer.score(TEXTS[0], (TEXTS * 4)[: 4 * requests])) == 4 * requests
+    assert most == requests
 
 
 def test_a_server_that_asks_for_a_long_wait_gets_it(server: ScoringServer, opened: Open) -> None:

@@ -259,7 +259,7 @@ def test_a_pair_without_a_picture_is_refused_by_a_model_that_requires_one(
     family: str, scorer_of: Callable[[str], Scorer]
 ) -> None:
     pool = [Content(image=picture(1)), Content(text="a dog")]
-    with pytest.raises(InvalidInput, match="images") as caught:
+    with pytest.raises(InvalidInput, match=r"^The model takes no pair without a picture\.$") as caught:
         scorer_of(family).score(QUERIES["text"], pool, EAGER)
     assert caught.value.detail["index"] == 1
 
@@ -347,6 +347,34 @@ def test_the_hooks_do_not_synchronise_with_the_device(
     monkeypatch.setattr(hooks.Reinjection, method, recorded)
     qwen.score(QUERIES["text"], candidates(), EAGER)
     assert calls
+
+
+@pytest.mark.parametrize("tau", [0.0, EAGER.tau, 1.0])
+def test_on_a_cpu_a_layer_without_need_is_neither_read_nor_mixed(
+    qwen: Scorer, tau: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scores are those of a GPU, where every planned layer is read and mixed."""
+    done: dict[str, set[int]] = {"observe": set(), "mix": set()}
+
+    def recorded(name: str) -> None:
+        plain = getattr(hooks.Reinjection, name)
+        monkeypatch.setattr(hooks.Reinjection, name, lambda *args: (done[name].add(args[1]), plain(*args))[1])
+
+    recorded("observe")
+    recorded("mix")
+    pictures, settings = [one for one in candidates() if one.image is not None], replace(EAGER, tau=tau)
+    watched = settings.plan(qwen.info.layers).watched
+    found = qwen.score(QUERIES["text"], pictures, settings)
+    layers = [score.injected_layer for score in found]
+    # at once, at different layers, and never
+    assert {0.0: set(layers) == {watched[0] + 1}, EAGER.tau: len(set(layers)) > 1, 1.0: set(layers) == {None}}[tau]
+    last = max(watched) if None in layers else max(layer or 0 for layer in layers) - 1
+    assert done == {"observe": {layer for layer in watched if layer <= last}, "mix": set(layers) - {None}}
+    for name in ("needs_reading", "needs_mixing"):
+        monkeypatch.setattr(hooks.Reinjection, name, lambda *_: True)
+    qwen.forget()
+    assert qwen.score(QUERIES["text"], pictures, settings) == found
+    assert done == {"observe": set(watched), "mix": {layer + 1 for layer in watched}}
 
 
 def test_the_check_for_device_synchronisation_detects_one() -> None:

@@ -87,8 +87,8 @@ def found(context: WorkerContext, world: World) -> Iterator[UUID]:
     assert not [one.name for one in threading.enumerate() if one.name.startswith(("decode", "following", "lease"))]
 
 
-def searched(context: WorkerContext, world: World) -> UUID:
-    key = search(world, text="red", k=COUNT)
+def searched(context: WorkerContext, world: World, text: str = "red") -> UUID:
+    key = search(world, text=text, k=COUNT)
     run_unit(context, world.units(key)[0].id, lambda c, held: coarse_unit(c, held, lambda _: FakeEmbedder()))
     return key
 
@@ -279,3 +279,23 @@ def test_scores_are_equal_to_the_last_bit_whether_pictures_were_prepared_ahead_o
     ]
     assert both[0] == both[1]
     assert len({score for score, *_ in both[0].values()}) > 1
+
+
+def test_units_of_several_searches_share_the_passes_of_the_model(
+    context: WorkerContext, world: World, found: UUID, demo: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight units of two pairs take one pass over their eight pictures, and one over their sixteen questions."""
+    world.settings.score_cache_rows = 0
+    monkeypatch.setattr(Scorer, "pairs_at_once", 2 * COUNT)
+    # whether the model allows prefixes is found at the first call
+    demo.score(Content(text="red"), [Content(image=Image.new("RGB", (64, 64)))])
+    demo.forget()
+    both, passes = [found, searched(context, world, "blue")], []
+    trunk = demo.loaded.decoder.trunk
+    handle = trunk.register_forward_pre_hook(
+        lambda _, __, given: passes.append(len(given["inputs_embeds"])), with_kwargs=True
+    )
+    assert go(context, ready_units(world, found)[0], demo)
+    handle.remove()
+    assert passes == [COUNT, 2 * COUNT]
+    assert [states(world, key) for key in both] == [["done"] * 4] * 2

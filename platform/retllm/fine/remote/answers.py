@@ -128,7 +128,7 @@ def listed_tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
         first = choice["logprobs"]["content"][0]
         entries = first.get("top_logprobs") or [first]
         found = [(_text(entry["token"]), float(entry["logprob"])) for entry in entries]
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ServerFailed("The server of the scorer answered in another form than that of its protocol.") from error
     if not all(value <= ROUNDING * 1000 for _, value in found):
         raise ScoreUnreadable("The log-probabilities of the server are not finite numbers up to 0.")

@@ -27,6 +27,9 @@ _ID = "token_id:"
 #: two answers to the same question agree to this share of a probability; servers compute in bfloat16
 _AGREES = 0.2
 
+#: of a question that any server can have; PostgreSQL stores such numbers
+_MOST_TOKENS = 1_000_000_000
+
 
 class ChatScorer(RemoteScorer):
     """Asks the questions of ``prompts.toml`` and reads the labels from the log-probabilities of the answer.
@@ -142,7 +145,9 @@ class ChatScorer(RemoteScorer):
         answer = self._client.post(f"{self._address.api}/chat/completions", body)
         try:
             choice: dict[str, Any] = dict(answer["choices"][0])
-            return choice, int((answer.get("usage") or {}).get("prompt_tokens", 0))
+            tokens = (answer.get("usage") or {}).get("prompt_tokens", 0)
+            # told with the score, which does not depend on it
+            return choice, int(tokens) if 0 <= tokens <= _MOST_TOKENS else 0
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ServerFailed(
                 f"The server of the scorer {self._address.name} answered in another form than that of its protocol."

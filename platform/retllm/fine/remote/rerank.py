@@ -70,7 +70,7 @@ class RerankScorer(RemoteScorer):
         try:
             (entry,) = entries
             return float(entry["relevance_score"] if "relevance_score" in entry else entry["score"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ServerFailed(
                 f"The server of the scorer {self._address.name} answered in another form than that of a reranker."
             ) from error

@@ -51,7 +51,7 @@ class RemoteScorer(FineScorer, ABC):
     Args:
         address: of the server.
         client: sends the requests.
-        picture_tokens: the picture budget.
+        picture_tokens: the configured picture budget.
         requests: maximum number of pairs that are asked about at a time.
         picture_source: what the pictures to score are (``Settings.picture_source``); part of the version.
         profile: the configured profile; None for that of the model's family.
@@ -63,7 +63,7 @@ class RemoteScorer(FineScorer, ABC):
         self,
         address: ScorerAddress,
         client: Client,
-        picture_tokens: int,
+        picture_tokens: int | None,
         requests: int,
         picture_source: str,
         profile: str | None = None,
