@@ -20,6 +20,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --no-compile -c constraints.txt
+# on all cores, while pip compiles on one; the tests of packages are never imported, and files for newer versions of
+# Python do not compile
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 PINS := pyproject.toml constraints.txt
 # tools that inspect the installation have their own environment, so that they do not find themselves
 TOOLS := build/tools
@@ -66,12 +70,14 @@ $(BIN)/python:
 # each installation runs once for each change of its pins
 $(VENV)/.installed: $(PINS) | $(BIN)/python
 	@echo "Installing into $(VENV); the first time this takes some minutes ..."
-	$(PIP) install -c constraints.txt -e .
+	$(INSTALL) -e .
+	$(COMPILE)
 	@touch $@
 
 $(VENV)/.installed-dev: $(PINS) | $(BIN)/python
 	@echo "Installing into $(VENV) with the tools for tests and documents; the first time this takes some minutes ..."
-	$(PIP) install -c constraints.txt -e '.[dev,docs]'
+	$(INSTALL) -e '.[dev,docs]'
+	$(COMPILE)
 	@touch $@ $(VENV)/.installed
 
 venv: $(VENV)/.installed-dev
@@ -109,9 +115,10 @@ check: $(VENV)/.installed-dev
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED)) --json $(or $(JSON),build/chaos.json)
 
-$(TOOLS)/.installed: constraints.txt | $(BIN)/python
+# also while $(VENV) is not there yet
+$(TOOLS)/.installed: constraints.txt
 	@echo "Installing the tools for audits into $(TOOLS) ..."
-	$(BIN)/python -m venv --clear $(TOOLS)
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m venv --clear $(TOOLS)
 	$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt pip-audit cyclonedx-bom
 	@touch $@
 

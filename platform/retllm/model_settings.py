@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from retllm.presets import PRESETS, notice_on, public_name
 from retllm.profiles import load_profile
@@ -231,3 +231,13 @@ class ModelSettings(BaseSettings):
     def notice_on(self, models: Collection[str]) -> str | None:
         """Return the notice on ``models``, given by public name, whether or not they are configured."""
         return notice_on(models, self.embedders | dict(zip(self.scorer_names, self.scorers, strict=True)))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        *_: Any,
+        **sources: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments and environment variables; the other sources, which take as long, have nothing."""
+        return sources["init_settings"], sources["env_settings"]

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,6 +36,8 @@ LIMIT = 8 * MEBIBYTE
 DECODER = 512 * MEBIBYTE
 # how much the memory of the server may grow, without its decoders, which have their own limit
 GROWTH = 200 * MEBIBYTE
+# how many times the memory of processes is measured before new processes are looked for
+_LOOKS_PER_SEARCH = 5
 _MARKUP = (b"<script", b"<svg", b"<html", b"<!doctype", b"<?xml")
 
 
@@ -92,11 +94,17 @@ class Watch:
     before: int
     peak: int = 0
     decoders: int = 0
+    looks: int = 0
+    processes: list[psutil.Process] = field(default_factory=list)
 
     def look(self, server: Server) -> None:
         """Update the highest values once."""
+        # to find them takes much longer than to measure them
+        if self.looks % _LOOKS_PER_SEARCH == 0:
+            self.processes = server.processes()
+        self.looks += 1
         serving_, decoding = 0, 0
-        for process in server.processes():
+        for process in self.processes:
             try:
                 size, line = process.memory_info().rss, process.cmdline()
             except psutil.Error:  # a decoder that ended

@@ -1,4 +1,7 @@
-"""Small models in the format of sentence-transformers: CLIP, a text encoder with prompts, and a chat model."""
+"""Small models in the format of sentence-transformers: CLIP, a text encoder with prompts, and a chat model.
+
+The library is imported when a model is made, since each process of the tests imports this module.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense, Normalize, Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
 from tests.unit.fine.families.parts import make_tokenizer
 from transformers import (
     BertConfig,
@@ -35,6 +35,9 @@ def _images() -> CLIPImageProcessor:
 
 def save_clip(folder: Path) -> Path:
     """Save a model with random weights for pictures and texts; its vectors have 16 dimensions."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+
     torch.manual_seed(0)
     tokenizer = make_tokenizer([])
     text = {**LAYERS, "vocab_size": len(tokenizer), "max_position_embeddings": 24, "eos_token_id": 1}
@@ -49,6 +52,10 @@ def save_clip(folder: Path) -> Path:
 
 def save_text(folder: Path, prompts: dict[str, str] | None = None) -> Path:
     """Save a model with random weights for texts only, its layers in folders of their own; 24 dimensions."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
     torch.manual_seed(0)
     tokenizer = make_tokenizer([])
     parts = folder.parent / f"{folder.name}-parts"
@@ -62,6 +69,10 @@ def save_text(folder: Path, prompts: dict[str, str] | None = None) -> Path:
 
 def save_pictures(folder: Path) -> Path:
     """Save a model with random weights for pictures only; its vectors have 32 dimensions."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
     torch.manual_seed(0)
     parts = folder.parent / f"{folder.name}-parts"
     SiglipVisionModel(SiglipVisionConfig(**LAYERS, image_size=32, patch_size=8)).save_pretrained(parts)
@@ -72,6 +83,10 @@ def save_pictures(folder: Path) -> Path:
 
 def save_chat(folder: Path) -> Path:
     """Save the shipped chat model as an embedder: the state of the last token; its prompts are system turns."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
     parts = folder.parent / f"{folder.name}-parts"
     shutil.copytree(PRESETS["demo"].scorer, parts)
     backbone = Transformer(str(parts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-pytest.importorskip("sentence_transformers", reason="the extra `sentence` is not installed")
+if find_spec("sentence_transformers") is None:
+    pytest.skip("the extra `sentence` is not installed", allow_module_level=True)
 
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
 from tests.unit.embedding import sentence_models
 from tests.unit.embedding.sentence_models import edit
 from transformers import BertModel
@@ -53,6 +54,8 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
+    from sentence_transformers import SentenceTransformer
+
     found = {}
     for kind, save in KINDS.items():
         folder = save(tmp_path_factory.mktemp(kind) / "model")

@@ -8,13 +8,15 @@ import pickle
 import shutil
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
 
-pytest.importorskip("sentence_transformers", reason="the extra `sentence` is not installed")
+if find_spec("sentence_transformers") is None:
+    pytest.skip("the extra `sentence` is not installed", allow_module_level=True)
 
 from tests.unit.embedding.sentence_models import edit, save_text
 from tests.unit.embedding.test_hostile_models import Trap

@@ -125,10 +125,12 @@ WRONG_QUERIES = ["?limit=0", "?after=nothing", "?no_such_parameter=1", "?q=%00"]
 
 
 class RequestSender:
-    """Sends requests as any account of a scene."""
+    """Sends requests as any account of a scene, which has one token of each scope and one login."""
 
     def __init__(self, app: Flask, served: Services) -> None:
         self._app, self._served = app, served
+        self._tokens: dict[tuple[uuid.UUID, TokenScope], str] = {}
+        self._logins: dict[uuid.UUID, uuid.UUID] = {}
 
     def address(self, rule: Rule, method: str, scene: Scene) -> str:
         """Return the route's address for the objects of ``scene``."""
@@ -165,17 +167,20 @@ class RequestSender:
         )
 
     def _token(self, user: User, scope: TokenScope) -> str:
-        with transaction(self._served.sessions) as session:
-            return tokens.issue(
-                session, tokens.token_key(self._served.settings), Actor.unlimited(user), "walk", scope=scope
-            )[1]
+        if (user.id, scope) not in self._tokens:
+            key = tokens.token_key(self._served.settings)
+            with transaction(self._served.sessions) as session:
+                _, token = tokens.issue(session, key, Actor.unlimited(user), "walk", scope=scope)
+            self._tokens[user.id, scope] = token
+        return self._tokens[user.id, scope]
 
     def _log_in(self, client: FlaskClient, user: User) -> None:
         """Log the client in without the slow password check."""
-        with transaction(self._served.sessions) as session:
-            begun = logins.begin(session, user, address=None, agent=None)
+        if user.id not in self._logins:
+            with transaction(self._served.sessions) as session:
+                self._logins[user.id] = logins.begin(session, user, address=None, agent=None).id
         with client.session_transaction() as kept:
-            kept["_user_id"] = Account(user, begun.id).get_id()
+            kept["_user_id"] = Account(user, self._logins[user.id]).get_id()
 
 
 def plain_body(answer: TestResponse) -> str:
