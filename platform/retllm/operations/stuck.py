@@ -208,7 +208,8 @@ def _dead(state: _State) -> Iterator[Stuck]:
     yield Stuck(
         f"{_units(count)} died in the last {format_duration(DEAD_FOR)}, the last one {state.ago(last.finished_at)} ago "
         f"in job {last.job_id}: {error}.",
-        "Fix the cause, then retry on the page Workers and queues of the dashboard, or with `retllm jobs retry JOB`.",
+        "Fix the cause, then retry on the page Workers and queues of the dashboard, or with `retllm jobs retry JOB`. "
+        "Where the error says to search again, a retry can't help.",
     )
 
 
