@@ -17,7 +17,7 @@ from sqlalchemy import event, inspect
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from retllm.db.enums import UnitState
-from retllm.db.tables import Job, Unit
+from retllm.db.tables import Unit
 
 SLOW_SECONDS = 4.0
 _KINDS = {
@@ -48,20 +48,19 @@ def reach(moment: str) -> None:
 def install(update: str) -> None:
     """Watch every commit of this process; ``update`` is the kind of its bulk updates, which load no units."""
 
-    def note_update(state: ORMExecuteState) -> None:
+    def note_statement(state: ORMExecuteState) -> None:
         if state.is_update:
             state.session.info.setdefault("chaos", update)
+        elif state.is_insert and state.bind_mapper is inspect(Unit):
+            state.session.info.setdefault("chaos", "submit")
 
-    event.listen(Session, "do_orm_execute", note_update)
+    event.listen(Session, "do_orm_execute", note_statement)
     event.listen(Session, "after_flush", _note_kind)
     event.listen(Session, "before_commit", _before)
     event.listen(Session, "after_commit", _after)
 
 
 def _note_kind(session: Session, _: object) -> None:
-    jobs = any(isinstance(row, Job) for row in session.identity_map.values())
-    if jobs and any(isinstance(row, Unit) for row in session.new):
-        session.info.setdefault("chaos", "submit")
     for row in session.dirty:
         if isinstance(row, Unit) and inspect(row).attrs.state.history.has_changes():
             session.info["chaos"] = _KINDS.get(row.state, "")

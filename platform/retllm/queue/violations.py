@@ -48,7 +48,9 @@ _THERE = ", ".join(
 _VIEWS = f"""
     WITH gone AS (
         SELECT j.id FROM jobs j JOIN collections c ON c.id = j.collection_id WHERE c.deleted_at IS NOT NULL
-    ), {_THERE}, unit_items AS (
+    ), {_THERE}, vector_indexes AS NOT MATERIALIZED (
+        SELECT x.* FROM vector_indexes x JOIN collections c ON c.id = x.collection_id WHERE c.deleted_at IS NULL
+    ), unit_items AS (
         SELECT u.id, u.job_id, u.stage, u.state, named.item,
                u.payload->>'embedder' AS embedder, u.payload->>'pass' AS pass,
                concat_ws(' ', u.payload->>'embedder', u.payload->>'pass') AS way

@@ -167,7 +167,8 @@ def test_as_many_pairs_are_asked_for_as_fit_two_passes_and_take_some_seconds(
         monkeypatch.setattr(Scorer, "_remark", read)
 
     tokens: list[float] = []
-    scorer = Scorer("new", loaded.loaded, loaded.prompts, 1000, 64, 0, 0)
+    monkeypatch.setattr(loaded.loaded.preparer, "picture_tokens", 64)
+    scorer = Scorer("new", loaded.loaded, loaded.prompts, 1000, 0, 0)
     assert scorer.pairs_at_once == 2 * 1000 // 64
     score_pairs_for(0.001)
     assert scorer.pairs_at_once == pytest.approx(2 * 1000 / tokens[-1], abs=1)
