@@ -10,6 +10,7 @@ down_revision = "0028"
 branch_labels = None
 depends_on = None
 
+_TRIED = sa.text("state = 'ready' AND attempt > 0")
 _UNTRIED = sa.text("state = 'ready' AND attempt = 0")
 # units that have ended need none
 _OPEN = "('ready', 'leased')"
@@ -24,9 +25,12 @@ def upgrade() -> None:
     op.drop_index("ix_units_untried", "units")
     columns = ["stage", "scorer", "user_id", "job_id", "seq"]
     op.create_index("ix_units_untried", "units", columns, postgresql_where=_UNTRIED)
+    columns = ["stage", "scorer", "user_id", "run_after", "id"]
+    op.create_index("ix_units_tried", "units", columns, postgresql_where=_TRIED)
 
 
 def downgrade() -> None:
+    op.drop_index("ix_units_tried", "units")
     op.drop_index("ix_units_untried", "units")
     op.create_index("ix_units_untried", "units", ["stage", "scorer", "job_id", "seq"], postgresql_where=_UNTRIED)
     op.drop_column("units", "user_id")

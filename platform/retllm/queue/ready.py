@@ -17,6 +17,9 @@ from retllm.queue.routing import Notification, Routing, scorer_of, stage_of
 
 # more accounts than have work at the same time
 _USERS = 1000
+_USERS_IN_TURN = 20
+# that of the index of tried units; the account is there for the planner, to whom another index would look as good
+_OF_TRIED = (Unit.user_id, Unit.run_after, Unit.id)
 # of more jobs with units that nobody has tried, only the oldest take turns
 _JOBS_IN_TURN = 100
 # more scorers than an installation ever had
@@ -62,34 +65,63 @@ def take_ready(
     return [Notification(unit_id, stage, scorer_of(queue)) for _, unit_id in sorted(taken)]
 
 
-def users_in_turn(session: Session, routing: Routing, queue: str, served: Sequence[UUID]) -> list[UUID]:
-    """Return the accounts that have units in ``queue`` which nobody has tried yet, in the order of their turns.
+def users_in_turn(
+    session: Session, routing: Routing, queue: str, served: Sequence[UUID], *, untried: bool = False
+) -> list[UUID]:
+    """Return the accounts that have claimable units in ``queue``, in the order of their turns.
 
-    Those of which fewest units of the stage are in work come first, and among them those that were not served lately.
+    Those of which fewest units of the queue are in work come first, and among them those that were not served lately.
 
     Args:
         served: accounts in the order in which they were served last, the longest ago first.
+        untried: only accounts with units that nobody has tried yet.
     """
     users: set[UUID] = set()
     for scorer in scorers_of_ready(session, routing, queue):
         users.update(session.scalars(_distinct(Unit.user_id, _USERS, *_untried(stage_of(queue), [scorer]))))
+        if not untried:
+            users.update(_users_of_tried(session, stage_of(queue), scorer))
     if len(users) <= 1:
         return list(users)
-    in_work = dict(map(tuple, session.execute(_in_work(stage_of(queue), Unit.user_id))))
+    in_work = dict(map(tuple, session.execute(_in_work(routing, queue, Unit.user_id))))
     place = {user: number for number, user in enumerate(served, 1)}
     return sorted(users, key=lambda user: (in_work.get(user, 0), place.get(user, 0), user))
 
 
+def _users_of_tried(session: Session, stage: Stage, scorer: str) -> list[UUID]:
+    """Return the accounts of units whose next attempt is due; their number is all that counts for the cost."""
+    tried = _tried(stage, [scorer])
+    users = _distinct(Unit.user_id, _USERS, *tried).subquery()
+    first = sa.select(Unit.run_after).where(*tried, Unit.user_id == users.c.value).order_by(*_OF_TRIED).limit(1)
+    return list(session.scalars(sa.select(users.c.value).where(first.scalar_subquery() <= sa.func.now())))
+
+
+def tried_of(session: Session, routing: Routing, queue: str, user: UUID, limit: int) -> list[UUID]:
+    """Return units of an account whose next attempt is due, the longest waiting first."""
+    tried = _tried(stage_of(queue), scorers_of_ready(session, routing, queue))
+    query = (
+        sa.select(Unit.id)
+        .join(Job, Job.id == Unit.job_id)
+        # with clock_timestamp(), which is not stable, the index would be read to its end
+        .where(*tried, Unit.user_id == user, Unit.run_after <= sa.func.now(), ~Job.cancel_requested)
+        .order_by(*_OF_TRIED)
+    )
+    return list(session.scalars(query.limit(limit)))
+
+
 def in_turn(
-    session: Session, routing: Routing, queue: str, limit: int, served: Sequence[UUID] = ()
+    session: Session, routing: Routing, queue: str, limit: int, users: Sequence[UUID]
 ) -> list[sa.Row[UUID, int]]:
     """Return at most ``limit`` units that nobody has tried yet, with their numbers of items, in the order of claiming.
 
-    Accounts take turns, see :func:`users_in_turn`, and so do the jobs of each: those of which fewest units are in work
-    come first.
+    Accounts take turns, and so do the jobs of each: those of which fewest units are in work come first.
+
+    Args:
+        users: the accounts in the order of their turns, see :func:`users_in_turn`.
     """
     stage, scorers = stage_of(queue), scorers_of_ready(session, routing, queue)
-    users = users_in_turn(session, routing, queue, served)[:limit]
+    # not as many as are wanted: of some, all jobs may be cancelled
+    users = users[: max(limit, _USERS_IN_TURN)]
     jobs: list[UUID] = []
     for user, scorer in product(users, scorers):
         own = Unit.user_id == user, *_untried(stage, [scorer])
@@ -109,7 +141,7 @@ def in_turn(
         .limit(limit)
         .lateral("first")
     )
-    of_job, of_user = (_in_work(stage, column).subquery() for column in (Unit.job_id, Unit.user_id))
+    of_job, of_user = (_in_work(routing, queue, column).subquery() for column in (Unit.job_id, Unit.user_id))
     place = sa.func.row_number().over(partition_by=first.c.job_id, order_by=first.c.seq)
     jobs_turn = (
         sa.select(first, (place + sa.func.coalesce(of_job.c.units, 0)).label("turn"))
@@ -134,18 +166,22 @@ def in_turn(
 
 def _untried(stage: Stage, scorers: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:
     """Return the conditions for units of a stage that may be claimed for the first time."""
-    return (
-        Unit.stage == stage,
-        Unit.scorer == scorers[0] if len(scorers) == 1 else Unit.scorer.in_(scorers),
-        Unit.state == UnitState.READY,
-        Unit.attempt == 0,
-        Unit.run_after <= sa.func.clock_timestamp(),
-    )
+    return *_of(stage, scorers), Unit.attempt == 0, Unit.run_after <= sa.func.clock_timestamp()
 
 
-def _in_work(stage: Stage, by: Any) -> sa.Select[Any]:
-    """Select how many units of a stage are in work, by their job or account."""
-    leased = Unit.stage == stage, Unit.state == UnitState.LEASED
+def _tried(stage: Stage, scorers: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions for units of a stage that wait for their next attempt."""
+    return *_of(stage, scorers), Unit.attempt > 0
+
+
+def _of(stage: Stage, scorers: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:
+    of_scorer = Unit.scorer == scorers[0] if len(scorers) == 1 else Unit.scorer.in_(scorers)
+    return Unit.stage == stage, of_scorer, Unit.state == UnitState.READY
+
+
+def _in_work(routing: Routing, queue: str, by: Any) -> sa.Select[Any]:
+    """Select how many units of a queue are in work, by their job or account."""
+    leased = *routing.within(queue), Unit.state == UnitState.LEASED
     return sa.select(by, sa.func.count().label("units")).where(*leased).group_by(by)
 
 

@@ -7,7 +7,7 @@ first unit of another by more than the unit in work, however many hints are ahea
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ from retllm.db.enums import Stage, UnitState
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Unit
 from retllm.queue.claim import Claim, claim_unit
-from retllm.queue.ready import in_turn, users_in_turn
+from retllm.queue.ready import in_turn, tried_of, users_in_turn
 from retllm.queue.routing import routing_of, served_queue
 from retllm.settings import Settings
 
@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 _REMEMBERED = 1000
 # other workers may claim the first ones meanwhile
 _CANDIDATES = 4
+# of the first ones, all jobs may be cancelled
+_ACCOUNTS = 20
 
 
 class Turns:
@@ -50,26 +52,39 @@ class Turns:
 
 
 def claim_notified(sessions: Sessions, unit_id: UUID, worker: str, settings: Settings, turns: Turns) -> Claim | None:
-    """Claim the unit that a hint names if it is its account's turn or it was tried before; otherwise the next in turn.
+    """Claim the unit that a hint names if it is its account's turn, and otherwise one of the account whose turn it is.
 
     If the unit is no longer ready, another is claimed in its place, since its own hint may have served this one.
     Returns None if there is nothing to claim, or the unit was deleted.
     """
     routing = routing_of(settings)
     with transaction(sessions) as session:
-        columns = Unit.user_id, Unit.stage, Unit.scorer, Unit.attempt, Unit.state
+        columns = Unit.user_id, Unit.stage, Unit.scorer, Unit.state
         unit = session.execute(sa.select(*columns).where(Unit.id == unit_id)).one_or_none()
         if unit is None or routing.queue_of(unit.stage, unit.scorer) != served_queue(settings, unit.stage):
             return None
-        is_ready = unit.state is UnitState.READY
         queue = served_queue(settings, unit.stage)
-        users = [] if is_ready and unit.attempt else users_in_turn(session, routing, queue, turns.served())
-        waiting = [unit_id] if is_ready else []
-        if not is_ready or users[:1] not in ([], [unit.user_id]):
-            others = in_turn(session, routing, queue, _CANDIDATES, turns.served())
-            waiting = [other for other, _ in others] + waiting
-    for one in waiting:
-        claim = claim_unit(sessions, one, worker, settings)
+        users = users_in_turn(session, routing, queue, turns.served())[:_ACCOUNTS]
+    named = [unit_id] if unit.state is UnitState.READY else []
+    for user in users:
+        waiting = named if user == unit.user_id else []
+        claim = _claim_first(waiting, sessions, worker, settings, turns)
+        if claim is None:
+            with transaction(sessions) as session:
+                waiting = tried_of(session, routing, queue, user, _CANDIDATES)
+                waiting += [other for other, _ in in_turn(session, routing, queue, _CANDIDATES, [user])]
+            claim = _claim_first(waiting, sessions, worker, settings, turns)
+        if claim is not None:
+            return claim
+    return _claim_first(named, sessions, worker, settings, turns)
+
+
+def _claim_first(
+    unit_ids: Iterable[UUID], sessions: Sessions, worker: str, settings: Settings, turns: Turns
+) -> Claim | None:
+    """Claim the first of these units that can be claimed."""
+    for unit_id in unit_ids:
+        claim = claim_unit(sessions, unit_id, worker, settings)
         if claim is not None:
             turns.note(claim.user_id)
             return claim
@@ -101,7 +116,9 @@ def claim_some(
         return
     try:
         with transaction(sessions) as session:
-            found = in_turn(session, routing_of(settings), served_queue(settings, stage), left, turns.served())
+            routing, queue = routing_of(settings), served_queue(settings, stage)
+            users = users_in_turn(session, routing, queue, turns.served(), untried=True)
+            found = in_turn(session, routing, queue, left, users)
         for unit_id, size in found:
             if left <= 0:
                 return

@@ -13,13 +13,14 @@ from tests.unit.job_world import World
 
 from retllm.db.enums import OPEN_UNITS, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Unit, new_id
+from retllm.db.tables import Job, Unit, new_id
 from retllm.operations import queues
 from retllm.queue import claim as claims
 from retllm.queue.claim import Claim
 from retllm.queue.routing import Notification, routing_of
 from retllm.queue.turns import Turns, claim_notified, claim_some
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
+from retllm.settings import Settings
 
 
 def account(world: World, name: str) -> UUID:
@@ -29,11 +30,13 @@ def account(world: World, name: str) -> UUID:
         return user.id
 
 
-def submit(world: World, user_id: UUID, stage: Stage = Stage.COARSE, units: int = 1) -> list[UUID]:
+def submit(
+    world: World, user_id: UUID, stage: Stage = Stage.COARSE, units: int = 1, scorer: str = "scorer"
+) -> list[UUID]:
     """Add a search with ready units; return their keys."""
     with transaction(world.sessions) as session:
         job = make_job(user_id, world.collection_id)
-        store(session, job, make_search(job.id))
+        store(session, job, make_search(job.id, scorer=scorer))
     return world.add_units(job.id, stage, *[{"items": [str(new_id())]} for _ in range(units)])
 
 
@@ -119,14 +122,63 @@ def test_the_hint_of_a_deleted_unit_changes_nothing(world: World) -> None:
     assert take(world, new_id(), Turns()) is None
 
 
-def test_a_unit_that_is_tried_again_is_claimed_when_its_hint_comes(world: World) -> None:
+def fail(world: World, *units: UUID) -> None:
+    """Let the first attempt at these units fail; the next one is due."""
+    for unit in units:
+        claims.fail(world.sessions, world.must_claim(unit), RuntimeError("broken"), world.settings)
+
+
+def test_a_unit_that_is_tried_again_is_claimed_when_it_is_its_accounts_turn(world: World) -> None:
     bob = account(world, "bob")
+    backlog = submit(world, bob, units=30)
     again = submit(world, world.user.id)[0]
-    claims.fail(world.sessions, world.must_claim(again), RuntimeError("broken"), world.settings)
+    fail(world, again)
+    turns = Turns()
+    # its own hint is behind those of all others
+    found = [take(world, hint, turns) for hint in backlog[:2]]
+    assert (again, 2) in [(claim.unit_id, claim.attempt) for claim in found if claim]
+
+
+def test_units_that_are_tried_again_delay_no_other_account(world: World) -> None:
+    bob = account(world, "bob")
+    hints = submit(world, world.user.id, units=10)
+    fail(world, *hints)
     submit(world, bob)
-    claim = take(world, again, Turns())
+    assert bob in work_off(world, hints)[:2]
+
+
+def test_a_unit_whose_next_attempt_is_not_due_keeps_no_turn(world: World) -> None:
+    bob = account(world, "bob")
+    later = submit(world, world.user.id)[0]
+    fail(world, later)
+    with transaction(world.sessions) as session:
+        an_hour = sa.func.now() + sa.text("interval '1 hour'")
+        session.execute(sa.update(Unit).where(Unit.id == later).values(run_after=an_hour))
+    hints = submit(world, bob, units=3)
+    assert work_off(world, [later, *hints]) == [bob] * 3
+
+
+def test_work_at_one_scorer_takes_no_turn_at_another(world: World) -> None:
+    extra = world.settings.model_dump(exclude_unset=True) | {"extra_scorers": ["/models/other"]}
+    world.settings = Settings.model_validate(extra)
+    bob = account(world, "bob")
+    for unit in submit(world, bob, Stage.FINE, units=4, scorer="other"):
+        assert claims.claim_unit(world.sessions, unit, "w2", world.settings.serving("other")) is not None
+    hints = [submit(world, world.user.id, Stage.FINE)[0] for _ in range(10)]
+    submit(world, bob, Stage.FINE)
+    assert bob in work_off(world, hints)[:2]
+
+
+def test_accounts_whose_jobs_are_cancelled_keep_no_turn(world: World) -> None:
+    for number in range(6):
+        submit(world, account(world, f"gone{number}"), Stage.FINE)
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Job).values(cancel_requested=True))
+    hints = submit(world, world.user.id, Stage.FINE, units=3)
+    assert len(list(claim_some(world.sessions, Stage.FINE, 2, "w1", world.settings, Turns()))) == 2
+    claim = take(world, hints[0], Turns())
     assert claim is not None
-    assert (claim.unit_id, claim.attempt) == (again, 2)
+    assert claim.user_id == world.user.id
 
 
 def test_many_workers_at_once_claim_each_unit_once(world: World) -> None:

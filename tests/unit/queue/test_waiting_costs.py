@@ -13,7 +13,8 @@ from tests.unit.job_world import World
 
 from retllm.db.enums import Stage
 from retllm.db.session import transaction
-from retllm.queue.ready import in_turn, take_ready
+from retllm.db.tables import Unit
+from retllm.queue.ready import in_turn, take_ready, tried_of, users_in_turn
 from retllm.queue.routing import Routing
 
 ROUTING = Routing(("other",))
@@ -77,7 +78,8 @@ def test_units_of_another_scorer_cost_nothing(world: World, queue: str) -> None:
     found: list[UUID] = []
 
     def turn(session: Session) -> None:
-        found.extend(row[0] for row in in_turn(session, ROUTING, queue, WANTED))
+        users = users_in_turn(session, ROUTING, queue, [])
+        found.extend(row[0] for row in in_turn(session, ROUTING, queue, WANTED, users))
 
     assert rows_read(world, turn) <= MOST
     assert len(found) == WANTED
@@ -94,8 +96,30 @@ def test_more_units_of_the_same_job_cost_nothing(world: World, stage: Stage) -> 
     found: list[UUID] = []
 
     def turn(session: Session) -> None:
-        found.extend(row[0] for row in in_turn(session, ROUTING, queue, WANTED))
+        users = users_in_turn(session, ROUTING, queue, [])
+        found.extend(row[0] for row in in_turn(session, ROUTING, queue, WANTED, users))
 
     assert rows_read(world, turn) <= MOST
     assert world.units(later)[0].id in found[:2], "jobs take turns"
     assert rows_read(world, lambda session: take_ready(session, ROUTING, queue, WANTED)) <= MOST
+
+
+def test_units_that_wait_for_their_next_attempt_cost_nothing(world: World) -> None:
+    waiting = add_job(world, "scorer", Stage.FINE, MANY)
+    due = add_job(world, "scorer", Stage.FINE, 2)
+    with transaction(world.sessions) as session:
+        later = sa.func.now() + sa.text("interval '1 hour'")
+        session.execute(sa.update(Unit).where(Unit.job_id == waiting).values(attempt=1, run_after=later))
+        session.execute(sa.update(Unit).where(Unit.job_id == due).values(attempt=1))
+    analyze(world)
+    found: list[UUID] = []
+
+    def turn(session: Session) -> None:
+        (user,) = users_in_turn(session, ROUTING, "score", [])
+        found.extend(tried_of(session, ROUTING, "score", user, WANTED))
+
+    assert rows_read(world, turn) <= MOST
+    assert set(found) == {unit.id for unit in world.units(due)}
+    with transaction(world.sessions) as session:
+        session.execute(sa.delete(Unit).where(Unit.job_id == due))
+        assert users_in_turn(session, ROUTING, "score", []) == []
