@@ -56,6 +56,7 @@ def _load_early(sender: Any, **_: Any) -> None:
     queues = {queue.name for queue in sender.task_consumer.queues}
     log.info("worker.ready", queues=sorted(queues))
     presence.begin(queues)
+    embed.serve(queues)
     if queues & embed.QUEUES:
         embed.HELD.load_early()
     if any(map(is_of_scorer, queues)):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from celery.worker import state
+
 from retllm.db.enums import Stage
 from retllm.indexing import worker as indexing
 from retllm.queue.notifications import TASK_OF
+from retllm.queue.turns import waiting_unit
 from retllm.queue.worker import Finisher, run_unit
 from retllm.search import coarse_worker
 from retllm.settings import get_settings
@@ -56,7 +61,29 @@ def embed_unit(unit_id: str) -> None:
     )
 
 
+# a search goes before the units of index jobs, but so many in a row do not keep these from going on
+_SEARCHES_IN_A_ROW = 16
+_SEARCHES = itertools.count(1)
+_SERVED: set[str] = set()
+
+
+def serve(queues: Collection[str]) -> None:
+    """Note the queues of this process."""
+    _SERVED.update(queues)
+
+
+def _let_pass() -> None:
+    """Do a unit of an index job, if one waits, after so many searches."""
+    if next(_SEARCHES) % _SEARCHES_IN_A_ROW or not _SERVED >= QUEUES or state.should_stop is not None:
+        return
+    context = get_context()
+    waiting = waiting_unit(context.sessions, Stage.EMBED, context.settings, context.turns)
+    if waiting is not None:
+        embed_unit(str(waiting))
+
+
 @app.task(name=TASK_OF[Stage.COARSE])  # type: ignore[untyped-decorator]  # celery has no types
 def coarse_unit(unit_id: str) -> None:
     """Do the coarse stage of a search."""
     run_unit(get_context(), UUID(unit_id), lambda context, held: coarse_worker.coarse_unit(context, held, _embedder))
+    _let_pass()

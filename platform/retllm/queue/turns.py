@@ -12,13 +12,14 @@ from uuid import UUID
 
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage, UnitState
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Unit
 from retllm.queue.claim import Claim, claim_unit
 from retllm.queue.ready import in_turn, tried_of, users_in_turn
-from retllm.queue.routing import routing_of, served_queue
+from retllm.queue.routing import Routing, routing_of, served_queue
 from retllm.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -71,12 +72,26 @@ def claim_notified(sessions: Sessions, unit_id: UUID, worker: str, settings: Set
         claim = _claim_first(waiting, sessions, worker, settings, turns)
         if claim is None:
             with transaction(sessions) as session:
-                waiting = tried_of(session, routing, queue, user, _CANDIDATES)
-                waiting += [other for other, _ in in_turn(session, routing, queue, _CANDIDATES, [user])]
+                waiting = _waiting_of(session, routing, queue, user)
             claim = _claim_first(waiting, sessions, worker, settings, turns)
         if claim is not None:
             return claim
     return _claim_first(named, sessions, worker, settings, turns)
+
+
+def waiting_unit(sessions: Sessions, stage: Stage, settings: Settings, turns: Turns) -> UUID | None:
+    """Return a unit of a stage that can be claimed, of the account whose turn it is; None if none waits."""
+    routing, queue = routing_of(settings), served_queue(settings, stage)
+    with transaction(sessions) as session:
+        for user in users_in_turn(session, routing, queue, turns.served())[:_ACCOUNTS]:
+            for unit_id in _waiting_of(session, routing, queue, user):
+                return unit_id
+    return None
+
+
+def _waiting_of(session: Session, routing: Routing, queue: str, user: UUID) -> list[UUID]:
+    untried = in_turn(session, routing, queue, _CANDIDATES, [user])
+    return [*tried_of(session, routing, queue, user, _CANDIDATES), *(unit_id for unit_id, _ in untried)]
 
 
 def _claim_first(

@@ -18,7 +18,7 @@ from retllm.operations import queues
 from retllm.queue import claim as claims
 from retllm.queue.claim import Claim
 from retllm.queue.routing import Notification, routing_of
-from retllm.queue.turns import Turns, claim_notified, claim_some
+from retllm.queue.turns import Turns, claim_notified, claim_some, waiting_unit
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.settings import Settings
 
@@ -227,6 +227,19 @@ def test_a_worker_remembers_whom_it_served(world: World, context: WorkerContext)
     for hint in hints:
         run_unit(context, hint, do)
     assert done[:4] in ([bob, world.user.id] * 2, [world.user.id, bob] * 2)
+
+
+def test_a_unit_that_waits_is_that_of_the_account_in_turn(world: World) -> None:
+    bob, turns = account(world, "bob"), Turns()
+    assert waiting_unit(world.sessions, Stage.EMBED, world.settings, turns) is None
+    own, others = submit(world, world.user.id, Stage.EMBED, units=2), submit(world, bob, Stage.EMBED)
+    submit(world, bob, Stage.COARSE)
+    turns.note(world.user.id)
+    assert waiting_unit(world.sessions, Stage.EMBED, world.settings, turns) == others[0]
+    turns.note(bob)
+    assert waiting_unit(world.sessions, Stage.EMBED, world.settings, turns) == own[0]
+    fail(world, own[1])
+    assert waiting_unit(world.sessions, Stage.EMBED, world.settings, turns) == own[1]
 
 
 def test_what_is_remembered_is_bounded() -> None:
