@@ -1,4 +1,4 @@
-"""Keep the account of its job with each unit, so that accounts take turns."""
+"""Keep the account of its job with each unit, so that accounts take turns; find no scores by time any more."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ def upgrade() -> None:
     op.create_index("ix_units_untried", "units", columns, postgresql_where=_UNTRIED)
     columns = ["stage", "scorer", "user_id", "run_after", "id"]
     op.create_index("ix_units_tried", "units", columns, postgresql_where=_TRIED)
+    op.drop_index("ix_scores_scorer_version_created_at", "scores")
 
 
 def downgrade() -> None:
+    op.create_index("ix_scores_scorer_version_created_at", "scores", ["scorer_version", "created_at"])
     op.drop_index("ix_units_tried", "units")
     op.drop_index("ix_units_untried", "units")
     op.create_index("ix_units_untried", "units", ["stage", "scorer", "job_id", "seq"], postgresql_where=_UNTRIED)

@@ -116,8 +116,6 @@ class Score(_ScoreColumns, Base):
         sa.ForeignKeyConstraint(
             ["search_id", "item_id"], ["candidates.search_id", "candidates.item_id"], ondelete="CASCADE"
         ),
-        # the newest scores of a version, from which the match threshold is estimated
-        sa.Index("ix_scores_scorer_version_created_at", "scorer_version", "created_at"),
     )
 
     search_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
-from retllm.db.enums import DecidedBy
+from retllm.db.enums import DecidedBy, JobKind
 from retllm.db.searches import Candidate, Score, Search
+from retllm.db.tables import Job
 from retllm.fine.abstention import Threshold, learn_threshold, no_match
 from retllm.fine.decision import Ranked, Scored, final_order
 from retllm.fine.fusion import fused
 
 # newest scores used to learn the match threshold: enough for two significant digits, and fast to fit
 _THRESHOLD_SCORES = 2000
+# of so many jobs of the collection, the newest searches
+_JOBS = 2000
+_SEARCHES = 500
 
 
 @dataclass(frozen=True)
@@ -92,19 +96,33 @@ def write_final_order(session: Session, search_id: UUID) -> None:
         row.candidate.decided_by = DecidedBy(entry.decided_by)
     known = [row.score.log_odds for row in rows if row.score and row.score.log_odds is not None]
     if known:
-        threshold = _threshold(session, search.scorer_version)
+        threshold = _threshold(session, search)
         search.match_threshold = threshold.value if threshold else None
         search.no_match = no_match(max(known), threshold)
     search.final_at = sa.func.clock_timestamp()
     session.flush()
 
 
-def _threshold(session: Session, scorer_version: str | None) -> Threshold | None:
-    """Learn the match threshold from the newest scores of this version, over all searches."""
+def _threshold(session: Session, search: Search) -> Threshold | None:
+    """Learn the match threshold from the newest scores of this version in the same collection.
+
+    Not from those of other collections, which others may have filled with anything.
+    """
+    jobs = aliased(Job)
+    own = sa.select(Job.collection_id).where(Job.id == search.id).scalar_subquery()
+    recent = (
+        sa.select(jobs.id, jobs.kind).where(jobs.collection_id == own).order_by(jobs.id.desc()).limit(_JOBS).subquery()
+    )
+    searches = sa.select(recent.c.id).where(recent.c.kind == JobKind.SEARCH).order_by(recent.c.id.desc())
     newest = (
         sa.select(Score.log_odds)
-        # leave out cached scores: they repeat a score that is already counted
-        .where(Score.scorer_version == scorer_version, Score.log_odds.is_not(None), ~Score.cached)
+        .where(
+            Score.search_id.in_(searches.limit(_SEARCHES)),
+            Score.scorer_version == search.scorer_version,
+            Score.log_odds.is_not(None),
+            # leave out cached scores: they repeat a score that is already counted
+            ~Score.cached,
+        )
         .order_by(Score.created_at.desc())
         .limit(_THRESHOLD_SCORES)
     )

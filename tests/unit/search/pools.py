@@ -20,10 +20,10 @@ LIKELY, UNLIKELY = 0.95, 0.05
 def pool_of(context: WorkerContext, world, size: int, **fields: object) -> tuple[UUID, list[str]]:
     """A search whose coarse stage is done, and the texts of its candidates in coarse order.
 
-    The first call of a test fills the collection.
+    The first call of a test fills the collection of the world.
     """
     with world.sessions() as session:
-        filled = session.scalar(sa.select(Item.id).limit(1))
+        filled = session.scalar(sa.select(Item.id).filter_by(collection_id=world.collection_id).limit(1))
     if filled is None:
         words = [f"w{number}" for number in range(size)]
         world.add_texts(*[" ".join(["red", *words[:number]]) for number in range(size)])

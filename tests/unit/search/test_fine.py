@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from tests.factories import make_collection
 from tests.unit.search.pools import UNLIKELY, fails_for, pool_of, scores_of
 from tests.unit.stand_ins import FakeScorer, run, search, view_of
 
@@ -171,6 +172,21 @@ def test_the_match_threshold_is_learned_from_the_scores_of_the_same_scorer(conte
     assert found.match_threshold == pytest.approx(expected.value, abs=1e-6)
     assert found.no_match is False
     assert view_of(world, nothing).no_match is True
+
+
+def test_scores_in_other_collections_do_not_move_the_threshold(context: WorkerContext, world) -> None:
+    own = world.collection_id
+    with transaction(world.sessions) as session:
+        other = make_collection(world.user.id, "other")
+        session.add(other)
+    world.collection_id = other.id
+    elsewhere, _ = pool_of(context, world, 3)
+    run(context, world, elsewhere, FakeScorer(scores_of({}, 0.9)))
+    _fill(world, elsewhere, "v1:0.3", low=-1.0, high=9.0)
+    world.collection_id = own
+    search_id, _ = pool_of(context, world, 3)
+    run(context, world, search_id, FakeScorer(scores_of({}, 0.9)))
+    assert (view_of(world, search_id).match_threshold, view_of(world, search_id).no_match) == (None, False)
 
 
 def test_a_match_is_unknown_if_nothing_was_scored_or_the_job_is_retried(context: WorkerContext, world) -> None:
