@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from PIL import Image
 from tests.scoring_server import OFFERS, ScoringServer, SmallModel
 
 from retllm.demo.claims import caption
 from retllm.demo.variants import gallery
-from retllm.errors import ModelUnavailable, RetllmError, ServerAway, ServerBusy, ServerFailed
+from retllm.errors import ModelUnavailable, RetllmError, ScoreUnreadable, ServerAway, ServerBusy, ServerFailed
 from retllm.fine import Content, Injection
 from retllm.fine.interface import FineScorer
+from retllm.fine.remote import answers, chat, contents
 
 OFF = Injection(trigger="off")
 TEXTS = [Content(text=caption(scene)) for members in gallery(1, 4713) for scene in members]
@@ -140,3 +143,65 @@ def test_a_packed_answer_is_refused_unopened(server: ScoringServer, opened: Open
     server.faults.extend(["packed"] * 10)
     with pytest.raises(ServerFailed, match="compressed"):
         scorer.score(TEXTS[0], TEXTS[:1])
+
+
+@pytest.mark.parametrize(("steps", "taken"), [(0, True), (4, True), (-4, True), (16, False)])
+def test_what_bfloat16_rounds_is_no_disagreement(steps: int, taken: bool) -> None:
+    """Its steps are 1/8 for logits from 16 to 32."""
+    listed = answers.as_listed([("x", math.log(0.6)), ("y", math.log(0.1))])
+    assert chat._plausible([0.1 * math.exp(steps / 8)], listed) == taken
+
+
+@pytest.mark.parametrize("rest", [-9999.0, -math.inf, math.log(1e-8)])
+def test_probabilities_that_no_distribution_has_are_an_error_of_their_pair(rest: float) -> None:
+    """What is not listed is less likely than what is, so that it can't have the rest of 1."""
+    with pytest.raises(ScoreUnreadable, match="no distribution"):
+        answers.as_listed([("True", math.log(0.5)), *((f"w{at}", rest) for at in range(19))])
+
+
+@pytest.mark.parametrize("rest", [-9999.0, -math.inf])
+@pytest.mark.parametrize("missing", [0.0, 1e-5, 5e-3])
+def test_the_entropy_of_rounded_probabilities_is_possible_or_unknown(rest: float, missing: float) -> None:
+    listed = answers.as_listed([("True", math.log(0.5)), ("False", math.log(0.5 - missing)), ("x", rest)])
+    entropy = listed.entropy()
+    assert entropy is None or entropy == pytest.approx(math.log(2), abs=0.02)
+
+
+def test_a_token_that_is_listed_twice_counts_once_or_twice() -> None:
+    """It may be one, or two with the same text."""
+    twice = [("True", math.log(0.45)), ("True", math.log(0.45)), ("False", math.log(0.1))]
+    bounds = answers.as_listed(twice).bounds(["True"])
+    assert (bounds.low, bounds.high) == pytest.approx((0.45, 0.9))
+    with pytest.raises(ScoreUnreadable):
+        bounds.remark()
+    different = [("True", math.log(0.5)), ("True", math.log(0.4)), ("False", math.log(0.1))]
+    assert answers.as_listed(different).bounds(["True"]).low == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("usage", [None, [], {}, {"prompt_tokens": None}, {"prompt_tokens": "x"}])
+def test_a_score_does_not_depend_on_what_the_server_counts(server: ScoringServer, opened: Open, usage: Any) -> None:
+    scorer = opened()
+    (before,) = scorer.score(TEXTS[0], TEXTS[:1], OFF)
+    server.instead = server.last | {"usage": usage}
+    (found,) = scorer.score(TEXTS[0], TEXTS[:1], OFF)
+    assert (found.error, found.score, found.tokens) == (None, before.score, 0)
+
+
+@pytest.mark.parametrize("value", [["x"], {"a": ["b"]}, 7, True, "x" * 100])
+@pytest.mark.parametrize("name", ["owned_by", "root", "max_model_len", "model_dtype"])
+def test_whatever_a_server_says_of_its_model_is_a_part_of_the_version(
+    server: ScoringServer, opened: Open, name: str, value: Any
+) -> None:
+    before = opened().version(OFF)
+    server.entry[name] = value
+    scorer = opened()
+    assert scorer.version(OFF) != before
+    assert scorer.score(TEXTS[0], TEXTS[:1], OFF)[0].error is None
+
+
+@pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1), (3, 9_000), (4_000, 3_000), (1, 1)])
+@pytest.mark.parametrize("tokens", [1, 16, 64])
+def test_a_picture_of_any_shape_is_within_the_budget(size: tuple[int, int], tokens: int) -> None:
+    fitted = contents._fitted(Image.new("RGB", size), tokens * contents.PIXELS_OF_TOKEN)
+    assert fitted.width * fitted.height <= tokens * contents.PIXELS_OF_TOKEN
+    assert fitted.size == size or size != (1, 1)

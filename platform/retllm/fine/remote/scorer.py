@@ -22,7 +22,7 @@ from retllm.logs import carried
 from retllm.scorer_address import ScorerAddress
 
 #: to be incremented with every change of the requests or of the arithmetic that changes scores
-_ARITHMETIC = 1
+_ARITHMETIC = 2
 
 #: what a server may say of its model that stays the same when it is started again
 _LASTING = ("id", "root", "max_model_len", "owned_by", "model_id", "model_sha", "model_dtype", "version")
