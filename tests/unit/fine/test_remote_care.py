@@ -205,3 +205,8 @@ def test_a_picture_of_any_shape_is_within_the_budget(size: tuple[int, int], toke
     fitted = contents._fitted(Image.new("RGB", size), tokens * contents.PIXELS_OF_TOKEN)
     assert fitted.width * fitted.height <= tokens * contents.PIXELS_OF_TOKEN
     assert fitted.size == size or size != (1, 1)
+
+
+def test_the_version_does_not_depend_on_what_is_hidden(server: ScoringServer, opened: Open) -> None:
+    server.entry["root"] = "canary-of-a-root"
+    assert opened(scorer_key="canary-of-a-root").version(OFF) == opened().version(OFF)

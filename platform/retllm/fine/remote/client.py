@@ -16,7 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_bef
 from retllm.errors import ModelUnavailable, ServerAway, ServerBusy, ServerFailed
 from retllm.fine.remote.deadline import Deadline
 from retllm.fine.written import quoted
-from retllm.redaction import HIDDEN, redact, redact_within, remember
+from retllm.redaction import HIDDEN, redact, remember
 from retllm.scorer_address import ScorerAddress
 
 log = structlog.get_logger(__name__)
@@ -106,7 +106,7 @@ class Client:
         return self._repeated("GET", url, None)
 
     def redacted(self, text: str) -> str:
-        """Return what the server says, in any place, without the key and other secrets."""
+        """Return what the server says, for people, without the key and other secrets."""
         return redact(self._key.sub(HIDDEN, text))
 
     def _repeated(self, method: str, url: str, body: dict[str, Any] | None) -> Any:
@@ -177,8 +177,7 @@ class Client:
         if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
             raise ServerFailed(f"The server of the scorer {self.name} sent a compressed answer, unasked.")
         try:
-            # of what a POST answers, only what is shown is redacted
-            return json.loads(content) if method == "POST" else redact_within(json.loads(content))
+            return json.loads(content)
         except (ValueError, RecursionError) as error:
             raise ServerFailed(
                 f"The server of the scorer {self.name} answered something that is no JSON: check its address."

@@ -121,7 +121,7 @@ class RemoteScorer(FineScorer, ABC):
             revision=hashlib.sha256(said.encode()).hexdigest()[:16],
             prompt_version=self.prompts.title,
             device="server",
-            dtype=str(self.served.get("model_dtype", "unknown")),
+            dtype=self._client.redacted(str(self.served.get("model_dtype", "unknown"))),
             layers=0,
             picture_tokens=self._picture_tokens,
         )
