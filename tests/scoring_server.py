@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import io
 import json
 import socket
@@ -14,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -30,6 +31,13 @@ from retllm.settings import PRESETS
 
 MODEL = "tests/small"
 OFFERS = frozenset({"logprobs", "pictures", "tokenize", "logprob_token_ids", "allowed_token_ids"})
+
+#: answers without an end, by the names of their faults: their beginning, and what follows again and again
+DRIPS = {
+    "drip": (b"HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n{", b" "),
+    "headers": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "hints": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+}
 
 
 class SmallModel:
@@ -59,8 +67,10 @@ class ScoringServer(ThreadingHTTPServer):
     Attributes:
         offers: what it can do, a part of OFFERS.
         key: the bearer token that it wants.
-        faults: the next answers to POST: a status, ``cut``, ``half``, ``garbage``, ``drip``, ``endless`` or ``hang``;
-            None answers.
+        faults: the next answers to POST: a status, ``cut``, ``half``, ``garbage``, ``drip``, ``headers``, ``hints``,
+            ``endless``, ``packed`` or ``hang``; None answers.
+        fault_of: the fault of a request by its path and body, if there are no ``faults``.
+        says: the message of an answer with a status that was ordered.
         entry: what it says of its model.
         asked: the bodies of the requests, with their paths.
         last: the last answer that it made.
@@ -78,6 +88,8 @@ class ScoringServer(ThreadingHTTPServer):
         self.offers = offers
         self.key: str | None = None
         self.faults: deque[str | int | None] = deque()
+        self.fault_of: Callable[[str, dict[str, Any]], str | int | None] = lambda path, body: None
+        self.says = "as ordered"
         self.entry: dict[str, Any] = {"id": MODEL, "root": "small", "owned_by": "vllm", "created": time.time()}
         self.info: dict[str, Any] | None = None
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -140,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if not self._is_allowed() or self._fails():
+        if not self._is_allowed() or self._fails(body):
             return
         self.server.asked.append((self.path, body))
         if not self.server.takes_more():
@@ -171,8 +183,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(401, {"error": {"message": f"Incorrect API key: {self.headers.get('Authorization')}"}})
         return False
 
-    def _fails(self) -> bool:
-        fault = self.server.faults.popleft() if self.server.faults else None
+    def _fails(self, body: dict[str, Any]) -> bool:
+        fault = self.server.faults.popleft() if self.server.faults else self.server.fault_of(self.path, body)
         if fault == "hang":
             threading.Event().wait(600)
         if fault == "cut":
@@ -181,30 +193,34 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "half":
             self.close_connection = True
             self._send(200, {"choices": []}, length=10_000)
-        elif fault == "drip":
-            self._drip()
+        elif fault in DRIPS:
+            self._drip(*DRIPS[fault])
+        elif fault == "packed":
+            self._send_bytes(200, gzip.compress(gzip.compress(b" " * (64 << 20))), encoding="gzip, gzip")
         elif fault == "endless":
             self._send_bytes(200, b" " * (5 << 20))
         elif fault == "garbage":
             self._send_bytes(200, b"<html>It works!</html>")
         elif isinstance(fault, int):
-            self._send(fault, {"error": {"message": "as ordered"}})
+            self._send(fault, {"error": {"message": self.server.says}})
         return fault is not None
 
-    def _drip(self) -> None:
-        """Send an answer so slowly that it never ends, but never so slowly that a read times out."""
+    def _drip(self, start: bytes, piece: bytes) -> None:
+        """Send pieces so slowly that they never end, but never so slowly that a read times out."""
         self.close_connection = True
         with contextlib.suppress(OSError):
-            self._send_bytes(200, b"{", 1 << 20)
+            self.wfile.write(start)
             while True:
+                self.wfile.write(piece)
                 time.sleep(0.05)
-                self.wfile.write(b" ")
 
     def _send(self, status: int, answer: Any, length: int | None = None) -> None:
         self._send_bytes(status, json.dumps(answer).encode(), length)
 
-    def _send_bytes(self, status: int, content: bytes, length: int | None = None) -> None:
+    def _send_bytes(self, status: int, content: bytes, length: int | None = None, encoding: str = "") -> None:
         self.send_response(status)
+        if encoding:
+            self.send_header("Content-Encoding", encoding)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(length or len(content)))
         if status == 429:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from tests.scoring_server import MODEL, ScoringServer, SmallModel, serving, small_model
 from tests.unit.fine.families import FAMILIES, save_model
 from tests.unit.fine.reference import Reference
 
 from retllm.fine import Scorer, load_scorer
+from retllm.fine.interface import FineScorer
+from retllm.fine.opening import open_scorer
+from retllm.fine.remote import client
+from retllm.settings import Settings
 
 torch.set_num_threads(1)
 
@@ -64,3 +69,28 @@ def reference_of(model_folder: Callable[[str], Path]) -> Callable[[str], Referen
         return made[family]
 
     return reference
+
+
+@pytest.fixture(scope="module")
+def small() -> SmallModel:
+    """The shipped model, which a server can be put in front of."""
+    return small_model()
+
+
+@pytest.fixture
+def server(small: SmallModel) -> Iterator[ScoringServer]:
+    """A server of scores in front of it."""
+    with serving(small) as running:
+        yield running
+
+
+@pytest.fixture
+def opened(server: ScoringServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FineScorer]:
+    """Return a function that opens a scorer on the server, which retries for 0.3 s."""
+    monkeypatch.setattr(client, "_RETRY_SECONDS", 0.3)
+
+    def open_(protocol: str = "openai", path: str = "", **settings: object) -> FineScorer:
+        address = f"{protocol}+{server.root}{path}#{MODEL}"
+        return open_scorer(Settings(scorer=address, **settings))
+
+    return open_

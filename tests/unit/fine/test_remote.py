@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.scoring_server import MODEL, OFFERS, ScoringServer, SmallModel, serving, small_model
+from tests.scoring_server import MODEL, OFFERS, ScoringServer, SmallModel, serving
 
 from retllm.demo.claims import caption
 from retllm.demo.scenes import render
@@ -46,29 +46,6 @@ PICTURES = [Content(image=render(scene, 96)) for scene in SCENES]
 TEXTS = [Content(text=caption(scene)) for scene in SCENES]
 
 Open = Callable[..., FineScorer]
-
-
-@pytest.fixture(scope="module")
-def small() -> SmallModel:
-    return small_model()
-
-
-@pytest.fixture
-def server(small: SmallModel) -> Iterator[ScoringServer]:
-    with serving(small) as running:
-        yield running
-
-
-@pytest.fixture
-def opened(server: ScoringServer, monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Return a function that opens a scorer on the server, which retries for 0.3 s."""
-    monkeypatch.setattr(client, "_RETRY_SECONDS", 0.3)
-
-    def open_(protocol: str = "openai", path: str = "", **settings: object) -> FineScorer:
-        address = f"{protocol}+{server.root}{path}#{MODEL}"
-        return open_scorer(Settings(scorer=address, **settings))
-
-    return open_
 
 
 def assert_same(remote: list[PairScore], local: list[PairScore]) -> None:

@@ -28,6 +28,8 @@ _WIDEST = 0.05
 _MOST_TOKENS = 300_000
 _CLOSE_ENTROPY = 0.01
 _LEAST = 1e-30
+#: of the sum of probabilities of which a server tells few digits
+_ROUNDED = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,12 @@ class Listed:
         """Return the summed probability of a label in all its spellings."""
         seen = [(text, probability) for text, probability in self.tokens if text in spellings]
         unlisted = set(spellings) - {text for text, _ in seen}
-        low = sum(probability for _, probability in seen)
+        # what is listed twice with the same probability may be one token
+        low = sum(probability for _, probability in set(seen))
+        twice = sum(probability for _, probability in seen) - low
         low += sum(self.exact.get(text, 0.0) for text in unlisted)
         unknown = len(unlisted - self.exact.keys())
-        return Bounds(low, low + min(self.missing, unknown * self.least))
+        return Bounds(low, low + twice + min(self.missing, unknown * self.least))
 
     def others(self, spellings: Collection[str]) -> float:
         """Return the probability of all tokens but these, above 0."""
@@ -108,7 +112,7 @@ class Listed:
             return listed
         low = missing * -math.log(max(min(self.least, missing), _LEAST))
         high = missing * math.log(_MOST_TOKENS / missing)
-        return listed + (low + high) / 2 if high - low <= 2 * _CLOSE_ENTROPY else None
+        return listed + (low + high) / 2 if 0 <= high - low <= 2 * _CLOSE_ENTROPY else None
 
 
 def listed_tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -139,12 +143,15 @@ def as_listed(tokens: Sequence[tuple[str, float]]) -> Listed:
     """Return the distribution of which these are the most likely tokens.
 
     Raises:
-        ScoreUnreadable: their probabilities exceed 1.
+        ScoreUnreadable: their probabilities exceed 1, or no others could have what is left of 1.
     """
     probabilities = tuple((text, math.exp(value)) for text, value in tokens)
-    if sum(probability for _, probability in probabilities) > 1.01:
+    if sum(probability for _, probability in probabilities) > 1 + _ROUNDED:
         raise ScoreUnreadable("The token probabilities of the server exceed 1 in sum.")
-    return Listed(probabilities, {})
+    listed = Listed(probabilities, {})
+    if listed.missing > max(_ROUNDED, _MOST_TOKENS * listed.least):
+        raise ScoreUnreadable("The token probabilities of the server are those of no distribution.")
+    return listed
 
 
 def _text(token: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, ClassVar
 
 from retllm.errors import ModelUnavailable, ScoreUnreadable, ServerFailed
@@ -24,8 +24,9 @@ from retllm.profiles import choose_profile, names_of
 _TAKES_TEMPLATE_ARGUMENTS = frozenset({"vllm", "sglang"})
 #: the name of a token whose id was asked for (vLLM's ``return_tokens_as_token_ids``)
 _ID = "token_id:"
-#: two answers to the same question agree to this share of a probability; servers compute in bfloat16
-_AGREES = 0.2
+#: two answers to the same question agree to this share of a probability: servers compute in bfloat16, whose steps are
+#: 1/8 for logits from 16 to 32, and each of two logits may be two steps off
+_AGREES = math.exp(4 / 8) - 1
 
 #: of a question that any server can have; PostgreSQL stores such numbers
 _MOST_TOKENS = 1_000_000_000
@@ -100,13 +101,15 @@ class ChatScorer(RemoteScorer):
     def says(self, query: Content, candidate: Content) -> str | None:
         """See :class:`retllm.fine.interface.FineScorer`."""
         pair = RemotePair(query, candidate, self._urls(query, 0) | self._urls(candidate, 0))
-        message = self._ask(pair, "true_false", max_tokens=1)[0].get("message")
-        return str((message.get("content") if isinstance(message, dict) else None) or "") or None
+        return self._text_of(self._ask(pair, "true_false", max_tokens=1)[0]) or None
+
+    def _text_of(self, choice: Mapping[str, Any]) -> str:
+        message = choice.get("message")
+        return self._client.redacted(str((message.get("content") if isinstance(message, dict) else None) or ""))
 
     def _verbalized(self, pair: RemotePair) -> PairScore:
         choice, tokens = self._ask(pair, "verbalized", max_tokens=MAX_NEW_TOKENS)
-        message = choice.get("message")
-        text = str((message.get("content") if isinstance(message, dict) else None) or "")
+        text = self._text_of(choice)
         written = written_score(text, ended=choice.get("finish_reason") != "length")
         written = written or truncated_answer(text, MAX_NEW_TOKENS)
         return PairScore(
@@ -145,9 +148,7 @@ class ChatScorer(RemoteScorer):
         answer = self._client.post(f"{self._address.api}/chat/completions", body)
         try:
             choice: dict[str, Any] = dict(answer["choices"][0])
-            tokens = (answer.get("usage") or {}).get("prompt_tokens", 0)
-            # told with the score, which does not depend on it
-            return choice, int(tokens) if 0 <= tokens <= _MOST_TOKENS else 0
+            return choice, _tokens_of(answer.get("usage"))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ServerFailed(
                 f"The server of the scorer {self._address.name} answered in another form than that of its protocol."
@@ -158,15 +159,16 @@ class ChatScorer(RemoteScorer):
     def _exact(self, pair: RemotePair, wording: Wording, listed: Listed, labels: Labels) -> dict[str, float]:
         """Ask for the probability of each spelling that is not listed; empty if the server can't be asked for it."""
         spellings = (*labels.positive, *labels.negative)
-        if not self._label_ids or not self._tells_ids:
+        ids = self._label_ids()
+        if not ids:
             return {}
         seen = {text for text, _ in listed.tokens}
-        wanted = {token: text for token, text in self._label_ids.items() if text in spellings and text not in seen}
+        wanted = {token: text for token, text in ids.items() if text in spellings and text not in seen}
         exact = self._asked(pair, wording, wanted) if wanted else {}
         if len(exact) < len(wanted) or not _plausible(exact.values(), listed):
             exact = self._forced(pair, wording, wanted, listed)
+        # the next pair is asked anew: what one pair meets with says nothing of the others
         if len(exact) < len(wanted):
-            self._tells_ids = False
             return {}
         # a spelling that is no single token is never the first token of an answer
         sums = dict.fromkeys(spellings, 0.0)
@@ -201,43 +203,58 @@ class ChatScorer(RemoteScorer):
         except (Refused, ScoreUnreadable):
             return {}
 
-    #: whether the server can be asked for tokens by their ids, as far as is known
-    _tells_ids = True
+    _known_ids: dict[int, str] | None = None
 
-    @cached_property
     def _label_ids(self) -> dict[int, str]:
-        """The tokens of all labels by id, from the server's tokenizer; empty if it has no endpoint for that."""
+        """Return the tokens of all labels by id, from the server's tokenizer; empty while it does not tell all.
+
+        They are kept until the server says something else of itself. What it does not tell is asked for again.
+
+        Raises:
+            ServerAway, ServerFailed: it can't answer now.
+        """
+        if self._known_ids is not None:
+            return self._known_ids
         spellings = [text for labels in self.prompts.labels.values() for text in (*labels.positive, *labels.negative)]
         found: dict[int, str] = {}
-        # some tokenizers encode a word differently after other text
-        for before in ("", "\n"):
-            start = self._tokenized(before) if before else []
-            for spelling in spellings:
-                ids = self._tokenized(before + spelling)
-                if ids[: len(start)] == start and len(ids) == len(start) + 1:
-                    found.setdefault(ids[-1], spelling)
+        try:
+            # some tokenizers encode a word differently after other text
+            for before in ("", "\n"):
+                start = self._tokenized(before) if before else []
+                for spelling in spellings:
+                    ids = self._tokenized(before + spelling)
+                    if ids[: len(start)] == start and len(ids) == len(start) + 1:
+                        found.setdefault(ids[-1], spelling)
+        except (Refused, ModelUnavailable, LookupError, TypeError, ValueError, OverflowError):
+            # it has no such endpoint, or another one of that name
+            return {}
+        self._known_ids = found
         return found
 
     def refresh(self) -> None:
-        """See :class:`retllm.fine.interface.FineScorer`."""
+        """See :class:`RemoteScorer`."""
         before = self._served
         super().refresh()
         if self._served != before:
-            self._tells_ids = True
-            self.__dict__.pop("_label_ids", None)
+            self._known_ids = None
 
     def _tokenized(self, text: str) -> list[int]:
         body = {"model": self._address.model, "prompt": text, "add_special_tokens": False}
-        try:
-            answer = self._client.post(f"{self._address.root}/tokenize", body)
-            return [int(token) for token in answer["tokens"]]
-        except (Refused, ModelUnavailable, ServerFailed, KeyError, TypeError, ValueError):
-            return []
+        tokens = self._client.post(f"{self._address.root}/tokenize", body)["tokens"]
+        if not tokens:
+            raise ValueError("a text has tokens")
+        return [int(token) for token in tokens]
 
 
 @cache
 def _prompts_of(profile: str | None, names: tuple[str, ...]) -> Prompts:
     return with_profile(load_prompts(), choose_profile(profile, None, names))
+
+
+def _tokens_of(usage: Any) -> int:
+    """Return the number of tokens of a question, which is told with a score; 0 if the server says none."""
+    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return int(tokens) if isinstance(tokens, int | float) and 0 <= tokens <= _MOST_TOKENS else 0
 
 
 def _mass(listed: Listed, labels: Labels) -> float:

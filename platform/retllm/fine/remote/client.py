@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
+import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -13,7 +14,9 @@ import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from retllm.errors import ModelUnavailable, ServerAway, ServerBusy, ServerFailed
+from retllm.fine.remote.deadline import Deadline
 from retllm.fine.written import quoted
+from retllm.redaction import HIDDEN, redact, remember
 from retllm.scorer_address import ScorerAddress
 
 log = structlog.get_logger(__name__)
@@ -24,6 +27,10 @@ _CONNECT_SECONDS = 5.0
 #: an answer of one token with its log-probabilities has a few KiB, the list of a server's models at most some hundred
 _MOST_BYTES = 4 << 20
 _QUOTED = 200
+#: characters that are read of an error
+_READ = 10_000
+#: characters of a key that is no part of words
+_LONG = 8
 _BUSY = frozenset({429, 502, 503, 504})
 #: the model or the endpoint is not there, or not for us: the same for every pair
 _NOT_SERVED = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405})
@@ -71,11 +78,16 @@ class Client:
         self.name = address.name
         self._root = address.root
         self._seconds = seconds
+        remember(key)
+        self._key = _pattern(key)
+        self._deadline = Deadline()
         self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            # a compressed answer could become larger than any limit when it is unpacked
+            headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             timeout=httpx.Timeout(seconds, connect=_CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=requests),
         )
+        self._deadline.guard(self._http)
 
     def post(self, url: str, body: dict[str, Any]) -> Any:
         """Send a JSON object and return the answer.
@@ -92,6 +104,10 @@ class Client:
     def get(self, url: str) -> Any | None:
         """Return the answer to a GET; None if the server has nothing there. Raises the errors of :meth:`post`."""
         return self._repeated("GET", url, None)
+
+    def redacted(self, text: str) -> str:
+        """Return what the server says, for people, without the key and other secrets."""
+        return redact(self._key.sub(HIDDEN, text))
 
     def _repeated(self, method: str, url: str, body: dict[str, Any] | None) -> Any:
         retrying = Retrying(
@@ -139,28 +155,27 @@ class Client:
         return True
 
     def _exchange(self, method: str, url: str, body: dict[str, Any] | None) -> tuple[int, httpx.Headers, bytes]:
-        deadline = time.monotonic() + self._seconds
         content = bytearray()
-        with self._http.stream(method, url, json=body) as response:
-            for chunk in response.iter_bytes():
+        with self._deadline.within(self._seconds), self._http.stream(method, url, json=body) as response:
+            for chunk in response.iter_raw():
                 content += chunk
                 if len(content) > _MOST_BYTES:
                     raise ServerFailed(f"The server of the scorer {self.name} sent an endless answer.")
-                if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout("the answer does not end", request=response.request)
         return response.status_code, response.headers, bytes(content)
 
     def _read(self, method: str, status: int, headers: httpx.Headers, content: bytes) -> Any:
         if status in _BUSY:
             raise _Passing(f"it answers {status}", status, _retry_after(headers.get("retry-after", "")))
         if status >= 500:
-            raise _Passing(f"it answers {status} ({_message(content)})", status, busy=False)
+            raise _Passing(f"it answers {status} ({self._message(content)})", status, busy=False)
         if method == "GET" and status == 404:
             return None
         if status in _NOT_SERVED:
             raise ModelUnavailable(self._not_served(status, content), model=self.name)
         if status >= 400:
-            raise Refused(_message(content))
+            raise Refused(self._message(content))
+        if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            raise ServerFailed(f"The server of the scorer {self.name} sent a compressed answer, unasked.")
         try:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
@@ -176,8 +191,26 @@ class Client:
             )
         return (
             f"The server of the scorer {self.name} does not serve that model at this address ({status}, "
-            f"{_message(content)}): check its address."
+            f"{self._message(content)}): check its address."
         )
+
+    def _message(self, content: bytes) -> str:
+        """Return the message in the body of an error, on one line and shortened, without the key."""
+        # before anything is cut, which could leave a part of the key
+        text = self._key.sub(HIDDEN, content.decode("utf-8", "replace"))[:_READ]
+        found: Any = text
+        with suppress(ValueError, RecursionError):
+            found = json.loads(text)
+        while isinstance(found, dict):
+            found = next((found[name] for name in ("error", "message", "detail") if found.get(name)), text)
+        return quoted(self.redacted(str(found)), _QUOTED)
+
+
+def _pattern(key: str | None) -> re.Pattern[str]:
+    """Return what a key looks like in a text: a short one stands alone, since it may be a part of words."""
+    if not key:
+        return re.compile(r"(?!)")
+    return re.compile(re.escape(key) if len(key) >= _LONG else rf"(?<![\w-]){re.escape(key)}(?![\w-])")
 
 
 def _reason(error: httpx.TransportError) -> str:
@@ -199,15 +232,3 @@ def _retry_after(value: str) -> float:
         return max(0.0, min((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 3600.0))
     except (ValueError, TypeError):
         return 0.0
-
-
-def _message(content: bytes) -> str:
-    """Return the message in the body of an error, on one line and shortened."""
-    text = content[:10_000].decode("utf-8", "replace")
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return quoted(text, _QUOTED)
-    while isinstance(found, dict):
-        found = next((found[name] for name in ("error", "message", "detail") if found.get(name)), text)
-    return quoted(str(found), _QUOTED)

@@ -22,10 +22,20 @@ PIXELS_OF_TOKEN = 28 * 28
 _LOSSLESS_PIXELS = 512 * 512
 _QUALITY = 95
 
-#: the usual forms of control tokens; the tokenizer of the model is not known here
+#: names of control tokens that are plain words; what else stands between < and > may be a text's own
+_NAMES = (
+    "audio|blank|bos|box|chunk|cls|d|doc|ent|eod|eop|eos|eoss|eot|ground|grounding|image|img|imgpad|line|mask|n|obj|object"
+    "|pad|phrase|placeholder|point|poly|quad|ref|s|sep|sop|sos|sound|think|unk|video|w"
+)
+#: the usual kinds of control tokens; the tokenizer of the model is not known here
 _CONTROL = re.compile(
-    r"<[|｜][^>]{0,64}[|｜]>|(?i:</?[a-z0-9]*(?:_+[a-z0-9]+)+>)|\[/?[A-Z_]+\]"
-    r"|(?i:</?(?:s|pad|unk|bos|eos|mask|image|img|video|audio|box|ref|quad|think|eot|eop|sep)>)"
+    r"<[|｜][^>]{0,64}[|｜]>"
+    # anything without a space but a plain word: <|turn>, </s>, <end_of_turn>, <loc0001>, <IMG>
+    r"|<(?![^\W\d_][^\W\d_A-Z]*>)[^\s<>]{1,64}>"
+    rf"|<(?i:{_NAMES})>"
+    # [INST], [/INST], [gMASK], [control_8]
+    r"|\[/?[A-Za-z]?[A-Z][A-Z0-9_]*\]|\[/?[A-Za-z0-9]+(?:_[A-Za-z0-9]+)+\]"
+    r"|(?i:/no_?think)"
 )
 
 
@@ -53,8 +63,9 @@ def _fitted(image: Image.Image, pixels: int) -> Image.Image:
     scale = math.sqrt(pixels / (image.width * image.height))
     if scale >= 1:
         return image
-    size = max(1, math.floor(image.width * scale)), max(1, math.floor(image.height * scale))
-    return image.resize(size, Image.Resampling.BICUBIC)
+    # the short side of a strip is 1, which is more than its share
+    width, height = (min(max(1, math.floor(side * scale)), pixels) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def text_part(text: str) -> dict[str, Any]:
@@ -82,9 +93,13 @@ def document_of(content: Content, urls: dict[str, str]) -> str | dict[str, Any]:
 
 def broken_up(text: str) -> str:
     """Break up what may be a control token, so that no caption can end the turn or ask for a picture."""
-    if not _CONTROL.search(unicodedata.normalize("NFKC", text)):
-        return text
-    plain = text if _CONTROL.search(text) else unicodedata.normalize("NFKC", text)
-    while _CONTROL.search(plain):
-        plain = _CONTROL.sub(lambda found: f"{found[0][0]} {found[0][1:]}", plain)
-    return plain
+    plain = _broken(text)
+    # some tokenizers make plain letters of others
+    normal = unicodedata.normalize("NFKC", plain)
+    return _broken(normal) if _CONTROL.search(normal) else plain
+
+
+def _broken(text: str) -> str:
+    while _CONTROL.search(text):
+        text = _CONTROL.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    return text

@@ -22,7 +22,7 @@ from retllm.logs import carried
 from retllm.scorer_address import ScorerAddress
 
 #: to be incremented with every change of the requests or of the arithmetic that changes scores
-_ARITHMETIC = 1
+_ARITHMETIC = 2
 
 #: what a server may say of its model that stays the same when it is started again
 _LASTING = ("id", "root", "max_model_len", "owned_by", "model_id", "model_sha", "model_dtype", "version")
@@ -74,10 +74,10 @@ class RemoteScorer(FineScorer, ABC):
         self._requests = requests
         self._picture_source = picture_source
         self._profile = profile
-        self._served: dict[str, Any] | None = None
+        self._served: dict[str, str | int | float] | None = None
 
     @property
-    def served(self) -> dict[str, Any]:
+    def served(self) -> dict[str, str | int | float]:
         """What the server said of its model when it was last asked; it is asked now if it never was."""
         if self._served is None:
             self.refresh()
@@ -90,7 +90,7 @@ class RemoteScorer(FineScorer, ABC):
             found = self._describe()
         except Refused as error:
             raise ModelUnavailable(f"The server of the scorer {self._address.name} does not work: {error}.") from error
-        self._served = {name: found[name] for name in _LASTING if found.get(name) is not None}
+        self._served = {name: _plain(found[name]) for name in _LASTING if found.get(name) is not None}
 
     def _describe(self) -> dict[str, Any]:
         """Return what the server says of the model: an entry of its list of models, and its version."""
@@ -121,7 +121,7 @@ class RemoteScorer(FineScorer, ABC):
             revision=hashlib.sha256(said.encode()).hexdigest()[:16],
             prompt_version=self.prompts.title,
             device="server",
-            dtype=str(self.served.get("model_dtype", "unknown")),
+            dtype=self._client.redacted(str(self.served.get("model_dtype", "unknown"))),
             layers=0,
             picture_tokens=self._picture_tokens,
         )
@@ -238,3 +238,8 @@ class RemoteScorer(FineScorer, ABC):
             Refused: the server does not accept it. ScoreUnreadable: its answer has no score.
             ModelUnsuited, ServerFailed, and the errors of :meth:`Client.post`.
         """
+
+
+def _plain(value: Any) -> str | int | float:
+    """Return what a server says of itself as a plain value, whatever it is."""
+    return value if isinstance(value, str | int | float) else json.dumps(value, sort_keys=True)
