@@ -304,6 +304,9 @@ def run(made: Site, folder: Path, options: argparse.Namespace) -> int:
     print(f"slowest answer of /healthz and /readyz: {helpers.slowest_health:.2f} s")
     print(f"{helpers.kills} workers killed; {helpers.reopened} slow connections ended by the server and opened again")
     made.await_work()
+    if any(one["num_failures"] for one in loaded):
+        # the report of errors is at the end
+        print((folder / "locust.log").read_text("utf-8")[-3_000:])
     problems = helpers.errors + [
         f"{one['num_failures']} failures: {one['name']}" for one in loaded if one["num_failures"]
     ]
