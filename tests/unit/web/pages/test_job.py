@@ -199,6 +199,9 @@ def test_a_search_of_which_nothing_was_judged_says_so_wherever_it_is_shown(reade
     state = page.one("div", class_="progress-state").text
     assert "not judged" in state
     assert "final order" not in state
+    said = page.one("p", **{"data-part": "said"}).text
+    assert "No candidate was judged." in said
+    assert "final" not in said
     assert "Not judged. Nearest:" in reader.get("/jobs").text
 
 
