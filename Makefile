@@ -21,9 +21,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --no-compile -c constraints.txt
+# packages of which few modules are imported; Python compiles these then
+RARE := moto|mypy|sklearn|torch/_inductor|torch/testing|transformers/models
 # on all cores, while pip compiles on one; the tests of packages are never imported, and files for newer versions of
 # Python do not compile
-COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/site-packages/($(RARE))/' $(VENV)/lib || true
 PINS := pyproject.toml constraints.txt
 # tools that inspect the installation have their own environment, so that they do not find themselves
 TOOLS := build/tools
@@ -35,6 +37,7 @@ LOCUST := build/locust
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:schemathesis
 # several processes; tests that share servers run in the same one
 SHARED := -p tests.grouping -n auto --dist loadfile --no-loadscope-reorder
+TESTS := tests/chaos tests/functional tests/unit
 SOAK_TESTS := tests/chaos tests/functional/test_api_roles.py \
   tests/functional/test_hostile_uploads.py tests/functional/test_pages_accessible.py tests/functional/test_pages_at_size.py \
   tests/functional/test_slow_clients.py tests/functional/test_whole_way.py \
@@ -56,7 +59,7 @@ ONLY_TESTS = $(sort $(wildcard tests/unit/$(ONLY) tests/unit/test_$(ONLY)*.py te
   $(OF_$(ONLY):%=tests/functional/test_%.py)) $(if $(filter queue,$(ONLY)),tests/chaos))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick soak check chaos audit sbom screenshots docs venv clean
+.PHONY: help demo test collect quick soak check chaos audit sbom screenshots docs venv clean
 .DELETE_ON_ERROR:
 
 help:
@@ -91,7 +94,11 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(if $(ONLY),$(if $(ONLY_TESTS),,$(error There are no tests for "$(ONLY)": ONLY is the name of a folder in tests/unit)))
-	$(PYTEST) $(SHARED) $(if $(ONLY),$(ONLY_TESTS),tests/chaos tests/functional tests/unit)
+	$(PYTEST) $(SHARED) $(if $(ONLY),$(ONLY_TESTS),$(TESTS))
+
+# compiles the tests, which otherwise each process of the first `make test` does
+collect: $(VENV)/.installed-dev
+	$(PYTEST) --collect-only -qq $(TESTS)
 
 quick: $(VENV)/.installed-dev
 	$(PYTEST) $(SHARED) -m 'not slow and not browser' tests/unit $(WITH_MODELS:%=--ignore=tests/unit/%)

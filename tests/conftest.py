@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import structlog
+from PIL import Image
 from tests.databases import TEMPLATE, EmptiedDatabase, address, administer, copy_template
 
 from retllm.db.session import Sessions
@@ -37,6 +38,14 @@ def _own_umask() -> Iterator[None]:
     os.umask(mask)
     yield
     os.umask(mask)
+
+
+@pytest.fixture(autouse=True)
+def _own_picture_limit() -> Iterator[None]:
+    """Give each test the limit that the session began with: a decoder that runs in this process sets its own."""
+    limit = Image.MAX_IMAGE_PIXELS
+    yield
+    Image.MAX_IMAGE_PIXELS = limit
 
 
 @pytest.fixture(scope="session", autouse=True)

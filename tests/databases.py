@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -141,10 +143,16 @@ class EmptiedDatabase:
         for _, kind, name in list(_run(self._connection, _RELATIONS, self._known)):
             _run(self._connection, f"DROP {_KINDS[kind]} IF EXISTS {name} CASCADE")
 
-    def keep(self) -> None:
-        """Let ``reset`` restore the current content from now on, for tests that all start from the same rows."""
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Let ``reset`` restore the current content inside the context, for tests that all start from the same rows."""
+        before = self._restore
         self._connection.close()
         self._observe()
+        try:
+            yield
+        finally:
+            self._restore = before
 
     def _replace(self) -> None:
         """Replace the database with a new copy, since a test changed the schema."""

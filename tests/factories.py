@@ -91,7 +91,7 @@ def make_embedding(item: Item, model_id: UUID, vector: Sequence[float] = (1.0, 0
     return Embedding(**{**made, **columns})
 
 
-def make_job(user_id: UUID, collection_id: UUID, kind: JobKind = JobKind.SEARCH, **columns: Any) -> Job:
+def make_job(user_id: UUID, collection_id: UUID | None, kind: JobKind = JobKind.SEARCH, **columns: Any) -> Job:
     """Make a queued job."""
     made = {"id": new_id(), "kind": kind, "user_id": user_id, "collection_id": collection_id, "params": {}}
     return Job(**{**made, **columns})

@@ -22,6 +22,7 @@ GROUPS = {
     "stack": (
         "tests/functional/test_documents.py",
         "tests/functional/test_whole_way.py",
+        "tests/functional/test_trash.py",
         "tests/functional/test_local_sockets.py",
         "tests/functional/test_browser_*.py",
         "tests/functional/test_pages_accessible.py",

@@ -68,7 +68,8 @@ class ScoringServer(ThreadingHTTPServer):
         offers: what it can do, a part of OFFERS.
         key: the bearer token that it wants.
         faults: the next answers to POST: a status, ``cut``, ``half``, ``garbage``, ``drip``, ``headers``, ``hints``,
-            ``endless``, ``packed`` or ``hang``; None answers.
+            ``endless``, ``packed``, ``twice`` or ``hang``; None answers.
+        closed: paths that are forbidden.
         fault_of: the fault of a request by its path and body, if there are no ``faults``.
         says: the message of an answer with a status that was ordered.
         entry: what it says of its model.
@@ -88,6 +89,7 @@ class ScoringServer(ThreadingHTTPServer):
         self.offers = offers
         self.key: str | None = None
         self.faults: deque[str | int | None] = deque()
+        self.closed: set[str] = set()
         self.fault_of: Callable[[str, dict[str, Any]], str | int | None] = lambda path, body: None
         self.says = "as ordered"
         self.entry: dict[str, Any] = {"id": MODEL, "root": "small", "owned_by": "vllm", "created": time.time()}
@@ -177,6 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
         return 404, {"detail": "Not Found"}
 
     def _is_allowed(self) -> bool:
+        if self.path in self.server.closed:
+            self._send(403, {"detail": "Forbidden"})
+            return False
         if self.server.key is None or self.headers.get("Authorization") == f"Bearer {self.server.key}":
             return True
         # as some servers do, it quotes the key
@@ -197,6 +202,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._drip(*DRIPS[fault])
         elif fault == "packed":
             self._send_bytes(200, gzip.compress(gzip.compress(b" " * (64 << 20))), encoding="gzip, gzip")
+        elif fault == "twice":
+            content = json.dumps(self._answer(body)[1]).encode()
+            other = b'{"choices": []}'
+            again = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(other)
+            self._send_bytes(200, content + again + other, len(content))
         elif fault == "endless":
             self._send_bytes(200, b" " * (5 << 20))
         elif fault == "garbage":

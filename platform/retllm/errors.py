@@ -65,11 +65,23 @@ class NotFound(RetllmError):
     http_status = 404
 
 
+class OriginalLost(NotFound):
+    """The original lies outside of the storage, and is missing there, changed, or may not be read any more."""
+
+    code = "original_lost"
+
+
 class Conflict(RetllmError):
     """The current state does not allow that."""
 
     code = "conflict"
     http_status = 409
+
+
+class Obsolete(Conflict):
+    """This job can't be completed any more, by no retry: begin it again."""
+
+    code = "obsolete"
 
 
 class TooLarge(RetllmError):
@@ -174,15 +186,19 @@ class ModelUnsuited(ModelUnavailable):
 
 
 class ServerAway(RetllmError):
-    """A server that a worker needs does not answer now; the unit waits for it, for ``seconds`` at least."""
+    """A server that a worker needs does not answer now; the unit waits for it, for ``seconds`` at least.
+
+    ``remedy`` is what an administrator does about it, if that is known.
+    """
 
     code = "server_away"
     http_status = 503
     retryable = True
 
-    def __init__(self, message: str | None = None, seconds: float = 0, **detail: Any) -> None:
+    def __init__(self, message: str | None = None, seconds: float = 0, remedy: str = "", **detail: Any) -> None:
         super().__init__(message, **detail)
         self.seconds = seconds
+        self.remedy = remedy
 
 
 class ServerBusy(ServerAway):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from retllm.db.enums import JobKind
+from retllm.duplicates.handler import DUPLICATES_HANDLER
 from retllm.indexing.handler import INDEX_HANDLER
+from retllm.maps.handler import MAP_HANDLER
+from retllm.ocr.handler import OCR_HANDLER
 from retllm.queue import handlers
 from retllm.queue.handlers import JobHandler
 from retllm.search.handler import SEARCH_HANDLER
@@ -15,6 +18,9 @@ HANDLERS: Mapping[JobKind, JobHandler] = {
     JobKind.UPLOAD: UPLOAD_HANDLER,
     JobKind.INDEX: INDEX_HANDLER,
     JobKind.SEARCH: SEARCH_HANDLER,
+    JobKind.DUPLICATES: DUPLICATES_HANDLER,
+    JobKind.MAP: MAP_HANDLER,
+    JobKind.OCR: OCR_HANDLER,
 }
 
 

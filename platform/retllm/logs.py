@@ -50,21 +50,33 @@ _SHARED: list[structlog.types.Processor] = [
 ]
 
 
+_others: list[logging.Handler] = []
+
+
 def handler(log_format: Format = "console") -> logging.Handler:
     """Return a handler that writes to stderr, as text for people or as one JSON object a line."""
     stream_handler = _Stderr()
+    stream_handler.setFormatter(formatter(log_format))
+    return stream_handler
+
+
+def formatter(log_format: Format, *before: structlog.types.Processor) -> logging.Formatter:
+    """Return what makes a line without secrets of a record; ``before`` changes what a line has before that."""
     renderers: list[structlog.types.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
         if log_format == "json"
         else [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
     )
-    stream_handler.setFormatter(
-        _RedactingFormatter(
-            foreign_pre_chain=_SHARED,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
-        )
+    return _RedactingFormatter(
+        foreign_pre_chain=_SHARED,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *before, *renderers],
     )
-    return stream_handler
+
+
+def add_handler(other: logging.Handler) -> None:
+    """Give every line to another handler too, from now on; it must not block."""
+    _others.append(other)
+    logging.getLogger().addHandler(other)
 
 
 def configure(level: str, log_format: Format = "console") -> None:
@@ -79,7 +91,7 @@ def configure(level: str, log_format: Format = "console") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     root = logging.getLogger()
-    root.handlers = [handler(log_format)]
+    root.handlers = [handler(log_format), *_others]
     root.setLevel(level)
     sys.excepthook = _report_crash
     threading.excepthook = _report_thread_crash
@@ -96,6 +108,9 @@ def _report_crash(kind: type[BaseException], error: BaseException, trace: Traceb
         sys.__excepthook__(kind, error, trace)
         return
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+    record = logging.LogRecord("retllm", logging.CRITICAL, __file__, 0, "crashed", (), (kind, error, trace))
+    for other in _others:
+        other.handle(record)
 
 
 def _report_thread_crash(crash: threading.ExceptHookArgs) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
+from retllm.kept_preset import KeptPreset
 from retllm.presets import PRESETS, notice_on, public_name
 from retllm.profiles import load_profile
 from retllm.scorer_address import ScorerAddress, is_remote, parse_scorer_address
@@ -53,6 +54,15 @@ class ExtraScorer(BaseModel):
         return public_name(self.scorer)
 
 
+def listed(value: Any) -> Any:
+    """Parse a JSON list (for names with commas), or names separated by commas."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
 def is_key(text: str | None) -> bool:
     """Return whether this can be sent as a key, or is none."""
     return not text or (text.isascii() and text.isprintable())
@@ -63,7 +73,8 @@ class ModelSettings(BaseSettings):
 
     preset: Literal["demo", "small", "paper", "best", "multilingual"] = Field(
         default="demo",
-        description="The pair of models: demo (shipped), small (laptop), or paper, best or multilingual (GPU).",
+        description="The pair of models: demo (shipped), small (laptop), or paper, best or multilingual (GPU). Unset: "
+        "those of the last `retllm up` in RETLLM_HOME; its first start takes small if it can have these models.",
     )
     embedder: str | None = Field(
         default=None,
@@ -143,15 +154,7 @@ class ModelSettings(BaseSettings):
         "embed, and again among those that score.",
     )
 
-    @field_validator("extra_embedders", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        """Parse a JSON list (for names of folders with commas), or names separated by commas."""
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):
-            return json.loads(value)
-        return [name.strip() for name in value.split(",") if name.strip()]
+    _names = field_validator("extra_embedders", mode="before")(listed)
 
     @field_validator("extra_scorers", mode="before")
     @classmethod
@@ -164,7 +167,7 @@ class ModelSettings(BaseSettings):
                 raise ValueError(f"it is neither JSON nor names separated by commas: {error}") from error
             value = [value] if isinstance(value, dict) else value
         elif isinstance(value, str):
-            value = [name.strip() for name in value.split(",") if name.strip()]
+            value = listed(value)
         return [{"scorer": entry} if isinstance(entry, str) else entry for entry in value]
 
     @field_validator("profile")
@@ -235,9 +238,9 @@ class ModelSettings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        settings_cls: type[BaseSettings],
         *_: Any,
         **sources: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read arguments and environment variables; the other sources, which take as long, have nothing."""
-        return sources["init_settings"], sources["env_settings"]
+        """Read arguments, the environment and the kept preset; the other sources, which take as long, have nothing."""
+        return sources["init_settings"], sources["env_settings"], KeptPreset(settings_cls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from retllm.profiles import Mode
@@ -22,6 +23,8 @@ class Preset:
     mode: Mode = "true_false"
     """How the scorer is asked by a search that does not set the mode."""
     needs_gpu: bool = False
+    download_gb: float = 0
+    """The size of what a model hub sends of both models, in GB; 0 if not known."""
     notice: str | None = None
     """What users of these models should know, and what to do about it."""
 
@@ -42,6 +45,8 @@ PRESETS: dict[str, Preset] = {
         embedder="ViT-B-32/laion2b_s34b_b79k",
         scorer="HuggingFaceTB/SmolVLM-500M-Instruct",
         meaning="real models that run on a laptop",
+        # 151 million parameters of 4 bytes, 507 million of 2
+        download_gb=1.6,
     ),
     "paper": Preset(
         embedder="ViT-L-14-336/openai",
@@ -52,7 +57,8 @@ PRESETS: dict[str, Preset] = {
     "best": Preset(
         embedder="PE-Core-L-14-336/meta",
         scorer="Qwen/Qwen3-VL-8B-Instruct",
-        meaning="the best pair known to us for queries in English; needs a GPU with 24 GB or more",
+        meaning="the best pair by published figures for queries in English, not measured here; needs a GPU with 24 GB "
+        "or more",
         k=20,
         mode="choice",
         needs_gpu=True,
@@ -68,6 +74,7 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+@lru_cache(maxsize=256)
 def public_name(model: str) -> str:
     """Return the name of a model that results store; of a local folder only the last part, so that it can be moved.
 

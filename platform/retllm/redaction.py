@@ -6,12 +6,14 @@ everything that looks like a secret: passwords in URLs, API tokens.
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, quote_plus, unquote
 
 HIDDEN = "***"
 # a shorter secret may be part of ordinary words, and redacting these would reveal it
@@ -31,7 +33,8 @@ _PATTERNS = (
     ),
     (re.compile(r"(\bpassword=)[^\s'\"]+"), rf"\1{HIDDEN}"),
     (re.compile(r"(\bbearer\s+)(?!token\b)[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(r"\brlm_[\w-]{8,}"), f"rlm_{HIDDEN}"),
+    # tokens, and links that open something without an account
+    (re.compile(r"\b(rl[lm]_)[\w-]{8,}"), rf"\1{HIDDEN}"),
 )
 
 _known: set[str] = set()
@@ -40,8 +43,19 @@ _known: set[str] = set()
 def remember(*secrets: str | None) -> None:
     """Redact these secrets from now on."""
     for secret in filter(None, secrets):
-        forms = {secret, unquote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1]}
-        _known.update(form for form in forms if len(form) >= _MIN_CHARACTERS)
+        _known.update(form for form in _forms(secret) if len(form) >= _MIN_CHARACTERS)
+
+
+def _forms(secret: str) -> set[str]:
+    """Return a secret as programs quote it: in URLs, JSON, HTML and headers."""
+    plain, in_json = {secret, unquote(secret)}, json.dumps(secret)[1:-1]
+    forms = plain | {in_json, in_json.replace("/", "\\/"), html.escape(secret), html.escape(secret, quote=False)}
+    # some programs escape in JSON what means something in HTML
+    forms.add(re.sub("[<>&'+=/]", lambda found: f"\\u{ord(found[0]):04x}", in_json))
+    forms.add(re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", in_json))
+    forms |= {quoted(secret, safe=safe) for quoted in (quote, quote_plus) for safe in ("", "/")}
+    encoded = {encode(secret.encode()).decode() for encode in (base64.b64encode, base64.urlsafe_b64encode)}
+    return forms | {form.rstrip("=") for form in encoded}
 
 
 def remember_addresses(*addresses: str | None) -> None:
@@ -63,11 +77,17 @@ def remember_environment(environment: Mapping[str, str]) -> None:
 
 def redact(text: str) -> str:
     """Return ``text`` with ``***`` in place of every secret."""
+    text = hide_known(text)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def hide_known(text: str) -> str:
+    """Return ``text`` with ``***`` in place of the secrets of :func:`remember`, however long the text is."""
     # longest first: a secret may be part of another
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
     return text
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from retllm import redaction
 from retllm.errors import InvalidInput
-from retllm.model_settings import ModelSettings, is_key
+from retllm.import_roots import checked
+from retllm.model_settings import ModelSettings, is_key, listed
 from retllm.presets import PRESETS as PRESETS
 from retllm.presets import public_name as public_name
 from retllm.profiles import Mode, load_profile
@@ -62,6 +63,17 @@ class Settings(ModelSettings):
         default=None,
         repr=False,
         description="Storage of the pictures, as an fsspec URL. Unset: the folder RETLLM_HOME/media.",
+    )
+    import_roots: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Folders of this machine, and prefixes of buckets such as s3://BUCKET/PREFIX/, that may be "
+        "imported with all in them, separated by commas or as a JSON list. Server and workers read referenced "
+        "originals only there. Unset: none may be.",
+    )
+    list_accounts: bool = Field(
+        default=False,
+        description="Let who manages a collection choose its members from a list of all accounts. Otherwise only "
+        "administrators see that list, and others write the exact name of an account.",
     )
     umask: str = Field(
         default="077",
@@ -148,6 +160,13 @@ class Settings(ModelSettings):
         ge=1,
         description="Maximum number of pages that are taken of one TIFF or PDF; the rest is left out.",
     )
+    ocr_threads: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="CPU threads with which a media worker reads the text in a picture; 0 divides the cores among the "
+        "media workers.",
+    )
     film_frames: int = Field(default=60, ge=1, description="Maximum number of frames that are taken of one film.")
     max_text_chars: int = Field(default=20_000, ge=1, description="Maximum number of characters of a text or caption.")
     upload_idle_seconds: float = Field(
@@ -157,6 +176,20 @@ class Settings(ModelSettings):
     )
     upload_keep_days: float = Field(
         default=7, gt=0, description="Days for which rejected files of an upload are kept, so that they can be retried."
+    )
+    link_days: int = Field(
+        default=365,
+        ge=0,
+        le=3650,
+        description="Days after which links that open a collection or a result without an account end at the latest, "
+        "counted from their creation; older ones end at once when this is lowered. 0 turns all links off.",
+    )
+    trash_days: float = Field(
+        default=30,
+        ge=0,
+        le=36_500,
+        description="Days for which deleted items and collections stay in the trash, from which they can be restored. "
+        "0 deletes them for good at once. A change concerns later deletions.",
     )
     thumbnail_size: int = Field(default=320, ge=16, le=2048, description="Longer side of a thumbnail, in pixels.")
 
@@ -169,7 +202,8 @@ class Settings(ModelSettings):
     )
     max_k: int = Field(default=200, ge=1, description="Maximum number of candidates of a search.")
     coarse_captions: bool = Field(
-        default=False, description="Let the coarse stage search for the query's words in texts and captions too."
+        default=False,
+        description="Let the coarse stage search for the query's words in texts, captions and text in pictures too.",
     )
     query_image_weight: float = Field(
         default=0.8,
@@ -271,6 +305,9 @@ class Settings(ModelSettings):
     )
     embed_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `embed`; one per GPU.")
     score_workers: int = Field(default=1, ge=0, description="Worker processes for the queue `score`; one per GPU.")
+
+    _listed_roots = field_validator("import_roots", mode="before")(listed)
+    _checked_roots = field_validator("import_roots")(checked)
 
     @model_validator(mode="after")
     def _fixed_has_layer(self) -> Self:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import random
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tests.chaos import crash
 
 from retllm.embedding import EmbedderInfo
+from retllm.errors import ServerAway
 from retllm.fine import Content, Injection, PairScore, Picture, ScorerInfo
 from retllm.fine.prompts import Mode
 
 EMBEDDER = "local-dir:/models/chaos"
 SCORER = "/models/chaos-scorer"
 DIMENSION = 16
+# the share of calls in which the server of the scorer goes away
+_AWAY = 0.1
 CRASH_COLOUR = (255, 0, 255)
 """A picture of this colour crashes the process that embeds it, as a bug in a decoder would."""
 
@@ -100,6 +105,16 @@ class Scorer:
     ) -> list[PairScore]:
         pause()
         return [self._score(*pair) for pair in pairs]
+
+    def score_each(
+        self, pairs: Sequence[tuple[Content, Content]], *arguments: Any, **ways: Any
+    ) -> list[PairScore | Exception]:
+        """Score the pairs; in some calls the server goes away after some of them, as one of a remote scorer may."""
+        scores: list[PairScore | Exception] = [*self.score_pairs(pairs, *arguments, **ways)]
+        if random.random() < _AWAY:
+            answered = random.randrange(len(pairs))
+            scores[answered:] = [ServerAway("The server of the scorer is away.")] * (len(pairs) - answered)
+        return scores
 
     def _score(self, query: Content, candidate: Content) -> PairScore:
         content = f"{query.text}\0{candidate.text}\0{candidate.picture.key if candidate.picture else ''}"

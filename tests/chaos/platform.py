@@ -201,6 +201,8 @@ class Platform:
             "RETLLM_DISPATCH_SECONDS": str(self.dispatch_seconds),
             "RETLLM_REPUBLISH_SECONDS": "1",
             "RETLLM_BACKOFF_SECONDS": "0.2",
+            # what is deleted is removed at once, so that its removal is cut off too
+            "RETLLM_TRASH_DAYS": "0",
             "RETLLM_MAX_ATTEMPTS": str(self._attempts),
             "RETLLM_INDEX_UNIT_ITEMS": "4",
             "RETLLM_SCORE_UNIT_CANDIDATES": "3",

@@ -80,6 +80,18 @@ def log_in(page: Page, admin: Admin, password: str | None = None) -> None:
     page.get_by_role("button", name="Log in").click()
 
 
+def wait_for_scripts(page: Page) -> None:
+    """Let actions on a page begin when its scripts have run, as users do whose machine is not busy.
+
+    Before that, a button sends its form as without JavaScript.
+    """
+    page.add_init_script(
+        "addEventListener('DOMContentLoaded', () => { document.documentElement.dataset.scripted = ''; })"
+    )
+    # while it is visible, no action begins
+    page.add_locator_handler(page.locator("html:not([data-scripted])"), lambda: None)
+
+
 @contextmanager
 def paused(stack: LocalStack, name: str) -> Iterator[None]:
     """Stop a worker inside the context, so that its units stay waiting."""

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.chaos.platform import Platform
-from tests.functional.browsing import TIMEOUT_MS, Scenes, Visit, Visits, log_in
+from tests.functional.browsing import TIMEOUT_MS, Scenes, Visit, Visits, log_in, wait_for_scripts
 from tests.functional.forked import Forks
 
 from retllm.cli.up import Admin, prepare_client
@@ -28,8 +28,11 @@ SEED = 4712
 def stack() -> Iterator[LocalStack]:
     """Database, Redis, web server, dispatcher and workers with the shipped models, in a folder of their own."""
     with tempfile.TemporaryDirectory(prefix="retllm-") as folder:
+        drive = Path(folder) / "drive"
+        drive.mkdir()
         settings = Settings(
             home=Path(folder) / "home",
+            import_roots=(str(drive),),
             database_url=None,
             redis_url=None,
             port=0,
@@ -110,6 +113,8 @@ def visit(chromium: Browser, stack: LocalStack, session_of_admin: dict[str, Any]
         opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
         opened.page.on("console", lambda message: opened.note(message.type, message.text))
         visits.append(opened)
+        if options.get("java_script_enabled", True):
+            wait_for_scripts(opened.page)
         return opened.page
 
     yield open_page

@@ -23,9 +23,12 @@ INDEX_JOBS = scaled(400, 4_000)
 POOL = 21
 UNITS_OF_A_SEARCH = 6
 UNITS_OF_AN_INDEX = scaled(12, 60)
+# reruns, whose searches are the newest ones but for those that run
+RUNS, SEARCHES_OF_A_RUN = 10, 200
 REVIEWED = scaled(2_000, 20_000)
 MARKS = 5
 AUDITED = scaled(20_000, 200_000)
+DELETED = scaled(20, 200)
 UPLOADED = scaled(12_000, 500_000)
 UNITS_OF_THE_UPLOAD = scaled(12_000, 50_000)
 
@@ -62,6 +65,32 @@ INSERT INTO items (id, created_at, collection_id, kind, state, name, content_sha
         to_tsvector('english', 'a ' || (ARRAY['red','blue','green','old'])[1 + i.n % 4] || ' '
             || (ARRAY['bird','boat','house'])[1 + i.n % 3] || ' beside number ' || i.n)
     FROM big_items i JOIN big_collections b ON b.n = i.c;
+-- every twentieth item of the first collection is in the trash
+UPDATE items SET state = 'trashed', trashed_at = now() - make_interval(secs => i.n), trashed_by = :ada,
+    kept_until = now() + interval '30 days' FROM big_items i WHERE i.id = items.id AND i.c = 1 AND i.n % 20 = 7;
+INSERT INTO collections (id, owner_id, name, description, deleted_at, deleted_by, kept_until)
+    SELECT uuidv7(), :ada, 'Deleted ' || g, '', now(), :ada, now() + interval '30 days'
+    FROM generate_series(1, {DELETED}) g;
+-- pairs of near-duplicates, nearly all pictures of the first collection among them
+UPDATE items SET perceptual_hash = 1 WHERE kind <> 'text';
+CREATE TEMP TABLE big_groups AS
+    SELECT place / 2 AS n, uuidv7() AS id, count(*) AS size FROM big_items WHERE c = 1 AND n % 5 <> 0
+    GROUP BY place / 2 HAVING count(*) = 2;
+INSERT INTO duplicate_groups (id, collection_id, size)
+    SELECT g.id, b.id, g.size FROM big_groups g JOIN big_collections b ON b.n = 1;
+INSERT INTO duplicate_members (item_id, group_id, distance)
+    SELECT i.id, g.id, 2 FROM big_groups g JOIN big_items i ON i.c = 1 AND i.place / 2 = g.n WHERE i.n % 5 <> 0;
+INSERT INTO duplicate_results (collection_id, job_id, through, pictures)
+    SELECT b.id, uuidv7(), (SELECT min(id::text)::uuid FROM big_items WHERE c = 1), {ITEMS // 2}
+    FROM big_collections b WHERE b.n = 1;
+-- a map of the first collection, and positions of half of the items
+INSERT INTO map_points (item_id, collection_id, rank, x, y)
+    SELECT i.id, b.id, (i.place * 7919) % {ITEMS // 2}, i.n % 100, i.n % 97
+    FROM big_items i JOIN big_collections b ON b.n = i.c WHERE i.c = 1;
+INSERT INTO map_results (collection_id, job_id, model_id, through, items)
+    SELECT b.id, uuidv7(), :model, (SELECT max(id::text)::uuid FROM big_items WHERE c = 1), {ITEMS // 2}
+    FROM big_collections b WHERE b.n = 1;
+UPDATE items SET latitude = i.n % 90, longitude = i.n % 180 FROM big_items i WHERE i.id = items.id AND i.n % 2 = 0;
 INSERT INTO embedding_models (id, name, revision, dimension, preprocessing_hash)
     VALUES (:model, :embedder, 'r', 128, 'p');
 INSERT INTO embeddings (item_id, model_id, collection_id, item_version, image_weight, token, vector)
@@ -74,15 +103,22 @@ CREATE TEMP TABLE big_jobs AS
         CASE WHEN g % 40 = 0 THEN 'failed' WHEN g % 41 = 0 THEN 'partial' WHEN g % 43 = 0 THEN 'cancelled'
              WHEN g > {SEARCHES - 5} AND g <= {SEARCHES} THEN 'running' ELSE 'succeeded' END AS state
     FROM generate_series(1, {SEARCHES + INDEX_JOBS}) g;
+CREATE TEMP TABLE big_runs AS
+    SELECT r AS n, {SEARCHES} - 5 - r * {SEARCHES_OF_A_RUN} AS below, uuidv7(make_interval(secs => r - 1000)) AS id
+    FROM generate_series(1, {RUNS}) r;
+INSERT INTO evaluation_runs (id, collection_id, user_id, name, source, report)
+    SELECT r.id, b.id, :root, 'Rerun ' || r.n, 'reviewed', '{{}}' FROM big_runs r JOIN big_collections b ON b.n = 3;
 INSERT INTO jobs (id, created_at, kind, state, user_id, collection_id, params, cancel_requested, error, started_at,
-        finished_at)
+        finished_at, run_id)
     SELECT j.id, uuid_extract_timestamp(j.id), j.kind, j.state,
-        CASE j.n % 3 WHEN 0 THEN :root WHEN 1 THEN :ada ELSE :vic END, b.id,
+        CASE j.n % 3 WHEN 0 THEN :root WHEN 1 THEN :ada ELSE :vic END,
+        CASE WHEN j.kind = 'search' AND j.n % 10 = 3 THEN NULL ELSE b.id END,
         CASE WHEN j.kind = 'search' THEN jsonb_build_object('text', 'bird ' || j.n % 3000) ELSE '{{}}'::jsonb END,
         false,
         CASE WHEN j.state IN ('failed', 'partial') THEN 'The picture can not be decoded.' END,
         uuid_extract_timestamp(j.id) + interval '1 second',
-        CASE WHEN j.state <> 'running' THEN uuid_extract_timestamp(j.id) + make_interval(secs => 2 + j.n % 30) END
+        CASE WHEN j.state <> 'running' THEN uuid_extract_timestamp(j.id) + make_interval(secs => 2 + j.n % 30) END,
+        (SELECT r.id FROM big_runs r WHERE j.n > r.below AND j.n <= r.below + {SEARCHES_OF_A_RUN})
     FROM big_jobs j JOIN big_collections b ON b.n = j.c;
 INSERT INTO units (id, created_at, job_id, stage, seq, state, payload, attempt, worker, started_at, finished_at, error,
         lease_until, token, run_after)
@@ -101,13 +137,17 @@ INSERT INTO units (id, created_at, job_id, stage, seq, state, payload, attempt, 
         ELSE {UNITS_OF_A_SEARCH - 1} END) s;
 INSERT INTO searches (id, created_at, kind, query_text, question, k, item_kinds, query_image_weight, embedder, model_id,
         scorer, scorer_revision, scorer_version, prompt_version, mode, injection, tie_decimals, searched_items,
-        no_match, coarse_at, final_at)
+        no_match, coarse_at, final_at, collections)
     SELECT j.id, uuid_extract_timestamp(j.id), 'text', 'bird ' || j.n % 3000, md5('bird ' || j.n % 3000), {POOL},
         '{{image,text,image+text}}', 0.8, :embedder, :model, 'a scorer', 'r', 'v' || j.n % 2, '2', 'true_false',
         '{{"alpha": 0.25, "trigger": "entropy", "tau": 0.7, "start": 1, "end": 5, "fixed_layer": null,
           "scope": "suffix"}}', 3, 5000, j.n % 9 = 0, uuid_extract_timestamp(j.id) + interval '2 seconds',
-        CASE WHEN j.state IN ('succeeded', 'partial') THEN uuid_extract_timestamp(j.id) + interval '9 seconds' END
+        CASE WHEN j.state IN ('succeeded', 'partial') THEN uuid_extract_timestamp(j.id) + interval '9 seconds' END,
+        CASE WHEN j.n % 10 = 3 THEN 2 END
     FROM big_jobs j WHERE j.kind = 'search';
+INSERT INTO search_collections (search_id, collection_id)
+    SELECT j.id, b.id FROM big_jobs j JOIN big_collections b ON b.n IN (j.c, 1 + j.c % {COLLECTIONS})
+    WHERE j.kind = 'search' AND j.n % 10 = 3;
 CREATE TEMP TABLE big_pools AS
     SELECT j.id AS search_id, j.n, j.state, r, i.id AS item_id, uuid_extract_timestamp(j.id) AS at
     FROM big_jobs j CROSS JOIN LATERAL generate_series(1, {POOL}) r
@@ -144,7 +184,7 @@ INSERT INTO upload_files (id, job_id, name, status, error_code, error)
     FROM generate_series(1, {UPLOADED}) g;
 INSERT INTO units (id, job_id, stage, seq, state, payload, attempt, worker, started_at, finished_at, run_after)
     SELECT uuidv7(), :upload, 'media', s, CASE WHEN s < {UNITS_OF_THE_UPLOAD - 500} THEN 'done' ELSE 'ready' END,
-        jsonb_build_object('items', jsonb_build_array(s)), 1, 'host:1', now(),
+        jsonb_build_object('items', jsonb_build_array(uuidv7())), 1, 'host:1', now(),
         CASE WHEN s < {UNITS_OF_THE_UPLOAD - 500} THEN now() END, now()
     FROM generate_series(0, {UNITS_OF_THE_UPLOAD - 1}) s;
 INSERT INTO attempts (token, unit_id, number, worker, started_at, ended_at, outcome)
@@ -162,6 +202,7 @@ class Large:
     search_id: uuid.UUID
     running_id: uuid.UUID
     index_id: uuid.UUID
+    several_id: uuid.UUID
     run_id: uuid.UUID
     user_id: uuid.UUID
     upload_id: uuid.UUID
@@ -210,5 +251,6 @@ _KEYS = f"""
 SELECT (SELECT id FROM big_collections WHERE n = 1), (SELECT id FROM big_items WHERE n = {ITEMS // 4 + 1}),
     (SELECT id FROM big_jobs WHERE kind = 'search' AND c = 1 AND state = 'succeeded' ORDER BY n LIMIT 1),
     (SELECT id FROM big_jobs WHERE state = 'running' ORDER BY n LIMIT 1),
-    (SELECT id FROM big_jobs WHERE kind = 'index' AND state = 'partial' LIMIT 1)
+    (SELECT id FROM big_jobs WHERE kind = 'index' AND state = 'partial' LIMIT 1),
+    (SELECT id FROM big_jobs WHERE kind = 'search' AND n % 10 = 3 AND state = 'succeeded' ORDER BY n LIMIT 1)
 """

@@ -87,7 +87,7 @@ def test_a_collection_is_deleted_only_after_its_name_is_typed(visit: Visits, api
     page.get_by_role("heading", name="Change or delete").click()
     page.get_by_label("To confirm, type the name").fill("Short-lived")
     page.get_by_role("button", name="Delete collection").click()
-    expect(page.get_by_role("status").first).to_contain_text("” deleted.")
+    expect(page.get_by_role("status").first).to_contain_text("” moved to the trash.")
     assert api.get(f"/collections/{key}").status_code == 404
 
 

@@ -83,6 +83,26 @@ def test_two_searches_selected_in_the_history_are_compared(
     expect(page.locator("tbody[data-rows] tr[data-row]")).to_have_count(len(items))
 
 
+def test_three_searches_are_compared_side_by_side_on_a_phone(
+    finished_search: Page, scenes: Scenes, api: httpx.Client
+) -> None:
+    page = finished_search
+    jobs = [page.url.rpartition("/")[2]]
+    for _ in range(2):
+        body = {"text": scenes.queries[3].query, "k": K}
+        jobs.append(api.post(f"{scenes.path}/searches", json=body).raise_for_status().json()["id"])
+        page.goto(f"/jobs/{jobs[-1]}")
+        expect(page.locator("[data-order=final]")).to_be_visible()
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto("/compare?" + "&".join(f"of={job}" for job in jobs))
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Compare 3 searches")
+    last = page.locator("tbody[data-rows] tr[data-row]").first.locator("td").last
+    box = last.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 390
+    expect(last).to_contain_text("score")
+
+
 def test_an_export_contains_the_filtered_results(finished_search: Page, scenes: Scenes, api: httpx.Client) -> None:
     page = finished_search
     job = page.url.rpartition("/")[2]

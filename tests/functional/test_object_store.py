@@ -126,6 +126,9 @@ def test_what_one_host_receives_the_other_one_reads_and_nothing_is_left_of_what_
     api = hosts.api
     serving = [queue for worker in api.get("/system/workers")["workers"] for queue in worker["queues"]]
     assert serving.count("media") == 2
+    # the lines of both hosts can be read at one of them
+    logged = api.get("/system/logs?process=media")["processes"]
+    assert sum(process.startswith("media@") for process in logged) >= 2
     queries = write_collection(tmp_path, 1, 4715)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -151,6 +154,9 @@ def test_what_one_host_receives_the_other_one_reads_and_nothing_is_left_of_what_
     assert nearest["name"].endswith(queries[0].file)
 
     api.call("DELETE", f"/collections/{collection}")
+    assert set(originals) < set(stored(bucket))
+    # and for good from the trash
+    api.call("DELETE", f"/trash/{collection}")
     wait(lambda: not stored(bucket), "files of a deleted collection are left")
     with connect(hosts.database_url) as connection:
         (count,) = connection.execute(

@@ -11,6 +11,7 @@ from playwright.sync_api import Error, Page, expect
 from tests.functional.browsing import BROWSER_MARKS, Visits
 from tests.functional.pages import addresses
 from tests.functional.sample_data import SampleData, create_sample_data
+from tests.functional.sample_forms import sample_forms
 from tests.soak import scaled
 
 from retllm.settings import Settings
@@ -89,21 +90,44 @@ def _open(page: Page, path: str) -> bool:
     return bool(page.evaluate("document.doctype !== null"))
 
 
+def _looked_at(page: Page, name: str, axe: str, looks: list[Look] = LOOKS) -> Iterator[str]:
+    """Find the problems of the open page in all of its looks."""
+    # check collapsed content too
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    duplicates = page.evaluate(_DUPLICATE_IDS)
+    if duplicates:
+        yield f"{name}: {duplicates} are IDs of several elements"
+    page.evaluate(axe)
+    for colours, width, rules in looks:
+        yield from (f"{name}, {colours}, {width} pixels: {one}" for one in _problems(page, colours, width, rules))
+
+
 def test_no_page_violates_an_axe_rule_or_scrolls_horizontally(visit: Visits, paths: list[str], axe: str) -> None:
     page: Page = visit(reduced_motion="reduce")
     problems = []
     seen = 0
     for path in paths:
-        if not _open(page, path):
-            continue
-        seen += 1
-        # check collapsed content too
-        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-        duplicates = page.evaluate(_DUPLICATE_IDS)
-        if duplicates:
-            problems.append(f"{path}: {duplicates} are IDs of several elements")
-        page.evaluate(axe)
-        for colours, width, rules in ONE_PAGE if path == "/" else LOOKS:
-            problems += [f"{path}, {colours}, {width} pixels: {one}" for one in _problems(page, colours, width, rules)]
+        if _open(page, path):
+            seen += 1
+            problems += _looked_at(page, path, axe, ONE_PAGE if path == "/" else LOOKS)
     assert not problems, "\n".join(problems)
     assert seen > 30
+
+
+def test_neither_does_the_answer_to_a_form(visit: Visits, sample_data: SampleData, axe: str) -> None:
+    page: Page = visit(reduced_motion="reduce")
+    problems = []
+    for name, form in sample_forms(sample_data).items():
+        form.send(page)
+        problems += _looked_at(page, name, axe)
+        if name == "undo":
+            page.get_by_role("button", name="Undo").click()
+            expect(page.locator(".alert-success")).to_contain_text("were restored")
+            assert "filter=" in page.url
+    assert not problems, "\n".join(problems)
+
+
+def test_neither_does_the_log_in(visit: Visits, axe: str) -> None:
+    page: Page = visit(logged_in=False, reduced_motion="reduce")
+    page.goto("/jobs")
+    assert not list(_looked_at(page, "the log-in", axe))

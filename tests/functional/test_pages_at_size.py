@@ -16,29 +16,38 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 from flask_openapi import OpenAPI
-from tests.functional.large import ITEMS, LARGE, POOL, SEARCHES, Large, fill
+from tests.functional.large import DELETED, ITEMS, LARGE, POOL, SEARCHES, Large, fill
 from tests.functional.pages import addresses
 from tests.soak import SOAK, scaled
 
 from retllm.db.enums import Role
+from retllm.db.searches import Candidate
 from retllm.db.session import make_engine, transaction
 from retllm.db.tables import User
 from retllm.history import listing
-from retllm.identity import accounts, tokens
+from retllm.identity import accounts, links, tokens
 from retllm.identity.actor import Actor
 from retllm.settings import Settings, public_name
-from retllm_web.actions import contents
+from retllm_web.actions import item_lists
 from retllm_web.app import create_app
-from retllm_web.http.auth import token_key
+from retllm_web.http.auth import link_key, token_key
 
 PASSWORD = "correct horse battery"
 PEOPLE = ("root", "ada", "vic")
 # statements of one page, including those for the session; their number does not depend on the number of rows
-MAX_STATEMENTS = 30
+MAX_STATEMENTS = 32
+# and those that count what the items of a list have in common
+OF_FACETS = 7
+# and those that bound what comparing items takes, for the list and for its facets
+OF_BOUNDS = 4
 # rows that the statements of one page read, also those that a filter removes; the same for every size of the database
-MAX_ROWS = 10_000
+MAX_ROWS = 10_400
+# how often one page reads which collections are deleted: once for each part of a statement that leaves them out
+LISTS_OF_DELETED = 80
 # and those of items or searches that are compared with a filter, or of jobs that ended in the week that a chart shows
-COMPARED = 2 * max(contents.MAX_COMPARED, listing.MAX_COMPARED)
+COMPARED = 2 * max(item_lists.MAX_COMPARED, listing.MAX_COMPARED)
+# and those of a map: the points that one request looks at, their items, and these again for the colours
+POINTS = 30_000
 # whoever sees a third of the collections skips two jobs for each that they see
 SKIPPED = 3
 # with ``make soak``: the quickest of five answers, since other processes may be busy
@@ -147,6 +156,7 @@ _HISTORY_FILTERS = (
     "person=vic",
     "from=2026-01-01&to=2026-06-01",
     "kind=search&state=partial&text=bird",
+    "kind=search",
 )
 
 
@@ -154,8 +164,8 @@ def _known(large: Large) -> dict[str, list[str]]:
     known = {
         "collection_id": [large.collection_id],
         "item_id": [large.item_id],
-        "job_id": [large.search_id, large.running_id, large.index_id, large.upload_id],
-        "search_id": [large.search_id],
+        "job_id": [large.search_id, large.running_id, large.index_id, large.upload_id, large.several_id],
+        "search_id": [large.search_id, large.several_id],
         "run_id": [large.run_id],
         "user_id": [large.user_id],
         "upload_id": [large.upload_id],
@@ -168,7 +178,14 @@ def _addresses(app: OpenAPI, large: Large) -> list[str]:
     """Return the path of every page of the app, and common filters."""
     one = f"/collections/{large.collection_id}"
     later = [f"{one}?q=boat", f"{one}?q=nowhere", f"{one}?kind=text", f"{one}?after={large.item_id}"]
+    later += [f"{one}?facets=1", f"{one}?facets=1&q=boat", f"{one}?facets=1&filter=has+camera"]
     later += [f"{one}?state={state}" for state in ("indexed", "missing", "failed")]
+    later += [f"{one}/duplicates?at={large.item_id}", f"{one}?facets=1&filter=has+duplicates"]
+    later += [
+        f"{one}/map?{query}" for query in ("colour=size", "filter=text+~+boat", "q=nowhere", "colour=column.none")
+    ]
+    later += [f"{one}?filter=map+within+(10,10,30,30)", f"{one}/places?zoom=4&latitude=20&longitude=30"]
+    later.append(f"{one}/places?filter=text+~+boat")
     history = (*_HISTORY_FILTERS, f"collection={large.collection_id}", f"after={large.search_id}")
     later += [f"/jobs?{query}" for query in history]
     later += [f"/jobs/confirm?deed={deed}&all=1" for deed in ("cancel", "retry", "delete")]
@@ -181,7 +198,10 @@ def _addresses(app: OpenAPI, large: Large) -> list[str]:
         "/people?q=a",
     ]
     later += [f"/compare?of={large.search_id}&of={large.running_id}", f"/search?again={large.search_id}"]
+    later += [f"/compare?of={large.search_id}&of={large.several_id}", f"/search?again={large.several_id}"]
     later += [f"/search?collection={large.collection_id}&like={large.item_id}"]
+    later += [f"/search?collection={large.collection_id}&facets=1&filter=has+camera"]
+    later.append(f"/trash?collection={large.collection_id}")
     return addresses(app, _known(large)) + later
 
 
@@ -190,8 +210,12 @@ def _api_addresses(app: OpenAPI, large: Large) -> list[str]:
     found = addresses(app, _known(large), "api")
     found += [f"/api/v1/jobs?{query}" for query in ("state=failed&limit=200", "kind=index", "text=nowhere")]
     found.append("/api/v1/audit?limit=200")
+    trash = f"/api/v1/collections/{large.collection_id}/trash"
+    found += [f"{trash}?limit=200", "/api/v1/trash?limit=200"]
     items = f"/api/v1/collections/{large.collection_id}/items"
     found += [f"{items}?{query}" for query in ("limit=200", "kind=text", "state=missing", "q=nowhere")]
+    points = f"/api/v1/collections/{large.collection_id}/map/points"
+    found += [f"{points}?{query}" for query in ("after=4000", "filter=text+~+boat", "colour=tags&limit=5000")]
     return found
 
 
@@ -222,9 +246,14 @@ def _problems(engine: sa.Engine, client: FlaskClient, name: str, found: list[str
         seen += answer.status_code == 200
         # a download contains all rows, which are read in parts
         download = "attachment" in answer.headers.get("Content-Disposition", "")
-        if len(log.statements) > MAX_STATEMENTS and not download:
+        # places are counted as facets are
+        with_facets = "facets" in address or "/places" in address
+        allowed = MAX_STATEMENTS + OF_FACETS * with_facets
+        if re.search(r"/(collections/|search[?]).*[?&](q|filter)=", address):
+            allowed += OF_BOUNDS * (1 + with_facets)
+        if len(log.statements) > allowed and not download:
             problems.append(f"{address}: {len(log.statements)} statements")
-        is_compared = re.search(r"[?&](q|text|state|kind|window|all)=", address)
+        is_compared = with_facets or re.search(r"[?&](q|text|state|kind|window|all)=", address)
         read: list[tuple[int, str]] = []
         for statement, plan in log.plans():
             read.append((_rows_read(plan), statement))
@@ -232,13 +261,21 @@ def _problems(engine: sa.Engine, client: FlaskClient, name: str, found: list[str
             scanned = [table for table in _scanned(plan) if SOAK or not is_compared or table != "jobs"]
             problems += [f"{address} scans {table}: {statement}" for table in scanned]
         (most, statement), rows = max(read, default=(0, "")), sum(rows for rows, _ in read)
-        if rows > skipped * (MAX_ROWS + (COMPARED if is_compared else 0)) and not download:
+        compared = _compared(address) if is_compared else 0
+        compared += POINTS if re.search(r"/map\b", address) else 0
+        if rows > skipped * (MAX_ROWS + compared) + LISTS_OF_DELETED * DELETED and not download:
             problems.append(f"{address} reads {rows:,} rows, {most:,} of them by {statement}")
         if SOAK and not download:
             problems += _slow(client, address)
     if seen < 10:
         problems.append("too few pages could be opened")
     return problems
+
+
+def _compared(address: str) -> int:
+    """Return how many rows a filter of an address may compare; facets are counted after the list was read."""
+    # each with its place in a group, and the group
+    return COMPARED * (1 + ("facets" in address)) * (3 if "has+duplicates" in address else 1)
 
 
 def _slow(client: FlaskClient, address: str) -> list[str]:
@@ -269,3 +306,24 @@ def test_every_answer_of_the_api_costs_as_much_as_on_a_small_server(app: OpenAPI
     client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {secret}"
     problems = _problems(sessions.kw["bind"], client, name, _api_addresses(app, large))
     assert not problems, "\n".join(problems)
+
+
+def test_everything_behind_a_link_costs_as_much_as_on_a_small_server(app: OpenAPI, large: Large) -> None:
+    services = app.extensions["retllm"]
+    targets = (links.collection_target, large.collection_id), (links.search_target, large.search_id)
+    found: list[str] = []
+    with app.app_context(), transaction(services.sessions) as session:
+        root = Actor.unlimited(session.scalars(sa.select(User).filter_by(name="root")).one())
+        for find, key in targets:
+            target = find(session, root, key)
+            _, secret = links.make(session, link_key(), root, target, "t", days=1, longest=1, downloads=True)
+            item = large.item_id
+            if target.search_id is not None:
+                item = session.scalars(sa.select(Candidate.item_id).filter_by(search_id=key).limit(1)).one()
+            known = {"token": [secret], "item_id": [str(item)]}
+            found += addresses(app, known, "shared")
+            found += [f"/s/{secret}?after={item}"]
+    problems = _problems(services.sessions.kw["bind"], app.test_client(), "visitor", found)
+    # the pictures are not in the storage
+    assert problems in ([], ["too few pages could be opened"]), "\n".join(problems)
+    assert app.test_client().get(found[0]).status_code == 200

@@ -24,12 +24,14 @@ import httpx
 import psutil
 import psycopg
 import pytest
+import redis
 import sqlalchemy as sa
 from tests.chaos.client import picture
 from tests.functional.forked import Forks
 from tests.scoring_server import refusing_server
 
 from retllm.model_settings import ExtraScorer
+from retllm.operations.log_sender import PROCESSES
 from retllm.settings import Settings
 from retllm.stack import LocalStack
 from retllm.stack.child import Child
@@ -46,6 +48,7 @@ CANARIES = {
     "password": "canary-of-a-password-77c4",
     "wrong password": "canary-of-a-wrong-password-1b0f",
     "wrong token": "rlm_canary-of-a-wrong-token-9e31",
+    "wrong link": "rll_canary-of-a-wrong-link-2f60",
 }
 #: files that store a secret for processes of the same account
 KEEPERS = {"client.json", "stack.json", "valkey.conf"}
@@ -173,6 +176,8 @@ def _send_invalid_credentials(scene: Scene) -> None:
         anonymous.post("/login", data={"name": NAME, "password": CANARIES["wrong password"]})
         anonymous.get("/metrics")
         anonymous.get("/readyz")
+        anonymous.get(f"/s/{CANARIES['wrong link']}")
+        anonymous.get(f"/s/{CANARIES['wrong link']}/no/such/page")
     with scene.client(Authorization=f"Bearer {CANARIES['wrong token']}") as wrong:
         wrong.get("/api/v1/collections")
         wrong.get("/metrics")
@@ -273,6 +278,18 @@ def _log(stack: LocalStack, name: str) -> str:
     return (stack.home / "logs" / f"{name}.log").read_text("utf-8", "replace")
 
 
+def _read_lines(scene: Scene, token: str) -> None:
+    """Read the lines that the processes gave to Redis, as they lie there and as administrators see them."""
+    lines = redis.Redis.from_url(scene.stack.redis_url)
+    keys = list(lines.scan_iter(f"{PROCESSES}:*"))
+    assert {key.decode().split(":")[2].partition("@")[0] for key in keys} >= {"web", "dispatch", "score"}
+    scene.output += [(str(key), repr(lines.xrange(key))) for key in keys]
+    with scene.client(Authorization=f"Bearer {token}") as api:
+        listed = api.get("/api/v1/system/logs?limit=200").text
+    assert '"web@' in listed
+    scene.output.append(("system/logs", listed))
+
+
 def _stop_servers(scene: Scene, token: str) -> None:
     """Stop Redis and then block the database while the platform runs."""
     scene.redis.stop(0)
@@ -326,6 +343,7 @@ def test_no_secret_is_disclosed(scene: Scene) -> None:
     _send_invalid_credentials(scene)
     key = _send_requests(scene, token)
     _fail_a_job(scene, token, key)
+    _read_lines(scene, token)
     titles = list(_titles(scene.stack))
     assert len(titles) >= 4
     _break_commands(scene)

@@ -34,7 +34,8 @@ def environment(home: Path, **changes: str) -> dict[str, str]:
     found = {name: value for name, value in os.environ.items() if not name.startswith("RETLLM_")}
     for name in ("DATABASE_URL", "REDIS_URL"):
         found.pop(name, None)
-    return found | {"RETLLM_HOME": str(home), "RETLLM_PORT": "0", "RETLLM_TORCH_THREADS": "1"} | changes
+    fixed = {"RETLLM_HOME": str(home), "RETLLM_PORT": "0", "RETLLM_TORCH_THREADS": "1", "RETLLM_PRESET": "demo"}
+    return found | fixed | changes
 
 
 class Up:
@@ -190,6 +191,32 @@ def test_a_stop_during_the_start_leaves_no_processes(home: Path, up: Up, number:
     assert up.stop(number) == 0
     assert running_processes(descendants) == []
     assert not record_path(home).exists()
+
+
+def test_models_that_cannot_be_had_are_told_where_they_were_started(tmp_path: Path) -> None:
+    """Of the hub and on a server; the platform is ready all the same, and the logs of the workers warn."""
+    changes = {
+        "RETLLM_PRESET": "best",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "hub"),
+        "RETLLM_EXTRA_SCORERS": "openai+http://127.0.0.1:1/v1#org/away",
+    }
+    for running in run_up(tmp_path / "home", **changes):
+        logs = Path(running.wait_ready()["logs"])
+        assert running.process.stdout is not None
+        told: dict[str, str] = {}
+        while len(told) < 3:
+            event = json.loads(running.process.stdout.readline())
+            assert event["event"] == "model_missing"
+            told[event["model"]] = event["reason"]
+        away = told.pop("openai:org/away")
+        assert "is away: it can't be reached: nothing listens at its port." in away
+        assert set(told) == {"PE-Core-L-14-336/meta", "Qwen/Qwen3-VL-8B-Instruct"}
+        for name, reason in told.items():
+            assert reason.startswith(f"{name} is not on this machine and could not be downloaded.")
+        assert all(reason.endswith("`retllm doctor` says what to do.") for reason in (away, *told.values()))
+        written = "".join(path.read_text("utf-8") for path in logs.glob("*.log"))
+        assert written.count("model.not_loaded") == 3
 
 
 def command_line(process: psutil.Process) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,7 +114,7 @@ def test_a_search_uses_the_given_mode_and_options(retllm: Retllm, api: Api, scen
     options = ["--mode", "choice", "--adaptive", "--fusion-weight", "0.5", "--trace"]
     result = retllm("search", collection, queries[7].query, "-k", "12", *options, "--watch")
     assert (result["mode"], result["fusion_weight"], result["trace"]) == ("choice", 0.5, True)
-    assert result["no_match"] in (True, False)
+    assert (result["no_match"] is None) is (result["match_threshold"] is None)
     scored = [row for row in result["candidates"] if row["score"] is not None]
     rest = result["candidates"][len(scored) :]
     assert result["adaptive"]["first"] <= len(scored) <= 12
@@ -197,6 +199,13 @@ def _wait(condition, seconds: float, what: str) -> None:
         time.sleep(0.05)
 
 
+def test_workers_let_web_server_and_database_go_first(stack: LocalStack) -> None:
+    nice = {name: psutil.Process(pid).nice() for name, pid in stack.processes.items()}
+    workers = {"media", "embed", "score"}
+    assert workers | {"web", "dispatch", "postgres"} <= nice.keys()
+    assert all((value > nice["web"]) == (name in workers) for name, value in nice.items()), nice
+
+
 def test_killed_workers_lose_no_result_and_duplicate_none(stack: LocalStack, api: Api, scenes) -> None:
     collection, queries, _ = scenes
     jobs = [
@@ -270,3 +279,41 @@ def test_a_query_picture_that_is_not_a_picture_is_rejected(retllm: Retllm, scene
     (tmp_path / "not.png").write_text("words")
     error = retllm("search", "scenes of the test", "--picture", str(tmp_path / "not.png"), status=2)["error"]
     assert error["code"] == "media_rejected"
+
+
+def test_a_killed_import_loses_nothing_and_doubles_nothing(
+    stack: LocalStack, api: Api, admin: Admin, tmp_path: Path
+) -> None:
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    for number in range(64):
+        Image.new("RGB", (8, 8), (number, 9, 99)).save(folder / f"{number:02}.png")
+    # it takes a while to be copied, and comes after the pictures
+    large = folder / "large.zip"
+    with large.open("wb") as file:
+        file.write(b"PK\x03\x04")
+        file.truncate(3 << 30)
+    command = [sys.executable, "-m", "retllm.cli.main", "import", str(folder), "--to", "drive", "--json"]
+    environment = os.environ | {"RETLLM_HOME": str(stack.home), "RETLLM_IMPORT_ROOTS": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as killed:
+        while not any(sum(job["files"]["counts"].values()) for job in _uploads_to(api, "drive")):
+            assert killed.poll() is None
+            time.sleep(0.02)
+        killed.kill()
+    large.unlink()
+    with Image.new("RGB", (8, 8), "white") as last:
+        last.save(folder / "last.png")
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "which an earlier command left open" in again.stderr
+    (collection,) = (row for row in api.get("/collections")["collections"] if row["name"] == "drive")
+    assert (collection["items_total"], collection["items_indexed"]) == (65, 65)
+    # neither came a second time, as a duplicate
+    assert sum(job["files"]["counts"].get("added", 0) for job in _uploads_to(api, "drive")) == 65
+    assert not any(job["files"]["counts"].get("duplicate") for job in _uploads_to(api, "drive"))
+    last_time = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(last_time.stdout)["jobs"] == []
+
+
+def _uploads_to(api: Api, name: str) -> list[Any]:
+    found = [row for row in api.get("/collections")["collections"] if row["name"] == name]
+    return [job for row in found for job in api.get("/jobs", collection=row["id"], kind="upload")["jobs"]]

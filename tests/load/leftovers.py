@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 import sqlalchemy as sa
@@ -15,8 +19,11 @@ from retllm.settings import Settings
 from retllm.stack import LocalStack
 
 _MEBIBYTE = 1 << 20
-# what Python and its libraries keep after work, beyond what they had when idle: caches, arenas, pools
+# what Python and its libraries keep after work, beyond what they had when idle: caches, arenas
 _SLACK = {"threads": 0, "connections": 0, "open_files": 8, "temporary_files": 0, "memory_mib": 256}
+# each worker keeps up to so many connections for its threads, and needs as many only now and then
+_POOL = 5
+_WORKERS = ("embed", "media", "score", "dispatch")
 
 
 @dataclass(frozen=True)
@@ -28,14 +35,23 @@ class Resources:
     open_files: int
     temporary_files: int
     memory_mib: int
+    files_by_kind: Counter[str] = field(default_factory=Counter)
 
 
 def resources(stack: LocalStack, sessions: Sessions) -> Resources:
     """Return what the web server, the dispatcher and the workers hold now."""
     names = [name for name in stack.processes if name not in ("postgres", "redis", "migrate")]
-    held = [psutil.Process(stack.processes[name]) for name in names]
+    held = {name: psutil.Process(stack.processes[name]) for name in names}
     # decoders come and go
-    found = held + [one for main in held for one in main.children(recursive=True) if "decoder.py" not in _command(one)]
+    children = [
+        (name, one)
+        for name, main in held.items()
+        for one in main.children(recursive=True)
+        if "decoder.py" not in _command(one)
+    ]
+    named = [*held.items(), *children]
+    found = [one for _, one in named]
+    kinds = Counter(f"{name}: {kind}" for name, one in named for kind in _files(one))
     with sessions() as session:
         connections = session.scalar(
             sa.text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
@@ -43,10 +59,18 @@ def resources(stack: LocalStack, sessions: Sessions) -> Resources:
     return Resources(
         threads=sum(one.num_threads() for one in found),
         connections=int(connections or 0),
-        open_files=sum(one.num_fds() for one in found),
+        open_files=kinds.total(),
+        files_by_kind=kinds,
         temporary_files=sum(path.is_file() for path in (stack.home / "tmp").rglob("*")),
         memory_mib=sum(one.memory_info().rss for one in found) // _MEBIBYTE,
     )
+
+
+def _files(process: psutil.Process) -> Iterator[str]:
+    """Yield what each open file of a process is: a path, or socket, pipe or anon_inode."""
+    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+        with suppress(OSError):
+            yield str(link.readlink()).partition(":[")[0]
 
 
 def _command(process: psutil.Process) -> str:
@@ -59,15 +83,18 @@ def _command(process: psutil.Process) -> str:
 def grown(before: Resources, stack: LocalStack, sessions: Sessions, seconds: float) -> list[str]:
     """Wait until nothing is left that was not there before; return what still is after ``seconds``."""
     deadline = time.monotonic() + seconds
+    pools = _POOL * sum(name.startswith(_WORKERS) for name in stack.processes)
+    slack = _SLACK | {"connections": pools, "open_files": _SLACK["open_files"] + pools}
     while True:
         after = resources(stack, sessions)
         more = [
             f"{name}: {getattr(before, name)} before, {now} after"
-            for name, now in asdict(after).items()
-            if now > getattr(before, name) + _SLACK[name]
+            for name, most in slack.items()
+            if (now := getattr(after, name)) > getattr(before, name) + most
         ]
         if not more or time.monotonic() > deadline:
-            return more
+            files = after.files_by_kind - before.files_by_kind
+            return [*more, *(f"more open files: {number} x {kind}" for kind, number in files.items())] if more else []
         time.sleep(1)
 
 

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.functional.browsing import ARGUMENTS, CHROMIUM, log_in
 from tests.functional.pages import addresses
 from tests.functional.sample_data import SampleData, create_sample_data
+from tests.functional.sample_forms import sample_forms
 
 from retllm.cli.up import prepare_client
 from retllm.settings import Settings
@@ -86,13 +87,19 @@ def _round(
             if (shown, of_size, mode) == (path, size, colours):
                 ILLUSTRATIONS.mkdir(exist_ok=True)
                 page.screenshot(path=ILLUSTRATIONS / f"{name}.png")
+    for name, form in sample_forms(sample_data).items():
+        form.send(page)
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=folder / f"form-{name}.png", full_page=True)
+        if name == "undo":
+            page.get_by_role("button", name="Undo").click()
     context.close()
 
 
 def _name(path: str, sample_data: SampleData) -> str:
     """Return a file name for a page, with names instead of IDs."""
     for name, key in vars(sample_data).items():
-        path = path.replace(key, name)
+        path = path.replace(key, name) if isinstance(key, str) else path
     return re.sub(r"[^A-Za-z0-9]+", "-", path).strip("-")[:100] or "overview"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from tests.factories import make_collection, make_text, make_user, store
 from tests.unit.stand_ins import SilentNotifier
@@ -45,6 +47,23 @@ class World:
     def in_transaction(self, do: Callable[[Session], object]) -> object:
         with transaction(self.sessions) as session:
             return do(session)
+
+    def settle_units(self) -> None:
+        """Leave nothing of earlier rows in the table of units and its indexes, and tell the planner what is in them.
+
+        As long as another process, like an automatic ANALYZE, may still see them, rows that were deleted or updated
+        stay, and are read and counted as others are.
+        """
+        dead = sa.text("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'units'")
+        deadline = time.monotonic() + 60
+        with self.sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sa.text("VACUUM units"))
+            while connection.scalar(dead):
+                assert time.monotonic() < deadline, "some process holds a snapshot"
+                time.sleep(0.05)
+                connection.execute(sa.text("VACUUM units"))
+            connection.execute(sa.text("REINDEX TABLE units"))
+            connection.execute(sa.text("VACUUM ANALYZE units"))
 
     def job(self, job_id: UUID) -> Job:
         with self.sessions() as session:

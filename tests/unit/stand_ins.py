@@ -150,6 +150,9 @@ class FakeScorer:
             found += self.score(query, candidates, injection, mode=mode, trace=trace)
         return found
 
+    def score_each(self, *arguments: Any, **ways: Any) -> Sequence[PairScore | Exception]:
+        return self.score_pairs(*arguments, **ways)
+
     def _score(self, candidate: Content, mode: Mode, trace: bool) -> PairScore:
         score, entropy = self._answer(candidate)
         kept = Trace(candidate.text or "") if trace else None

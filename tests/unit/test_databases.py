@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -13,11 +14,14 @@ from tests.databases import EmptiedDatabase, connect, copy_template
 
 from retllm.db.base import Base, new_id
 from retllm.db.counts import CollectionCount, FileCount, UnitCount
+from retllm.db.duplicates import Dismissal, DuplicateGroup, DuplicateMember, DuplicateResult, SimilarPair
 from retllm.db.enums import FileStatus, ItemKind, MemberRole, RunSource, Stage, TokenScope, UnitState
+from retllm.db.imports import ImportedFile, ImportedFolder
+from retllm.db.maps import MapPoint, MapResult
 from retllm.db.operations import MetricTotal, PausedQueue, Worker
-from retllm.db.people import AuditEntry, CollectionMember, SavedView
+from retllm.db.people import AuditEntry, CollectionMember, SavedView, ShareLink
 from retllm.db.reviews import EvaluationRun, Judgment
-from retllm.db.searches import CachedScore
+from retllm.db.searches import CachedScore, SearchCollection
 from retllm.db.session import make_engine, transaction
 from retllm.db.tables import ApiToken, Attempt, EmbeddingClaim, Login, Source
 from retllm.db.uploads import ExpectedFiles, FilePart, LargeFile, Upload, UploadFile
@@ -66,16 +70,28 @@ def _rows() -> list[Base]:
     unit = factories.make_unit(job.id)
     large = LargeFile(id=new_id(), job_id=job.id, collection_id=collection.id, name="b.zip", size_bytes=9)
     report: dict[str, Any] = {}
+    folder = ImportedFolder(id=new_id(), collection_id=collection.id, path=b"/a")
+    group = DuplicateGroup(id=new_id(), collection_id=collection.id, size=2)
     return [
         *(user, other, collection, item, model, job, search, unit),
         factories.make_embedding(item, model.id),
         factories.make_candidate(job.id, item.id, 1),
+        SearchCollection(search_id=job.id, collection_id=collection.id),
         factories.make_score(job.id, item.id, 0.5),
         Attempt(unit_id=unit.id, number=1, worker="w"),
         CachedScore(key="k", score=0.5, tokens=1),
         ApiToken(id=new_id(), user_id=user.id, name="t", digest="d", scope=TokenScope.READ),
         Login(id=new_id(), user_id=user.id),
         CollectionMember(collection_id=collection.id, user_id=other.id, role=MemberRole.VIEWER),
+        ShareLink(
+            id=new_id(),
+            collection_id=collection.id,
+            user_id=user.id,
+            name="l",
+            digest="d",
+            downloads=False,
+            expires_at=datetime.now(UTC),
+        ),
         AuditEntry(id=new_id(), action="logged_in"),
         SavedView(id=new_id(), user_id=user.id, name="v", address=""),
         Worker(name="host:1", queues=["score"], device="cpu", release="1"),
@@ -86,6 +102,17 @@ def _rows() -> list[Base]:
         ExpectedFiles(job_id=job.id, first=0, names=["b.png"]),
         UploadFile(id=new_id(), job_id=job.id, name="a.png"),
         large,
+        folder,
+        group,
+        DuplicateMember(item_id=item.id, group_id=group.id, distance=1),
+        DuplicateResult(collection_id=collection.id, job_id=job.id, pictures=1),
+        SimilarPair(job_id=job.id, first=new_id(), second=new_id(), similarity=0.99),
+        Dismissal(item_id=item.id, dismissal_id=new_id(), collection_id=collection.id),
+        MapResult(collection_id=collection.id, job_id=job.id, model_id=model.id, through=item.id, items=1),
+        MapPoint(item_id=item.id, collection_id=collection.id, rank=0, x=1.0, y=2.0),
+        ImportedFile(
+            folder_id=folder.id, path=b"b.png", name="a/b.png", size_bytes=9, changed_ns=1, pending=True, run=1
+        ),
         FilePart(large_file_id=large.id, start=0, size_bytes=3, file_key="uploads/a"),
         Source(
             id=new_id(),
@@ -218,21 +245,24 @@ def test_event_listeners_of_one_test_get_no_events_of_the_next(
     assert events == ["SELECT 2", "commit"]
 
 
-def test_a_reset_restores_the_rows_that_were_kept(template_database: str) -> None:
+def test_a_reset_restores_the_rows_that_are_kept_as_long_as_they_are(template_database: str) -> None:
     database = EmptiedDatabase(template_database)
+    empty = _contents(database.url)
     with transaction(database.sessions()) as session:
         factories.store(session, *_rows())
     before = _contents(database.url)
-    database.keep()
-    with transaction(database.sessions()) as session:
-        session.execute(sa.text("UPDATE items SET text = 'a wren'"))
-        session.execute(sa.text("TRUNCATE users, embedding_models CASCADE"))
-        used = set(session.execute(sa.text(_SEQUENCES)))
-        session.execute(sa.text("SELECT nextval(oid) FROM pg_class WHERE relkind = 'S'"))
+    with database.kept():
+        with transaction(database.sessions()) as session:
+            session.execute(sa.text("UPDATE items SET text = 'a wren'"))
+            session.execute(sa.text("TRUNCATE users, embedding_models CASCADE"))
+            used = set(session.execute(sa.text(_SEQUENCES)))
+            session.execute(sa.text("SELECT nextval(oid) FROM pg_class WHERE relkind = 'S'"))
+        database.reset()
+        assert _contents(database.url) == before
+        with database.sessions()() as session:
+            assert set(session.execute(sa.text(_SEQUENCES))) == used
     database.reset()
-    assert _contents(database.url) == before
-    with database.sessions()() as session:
-        assert set(session.execute(sa.text(_SEQUENCES))) == used
+    assert _contents(database.url) == empty
     database.close()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pydantic
 import pytest
@@ -31,6 +33,7 @@ PASSWORD = "Xq7/we@ird:pw%20"  # with every separator of a URL
         ("connection host=db password=Xq7weirdpw user=me", "connection host=db password=*** user=me"),
         ("Authorization: Bearer Xq7weirdpw", "Authorization: Bearer ***"),
         ("the token rlm_Xq7weirdpw is over", "the token rlm_*** is over"),
+        ("path=/s/rll_Xq7weirdpw/items", "path=/s/rll_***/items"),
     ],
 )
 def test_text_that_looks_like_a_secret_is_redacted(original: str, redacted: str) -> None:
@@ -54,6 +57,17 @@ def test_other_text_is_not_changed(text: str) -> None:
 def test_a_known_secret_is_redacted_in_every_encoding() -> None:
     remember_addresses(f"s3://key:{PASSWORD}@bucket")
     remember('quoted "Xq8weird" secret')
+    remember("k+Xq8/a=&<z>9")
+    for form in (
+        quote("k+Xq8/a=&<z>9"),
+        quote_plus("k+Xq8/a=&<z>9", safe="/"),
+        "k+Xq8\\/a=&<z>9",
+        "k+Xq8/a=&amp;&lt;z&gt;9",
+        "k+Xq8/a=\\u0026\\u003cz\\u003e9",
+        base64.b64encode(b"k+Xq8/a=&<z>9").decode(),
+        base64.urlsafe_b64encode(b"k+Xq8/a=&<z>9").decode().rstrip("="),
+    ):
+        assert redact(f"refused: {form}, again {form}").replace("=", "") == "refused: ***, again ***", form
     for spelling in (PASSWORD, "Xq7%2Fwe%40ird%3Apw%2520", "Xq7/we@ird:pw "):
         assert redact(f"a {spelling} b") == "a *** b"
     assert redact('{"line": "quoted \\"Xq8weird\\" secret"}') == '{"line": "***"}'

@@ -19,7 +19,7 @@ from retllm.charts.elements import tag
 _SERIES = {
     "platform, median": ("platform", "p50_ms"),
     "platform, p95": ("platform", "p95_ms"),
-    "bare SQL of the same recall, median": ("tuned", "p50_ms"),
+    "bare SQL with as many candidates, median": ("tuned", "p50_ms"),
 }
 # outside of a page there is no theme
 _COLOURS = """

@@ -44,7 +44,7 @@ def build_processor(seed: int) -> Qwen3VLProcessor:
     pixels = {"shortest_edge": EDGE * EDGE, "longest_edge": EDGE * EDGE}
     grid: dict[str, Any] = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": 2, "size": pixels}
     normal: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    return Qwen3VLProcessor(  # type: ignore[no-untyped-call]
+    return Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(**grid, **normal),
         tokenizer=tokenizer,
         video_processor=Qwen3VLVideoProcessor(**grid, **normal),
@@ -119,6 +119,6 @@ def save(folder: Path, model: Any, processor: Any) -> None:
 
 def load(folder: Path) -> tuple[Any, Any]:
     """Load the model in float32 and its processor from a folder of ``save``, without network access."""
-    processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+    processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
     model: Any = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     return model.eval(), processor

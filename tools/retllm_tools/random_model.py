@@ -78,7 +78,7 @@ def save_random_model(folder: Path, size: Size, captions: list[str]) -> int:
     model = Qwen2_5_VLForConditionalGeneration(config)
     model.save_pretrained(folder)
     pixels = {"shortest_edge": _PATCH**2, "longest_edge": size.picture**2}
-    processor = Qwen2_5_VLProcessor(  # type: ignore[no-untyped-call]  # transformers' own
+    processor = Qwen2_5_VLProcessor(
         Qwen2VLImageProcessor(size=pixels), tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT
     )
     processor.save_pretrained(folder)
@@ -102,4 +102,4 @@ def make_tokenizer(captions: list[str]) -> Any:
     tokenizer.train_from_iterator(texts * 4, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in [*_MARKS, *PICTURE_MARKS]])
     roles = {"eos_token": _MARKS[2], "pad_token": _MARKS[0]}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)

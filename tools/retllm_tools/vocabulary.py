@@ -94,7 +94,7 @@ def chat_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     """Return the tokenizer of the small MLLM, with the chat template and special tokens of a Qwen processor."""
     tokenizer: PreTrainedTokenizerFast = Qwen2Tokenizer(
         tokenizer_object=_train_bpe(seed),
-        unk_token=None,  # type: ignore[arg-type]  # byte-level: nothing is unknown
+        unk_token=None,  # byte-level: nothing is unknown
         **_ROLES,
         extra_special_tokens=list(SPECIALS[1:]),
         chat_template=CHAT_TEMPLATE,
@@ -112,4 +112,4 @@ def clip_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         special_tokens=[(start, bpe.token_to_id(start)), (end, bpe.token_to_id(end))],
     )
     options: dict[str, Any] = {"tokenizer_object": bpe, "bos_token": start, "model_max_length": 64, **_ROLES}
-    return PreTrainedTokenizerFast(**options)  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(**options)

@@ -17,7 +17,7 @@ from retllm.queue.routing import routing_of
 from retllm.settings import Settings, get_settings
 from retllm_web import api, pages
 from retllm_web.api.spec import INFO, SECURITY_SCHEMES, ErrorBody
-from retllm_web.http import auth, bodies, decoding, errors, health, metrics, middleware
+from retllm_web.http import auth, bodies, decoding, errors, health, long_answers, metrics, middleware
 from retllm_web.http.services import Notifying, Services
 
 # form parts that are not files: the query of a search, the CSRF token
@@ -62,6 +62,7 @@ def create_app(
     errors.install(app)
     auth.install(app, settings.redis_url)
     decoding.install(app, settings.decoders_at_once)
+    long_answers.install(app, settings.web_threads)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(metrics.blueprint)
     api.register(app)

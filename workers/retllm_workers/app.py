@@ -14,6 +14,8 @@ from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shu
 
 from retllm import logs
 from retllm.errors import InvalidInput
+from retllm.operations.log_sender import send_lines
+from retllm.priority import give_way
 from retllm.private import keep_private
 from retllm.queue.routing import is_of_scorer
 from retllm.settings import get_settings
@@ -29,6 +31,7 @@ __all__ = ["app", "media", "stopping"]
 @celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types
 def _configure_process(instance: Any, **_: Any) -> None:
     """Use the configured log format from the first line on; suppress Celery's banner, which is not JSON."""
+    give_way()
     keep_private(get_settings())
     instance.quiet = get_settings().log_format == "json"
     _setup_logging()
@@ -43,6 +46,13 @@ def _choose_scorer(options: dict[str, Any], **_: Any) -> None:
     except InvalidInput as error:
         sys.stderr.write(f"{error.message}\n")
         raise SystemExit(2) from error
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]  # celery has no types
+def _send_lines(options: dict[str, Any], **_: Any) -> None:
+    """Give the page of logs the lines of this process, which is named by its queues."""
+    queues = options.get("queues") or "worker"
+    send_lines(get_settings().redis_url, queues if isinstance(queues, str) else ",".join(queues))
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]  # celery has no types

@@ -1,4 +1,4 @@
-"""Reports this worker process, with its queues, device and models, to the table of workers."""
+"""Reports this worker process, with its queues, device, models and usage, to the table of workers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
 
+from retllm.operations.usage import usage_of
 from retllm.operations.workers import Heartbeat, WorkerReport
 from retllm.queue.routing import is_of_scorer, routing_of
 from retllm.settings import get_settings
@@ -39,7 +40,8 @@ def report(queues: list[str]) -> WorkerReport:
     if any(map(is_of_scorer, queues)):
         held |= score.models()
     models = [_model_state(name, model) for name, model in held.items()]
-    return WorkerReport(worker_name(), queues, _device_of(queues), version("retllm-platform"), models)
+    device = _device_of(queues)
+    return WorkerReport(worker_name(), queues, device, version("retllm-platform"), models, usage_of(device))
 
 
 def _device_of(queues: list[str]) -> str:

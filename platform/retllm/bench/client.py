@@ -22,7 +22,8 @@ from retllm.identity.actor import Actor
 from retllm.settings import Settings
 from retllm.stack import LocalStack
 
-_PAUSE_SECONDS = 0.05
+# rare enough to cost the measured processes nothing; times are those of the database, so that it makes none longer
+_PAUSE_SECONDS = 0.2
 
 
 @contextmanager

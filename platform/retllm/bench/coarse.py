@@ -31,7 +31,6 @@ from retllm.bench.coarse_data import (
     Filter,
     Generated,
     Vectors,
-    kind_of,
     load,
     make_collections,
     table_bytes,
@@ -40,7 +39,7 @@ from retllm.bench.coarse_stage import seconds_of_searches
 from retllm.bench.coarse_ways import CLIENTS, DEPTH, Answers, Platform, Way, measure, median_ms, run, share_found
 from retllm.db.migrate import upgrade
 from retllm.db.session import Sessions, make_sessions, transaction
-from retllm.db.tables import Embedding, Item, new_id
+from retllm.db.tables import Embedding, new_id
 from retllm.db.vectors import index_name, usable_index
 from retllm.indexing import vector_indexes
 from retllm.settings import Settings
@@ -153,10 +152,12 @@ class _Side:
         sizes = [max(200, items >> min(n + 1, count - 1)) for n in range(count)]
         self._collections = [Generated(size, dimension, seed) for seed, size in enumerate(sizes)]
         self._first = self._collections[0]
-        # stored when the index is there
-        rng = np.random.default_rng(0)
+        # stored when the index is there: some that it has to take in, and the last ones, which came after it was built
         left_out = min(_LEFT_OUT, self._first.size // 10)
-        self._left_out = frozenset(map(int, rng.choice(self._first.size, left_out, replace=False)))
+        earlier = self._first.size - left_out
+        rng = np.random.default_rng(0)
+        self._into = frozenset(map(int, rng.choice(earlier, left_out, replace=False)))
+        self._later = frozenset(range(earlier, self._first.size))
         self._model = make_collections(sessions, self._collections)
 
     def measure(self) -> CoarseSpeed:
@@ -185,7 +186,8 @@ class _Side:
         collection_id = self._first.collection_id
         stage = seconds_of_searches(self._home, self._sessions, self._model, collection_id, queries, DEPTH)
         found["bare"] = answers("bare", Way(self._sessions, bare), FILTERS)
-        found["exact"] = answers("exact", Way(self._sessions, platform.compare_all), [ALL], _FEW_QUERIES)
+        with platform.without_index():
+            found["exact"] = answers("exact", Way(self._sessions, platform.find), [ALL], _FEW_QUERIES)
         others = [self._other(one) for one in self._collections[1:]]
         for name in coarse_rivals.installed():
             self._notify(f"building the index of {name}")
@@ -208,7 +210,7 @@ class _Side:
         self._notify("storing vectors")
         began = time.perf_counter()
         for number, one in enumerate(self._collections):
-            load(self._sessions, self._model, one, self._left_out if number == 0 else frozenset())
+            load(self._sessions, self._model, one, self._into | self._later if number == 0 else frozenset())
         spent = time.perf_counter() - began
         with self._sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             for column in dict.fromkeys(among.column for among in FILTERS if isinstance(among.value, int)):
@@ -231,22 +233,20 @@ class _Side:
         return found
 
     def _insert(self) -> tuple[float, float]:
-        """Insert the vectors that were left out into the index, and as many later ones; return the rates."""
+        """Insert the vectors that were left out; return the rates beside the index and into it."""
         self._notify("inserting vectors")
+        left_out = self._into | self._later
         vectors = {
             piece.first + at: vector
             for piece in self._first.pieces()
             for at, vector in enumerate(piece.vectors)
-            if piece.first + at in self._left_out
+            if piece.first + at in left_out
         }
-        into = self._rate([(self._first.keys[number], vector) for number, vector in vectors.items()])
-        later = [(new_id(), vector) for vector in vectors.values()]
-        with transaction(self._sessions) as session:
-            common = {"collection_id": self._first.collection_id, "name": "later", "size_bytes": 1}
-            # not ready: they are not among the exact answers
-            rows = [{"id": key, "content_sha256": key.hex, "kind": kind_of(0), **common} for key, _ in later]
-            session.execute(sa.insert(Item).values(state="deleted"), rows)
-        return self._rate(later), into
+        into, later = (
+            self._rate([(self._first.keys[number], vectors[number]) for number in sorted(numbers)])
+            for numbers in (self._into, self._later)
+        )
+        return later, into
 
     def _rate(self, rows: Sequence[tuple[uuid.UUID, Vectors]]) -> float:
         common: dict[str, Any] = {"item_version": 1, "image_weight": 0.5, "token": new_id()}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,11 +72,12 @@ class Platform:
         found = nearest(session, self._model, self._one.collection_id, query, k, kinds, where)
         return [near.item_id for near in found.neighbours]
 
-    def compare_all(self, session: Session, query: Vectors, k: int, among: Filter) -> Keys:
-        """Return the keys of the nearest items, of which each was compared with the query."""
+    @contextmanager
+    def without_index(self) -> Iterator[None]:
+        """Compare each item with the query inside the context."""
         limit, vector_indexes.EXACT_LIMIT = vector_indexes.EXACT_LIMIT, self._one.size
         try:
-            return self.find(session, query, k, among)
+            yield
         finally:
             vector_indexes.EXACT_LIMIT = limit
 

@@ -36,11 +36,13 @@ class Pairs:
         seconds: from the first request until the last search was over, by the server's clock.
         search_seconds: of each search, from its submission until its end.
         pairs: query and file name of the candidate, by search and coarse rank.
+        processor_seconds: processor time that each process of the stack, and the client, used for them.
     """
 
     seconds: float
     search_seconds: tuple[float, ...]
     pairs: tuple[tuple[str, str], ...]
+    processor_seconds: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class ConcurrentSpeed:
         scorer: pairs a second of the scorer alone with the pairs that the platform scored at once, in one call, with
             caches as they were there.
         median_seconds, slowest_seconds: of a search among many.
+        processor_ms: processor time of a pair of the searches at once, by process; that of the scorer alone is
+            ``scorer alone``.
     """
 
     searches: int
@@ -63,6 +67,7 @@ class ConcurrentSpeed:
     scorer: float
     median_seconds: float
     slowest_seconds: float
+    processor_ms: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as a JSON object, with the ratio of each rate to that of the scorer alone."""
@@ -72,6 +77,9 @@ class ConcurrentSpeed:
             "k": self.k,
             "median_seconds": round(self.median_seconds, 3),
             "slowest_seconds": round(self.slowest_seconds, 3),
+            "processor_ms": {
+                name: round(ms, 1) for name, ms in sorted(self.processor_ms.items(), key=lambda one: -one[1])
+            },
             "rates": {
                 name: {"pairs_per_second": round(rate, 3), "of_scorer": round(rate / self.scorer, 3)}
                 for name, rate in rates.items()
@@ -116,7 +124,8 @@ def measure_concurrent(
         found = _searched(client, collection, texts[1 + alone :], k, injection)
     notify("the scorer alone")
     earlier = [pair for one in (first, *slow) for pair in one.pairs]
-    rate = _scorer_rate(load(), shown, earlier, found.pairs, injection)
+    rate, alone_seconds = _scorer_alone(load(), shown, earlier, found.pairs, injection)
+    spent = {**found.processor_seconds, "scorer alone": alone_seconds}
     return ConcurrentSpeed(
         searches,
         k,
@@ -125,6 +134,7 @@ def measure_concurrent(
         rate,
         statistics.median(found.search_seconds),
         max(found.search_seconds),
+        {name: 1000 * seconds / len(found.pairs) for name, seconds in spent.items()},
     )
 
 
@@ -146,8 +156,10 @@ def _searched(client: Client, collection: str, texts: Sequence[str], k: int, inj
     asked = {name: value for name, value in injection.as_json().items() if name in InjectionRequest.model_fields}
     body = {"k": k, "injection": asked, "adaptive": False}
     path = f"/collections/{collection}/searches"
+    before = client.processor_seconds()
     jobs = [uuid.UUID(client.call("POST", path, json={"text": text, **body})["id"]) for text in texts]
     client.await_jobs(collection, _TIMEOUT_SECONDS + _SECONDS_PER_PAIR * k * len(texts))
+    used = {name: spent - before.get(name, 0) for name, spent in client.processor_seconds().items()}
     with client.sessions() as session:
         rows = session.execute(sa.select(Job.created_at, Job.finished_at).where(Job.id.in_(jobs)))
         times = [(begin, end) for begin, end in rows if end is not None]
@@ -160,20 +172,24 @@ def _searched(client: Client, collection: str, texts: Sequence[str], k: int, inj
         )
         found = tuple((str(text), str(name)) for text, name in pairs)
     seconds = (max(end for _, end in times) - min(begin for begin, _ in times)).total_seconds()
-    return Pairs(seconds, tuple((end - begin).total_seconds() for begin, end in times), found)
+    return Pairs(seconds, tuple((end - begin).total_seconds() for begin, end in times), found, used)
 
 
-def _scorer_rate(
+def _scorer_alone(
     scorer: Scorer,
     shown: Mapping[str, Image.Image],
     earlier: Sequence[tuple[str, str]],
     pairs: Sequence[tuple[str, str]],
     injection: Injection,
-) -> float:
-    """Return the pairs a second of the scorer alone, in one call, after the pairs that the platform scored before."""
+) -> tuple[float, float]:
+    """Score pairs in one call, after the pairs that the platform scored before.
+
+    Returns:
+        Pairs a second, and the processor time of all of them in seconds.
+    """
     candidates = {name: Content(image=picture) for name, picture in shown.items()}
     before, asked = ([(Content(text=text), candidates[name]) for text, name in some] for some in (earlier, pairs))
     scorer.score_pairs(before, injection)
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     scorer.score_pairs(asked, injection)
-    return len(asked) / (time.perf_counter() - began)
+    return len(asked) / (time.perf_counter() - began), time.process_time() - spent

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from retllm.bench.index_stack import Flow, measure_flow
-from retllm.bench.photographs import SIZE, write_photographs
+from retllm.bench.photographs import WIDTH, write_photographs
 from retllm.embedding import load_embedder
 from retllm.embedding.sentence_sources import is_sentence_name
 from retllm.embedding.sources import parse
@@ -48,7 +48,7 @@ class IndexSpeed:
     """The result of one run; rates are pictures per second.
 
     Attributes:
-        photographs: number of photographs.
+        photographs: number of photographs, and ``pixels`` of each.
         cores: number of cores of this machine.
         embedder: name of the embedder.
         forward, preparing, loop: rates, see the module.
@@ -56,6 +56,7 @@ class IndexSpeed:
     """
 
     photographs: int
+    pixels: int
     cores: int
     embedder: str
     forward: float
@@ -84,7 +85,7 @@ class IndexSpeed:
         limit = min(self.forward, self.preparing)
         return {
             "photographs": self.photographs,
-            "pixels": SIZE[0] * SIZE[1],
+            "pixels": self.pixels,
             "cores": self.cores,
             "embedder": self.embedder,
             "upload_ms": round(1000 * self.flow.one_upload_seconds, 1),
@@ -103,7 +104,9 @@ class IndexSpeed:
         }
 
 
-def measure_index(home: Path, settings: Settings, count: int, notify: Notify = lambda _: None) -> IndexSpeed:
+def measure_index(
+    home: Path, settings: Settings, count: int, notify: Notify = lambda _: None, width: int = WIDTH
+) -> IndexSpeed:
     """Measure the limits, the loop, and a separate stack in ``home``, with the embedder of ``settings``.
 
     Args:
@@ -111,6 +114,7 @@ def measure_index(home: Path, settings: Settings, count: int, notify: Notify = l
         settings: of the embedder, its device, the decoders and the working copies.
         count: number of photographs.
         notify: called with a short description of each step.
+        width: of the photographs in pixels; their height is three quarters of it.
 
     Raises:
         ModelUnavailable: the embedder can't be loaded, or takes no pictures.
@@ -118,8 +122,9 @@ def measure_index(home: Path, settings: Settings, count: int, notify: Notify = l
     """
     folder = home / "photographs"
     folder.mkdir(parents=True)
-    notify(f"writing {count} photographs of {SIZE[0] * SIZE[1] / 1e6:.0f} megapixels")
-    paths = write_photographs(folder, count)
+    pixels = width * (width * 3 // 4)
+    notify(f"writing {count} photographs of {pixels / 1e6:.1f} megapixels")
+    paths = write_photographs(folder, count, width=width)
     name, cores = settings.embedder_name, os.cpu_count() or 1
     embedder = load_embedder(name, device=settings.device, dtype=settings.dtype, picture_source=settings.picture_source)
     if not embedder.info.pictures:
@@ -133,7 +138,7 @@ def measure_index(home: Path, settings: Settings, count: int, notify: Notify = l
     del embedder
     notify("the platform")
     flow = measure_flow(home / "stack", settings, paths, notify)
-    return IndexSpeed(count, cores, name, forward, preparing, loop, flow)
+    return IndexSpeed(count, pixels, cores, name, forward, preparing, loop, flow)
 
 
 def _forward_rate(embedder: Embedder, path: Path, settings: Settings) -> float:

@@ -16,7 +16,7 @@ from retllm.fine import Content, Scorer
 from retllm.fine.batching import Layout, Pair, collate, kind_of, pack
 from retllm.fine.hooks import hooked
 from retllm.fine.injection import LayerPlan
-from retllm.fine.model import both_labels
+from retllm.fine.labels import both_labels
 
 Run = Callable[[], list[float]]
 """Returns the log-odds of the positive against the negative label, for each pair in its order."""
@@ -62,7 +62,7 @@ def _on_device(scorer: Scorer, group: Sequence[Pair]) -> tuple[Layout, dict[str,
 
 def _labels(scorer: Scorer) -> tuple[int, int]:
     """Return the token of the first spelling of each label."""
-    positive, negative = both_labels(scorer.loaded.preparer, scorer.prompts.labels["true_false"])
+    positive, negative = both_labels(scorer.loaded.preparer, scorer.prompts, "true_false")
     return positive[0], negative[0]
 
 

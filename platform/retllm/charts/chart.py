@@ -12,13 +12,15 @@ class Series:
     """A named series of values, one for each label of its chart; None or a non-finite number is a gap.
 
     In a bar chart, ``spans`` are the intervals of the values (one for each value, or empty), and ``points`` draws the
-    series as points over the bars.
+    series as points over the bars. ``colour`` is the name of one of Bootstrap's colours, for a series that means a
+    state; without it the place of the series decides.
     """
 
     name: str
     values: Sequence[float | None]
     spans: Sequence[tuple[float, float] | None] = ()
     points: bool = False
+    colour: str = ""
 
     def span(self, index: int) -> tuple[float, float] | None:
         """Return the interval of a value."""

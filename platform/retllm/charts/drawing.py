@@ -112,11 +112,14 @@ def _legend(chart: Chart, key: str) -> Markup:
     entries = []
     for number, series in enumerate(chart.series):
         if series.points:
-            drawn = [_marker(number, 14, 6)]
+            drawn = [_marker(number, series, 14, 6)]
         elif key == "line":
-            drawn = [tag("path", d="M1,6L27,6", class_=f"chart-line {_colour(number)}"), _marker(number, 14, 6)]
+            drawn = [
+                tag("path", d="M1,6L27,6", class_=f"chart-line {_colour(number, series)}"),
+                _marker(number, series, 14, 6),
+            ]
         else:
-            drawn = [tag("rect", x=7, y=0, width=14, height=12, class_=f"chart-bar {_colour(number)}")]
+            drawn = [tag("rect", x=7, y=0, width=14, height=12, class_=f"chart-bar {_colour(number, series)}")]
         symbol = tag("svg", *drawn, viewBox="0 0 28 12", aria_hidden="true", class_="chart-sign")
         entries.append(tag("li", symbol, " ", series.name))
     return tag("ul", *entries, class_="chart-legend list-unstyled")
@@ -175,10 +178,10 @@ def _draw_lines(chart: Chart, scale: Scale) -> Markup:
         for run in _runs(finite(series)):
             if len(run) > 1:
                 path = "L".join(f"{short(scale.x(index))},{short(scale.y(value))}" for index, value in run)
-                parts.append(tag("path", d=f"M{path}", class_=f"chart-line {_colour(number)}"))
+                parts.append(tag("path", d=f"M{path}", class_=f"chart-line {_colour(number, series)}"))
             if len(run) == 1 or len(chart.labels) <= _MAX_MARKERS:
                 parts += [
-                    _marker(number, scale.x(index), scale.y(value), _point_title(chart, series, index))
+                    _marker(number, series, scale.x(index), scale.y(value), _point_title(chart, series, index))
                     for index, value in run
                 ]
     return tag("g", *parts)
@@ -204,7 +207,7 @@ def _draw_bars(chart: Chart, scale: Scale) -> Markup:
             left = scale.x(index) + width * (column - len(drawn) / 2)
             if value:
                 title = _point_title(chart, series, index)
-                parts.append(_bar(number, left, width, scale.y(0), scale.y(value), title))
+                parts.append(_bar(_colour(number, series), left, width, scale.y(0), scale.y(value), title))
             if span := series.span(index):
                 cap = min(_CAP, width * _CAP_SHARE)
                 parts.append(_interval(left + width / 2, cap, scale.y(span[0]), scale.y(span[1])))
@@ -217,7 +220,7 @@ def _points(chart: Chart, scale: Scale) -> Iterator[Markup]:
         if series.points:
             for index, value in enumerate(finite(series)):
                 if value is not None:
-                    yield _marker(number, scale.x(index), scale.y(value), _point_title(chart, series, index))
+                    yield _marker(number, series, scale.x(index), scale.y(value), _point_title(chart, series, index))
 
 
 def _interval(x: float, cap: float, low: float, high: float) -> Markup:
@@ -235,11 +238,11 @@ def _draw_stacks(chart: Chart, scale: Scale) -> Markup:
             if above > below:
                 title = _point_title(chart, series, index)
                 left = scale.x(index) - width / 2
-                parts.append(_bar(number, left, width, scale.y(below), scale.y(above), title))
+                parts.append(_bar(_colour(number, series), left, width, scale.y(below), scale.y(above), title))
     return tag("g", *parts)
 
 
-def _bar(number: int, left: float, width: float, y1: float, y2: float, title: str) -> Markup:
+def _bar(colour: str, left: float, width: float, y1: float, y2: float, title: str) -> Markup:
     """Draw a bar between two y coordinates, in either order."""
     return tag(
         "rect",
@@ -248,11 +251,11 @@ def _bar(number: int, left: float, width: float, y1: float, y2: float, title: st
         y=short(min(y1, y2)),
         width=short(width),
         height=short(abs(y1 - y2)),
-        class_=f"chart-bar {_colour(number)}",
+        class_=f"chart-bar {colour}",
     )
 
 
-def _marker(number: int, x: float, y: float, title: str = "") -> Markup:
+def _marker(number: int, series: Series, x: float, y: float, title: str = "") -> Markup:
     """Draw a point; its shape identifies the series without relying on colour."""
     move = f"M{short(x)},{short(y)}"
     path = {
@@ -261,11 +264,11 @@ def _marker(number: int, x: float, y: float, title: str = "") -> Markup:
         "triangle": f"{move}m0,-4l4,7h-8z",
         "diamond": f"{move}m0,-4l4,4l-4,4l-4,-4z",
     }[_MARKERS[number % len(_MARKERS)]]
-    return tag("path", tag("title", title) if title else "", d=path, class_=f"chart-point {_colour(number)}")
+    return tag("path", tag("title", title) if title else "", d=path, class_=f"chart-point {_colour(number, series)}")
 
 
-def _colour(number: int) -> str:
-    return f"c{number % _COLOURS + 1}"
+def _colour(number: int, series: Series) -> str:
+    return f"chart-{series.colour}" if series.colour else f"c{number % _COLOURS + 1}"
 
 
 def _point_title(chart: Chart, series: Series, index: int) -> str:

@@ -15,6 +15,8 @@ import click
 from retllm.cli import show
 from retllm.cli.client import json_option
 from retllm.cli.coarse_speed import show_coarse
+from retllm.cli.duplicate_quality import show_duplicates
+from retllm.cli.ocr_quality import ocr
 from retllm.errors import InvalidInput
 from retllm.settings import PRESETS, Settings, public_name
 
@@ -50,6 +52,9 @@ _INDEX_NAMES = {
 @click.group()
 def bench() -> None:
     """Measure speed on this machine; needs no running server or database."""
+
+
+bench.add_command(ocr)
 
 
 @bench.command()
@@ -249,6 +254,10 @@ def _print_concurrent(result: dict[str, Any], *, as_json: bool) -> None:
         for way, name in _CONCURRENT_NAMES.items()
     ]
     show.table(("", "pairs/s", "x scorer alone"), rows)
+    spent = dict(result["processor_ms"])
+    alone = spent.pop("scorer alone")
+    click.echo(f"\nProcessor time of a pair: {sum(spent.values()):.0f} ms; of the scorer alone: {alone:.0f} ms")
+    _print_processes(spent)
 
 
 @bench.command()
@@ -289,6 +298,13 @@ def jobs(starts: int, units: int, rounds: int, as_json: bool) -> None:
 
 @bench.command()
 @click.option("--photographs", type=click.IntRange(min=1), default=64, show_default=True, help="Photographs to index.")
+@click.option(
+    "--width",
+    type=click.IntRange(64, 12_000),
+    default=4000,
+    show_default=True,
+    help="Width of a photograph in pixels; its height is three quarters of it.",
+)
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="The preset whose embedder is measured.")
 @click.option("--embedder", help="open_clip model in place of the preset's.")
 @click.option("--architecture", help="An architecture of open_clip with random weights instead, such as ViT-B-32.")
@@ -296,13 +312,14 @@ def jobs(starts: int, units: int, rounds: int, as_json: bool) -> None:
 @json_option
 def index(
     photographs: int,
+    width: int,
     preset: str | None,
     embedder: str | None,
     architecture: str | None,
     pictures: str | None,
     as_json: bool,
 ) -> None:
-    """Measure indexing of generated photographs of 12 megapixels, from the upload to the vector.
+    """Measure indexing of generated photographs, from the upload to the vector.
 
     Beside two limits, the model alone and decoding alone, and a plain loop. Starts the platform in a temporary folder.
     """
@@ -315,12 +332,12 @@ def index(
             model.mkdir()
             given["embedder"] = _tool("random_clip").save_random_clip(model, architecture)
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
-        result = measure_index(Path(folder) / "home", settings, photographs, notify=show.say).as_json()
+        result = measure_index(Path(folder) / "home", settings, photographs, show.say, width).as_json()
     if as_json:
         show.as_json(result)
         return
     click.echo(
-        f"{result['photographs']} photographs of {result['pixels'] / 1e6:.0f} megapixels, "
+        f"{result['photographs']} photographs of {result['pixels'] / 1e6:.1f} megapixels, "
         f"{architecture or public_name(result['embedder'])}, {result['cores']} cores; "
         f"uploading one takes {result['upload_ms']:.0f} ms"
     )
@@ -331,6 +348,10 @@ def index(
     show.table(("", "pictures/s", "x smaller limit", "x plain loop"), rows)
     spent = result["processor_ms"]
     click.echo(f"\nProcessor time of a photograph, from upload to vector: {sum(spent.values()):.0f} ms")
+    _print_processes(spent)
+
+
+def _print_processes(spent: dict[str, float]) -> None:
     show.table(("process", "ms"), [(name, f"{ms:.1f}") for name, ms in spent.items() if ms >= 0.1])
 
 
@@ -358,3 +379,19 @@ def coarse(items: int, dim: int, collections: int, as_json: bool) -> None:
 
 def _comparison(name: str, values: dict[str, float], decimals: int) -> tuple[str, ...]:
     return name, f"{values['job']:.{decimals}f}", f"{values['task']:.{decimals}f}", f"{values['ratio']:.3g}"
+
+
+@bench.command()
+@click.option("--scenes", type=click.IntRange(2, 20_000), default=1000, show_default=True, help="Drawn scenes.")
+@click.option("--embedder", help="An embedder instead of the demo's.")
+@json_option
+def duplicates(scenes: int, embedder: str | None, as_json: bool) -> None:
+    """Measure how well near-duplicates are told from other pictures, on drawn scenes that are changed."""
+    from retllm.bench.duplicates import measure_duplicates
+    from retllm.embedding import load_embedder
+
+    result = measure_duplicates(scenes, load_embedder(embedder or PRESETS["demo"].embedder, device="cpu"))
+    if as_json:
+        show.as_json(result.as_json())
+        return
+    show_duplicates(result)

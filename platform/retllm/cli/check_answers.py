@@ -65,6 +65,7 @@ def inspect_answers(scorer: FineScorer, mode: Mode) -> list[Finding]:
     if masses and median(masses) < _LABELS:
         found.append(_beside_labels(masses, scorer.says(*pairs[0]) if mode == "true_false" else None))
     right, wrong = (median(score for score, _ in half) for half in (told[:_PICTURES], told[_PICTURES:]))
+    found = found or _off_even_odds(told[:_PICTURES], told[_PICTURES:])
     well = f"Of {len(pairs)} known pairs, right ones have {right:.4f} and wrong ones {wrong:.4f} (medians)."
     return found or [("ok", well, "")]
 
@@ -95,6 +96,20 @@ def _beside_labels(masses: Sequence[float], says: str | None) -> Finding:
     if says is not None:
         message += f" Its own answer begins with {quoted(says)}."
     return "warning", message, f"Use a profile with the answers that it was trained to give. {_TEMPLATE}"
+
+
+def _off_even_odds(right: _Told, wrong: _Told) -> list[Finding]:
+    """Return a warning if pairs that are told apart lie on one side of even odds."""
+    below, above = (median(log_odds for _, log_odds in half) < 0 for half in (right, wrong))
+    if below is not above:
+        return []
+    middles = " and ".join(f"{median(score for score, _ in half):.4f}" for half in (right, wrong))
+    message = (
+        f"Right and wrong are told apart, but both are {'below' if below else 'above'} even odds ({middles}, medians). "
+        "The order of results is right, but a score is no probability. What is no good match is told as soon as a "
+        "collection has 50 scores that part into two clusters."
+    )
+    return [("warning", message, f"Search on, or correct how the model is asked. {_TEMPLATE}")]
 
 
 def _mixed_up(right: _Told, wrong: _Told) -> list[Finding]:

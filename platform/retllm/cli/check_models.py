@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import httpx
+from typing import TYPE_CHECKING
 
 from retllm.cli.check import Check, failed
 from retllm.errors import ModelUnavailable, RetllmError, ServerAway, ServerBusy
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from retllm.fine import ModelSource
     from retllm.profiles import Profile
 
-_SECONDS = 5.0
 # placeholder if the commit is not known
 _COMMIT = "COMMIT"
 _EXTRA = "Remove it from {}, or name a model that is available."
@@ -78,6 +75,7 @@ def check_scorer(settings: Settings, check: str = "scorer", variable: str = "RET
     from retllm.fine import can_load
     from retllm.fine.opening import configured_profile
     from retllm.fine.prompts import picture_budget
+    from retllm.fine.questions import check_questions
     from retllm.fine.sources import decoder_layers
 
     source = can_load(settings.scorer_name, settings.scorer_revision)
@@ -94,6 +92,12 @@ def check_scorer(settings: Settings, check: str = "scorer", variable: str = "RET
         found = replace(found, message=f"{found.message} {_about(profile)}")
         if settings.default_mode not in profile.modes:
             return Check(check, "failed", found.message, f"Set RETLLM_MODE to {' or '.join(profile.modes)}.")
+        if found.state == "ok" and settings.profile is not None:
+            try:
+                check_questions(source, profile)
+            except RetllmError as error:
+                wrong = failed(check, error)
+                return replace(wrong, message=f"{found.message} {wrong.message}")
     layers = decoder_layers(settings.scorer_name, settings.scorer_revision)
     if settings.trigger == "fixed" and layers is not None and (settings.fixed_layer or 0) >= layers:
         return Check(
@@ -148,7 +152,7 @@ def _check_remote(settings: Settings, url: str, check: str, variable: str) -> Ch
                 "Lower RETLLM_SCORER_REQUESTS, or raise the limit of the server. Searches wait until it takes them."
             )
         elif isinstance(error, ServerAway):
-            advice = f"Start the server, or correct {variable}."
+            advice = f"{error.remedy or 'Start the server, or correct its address'} ({variable})."
         return replace(found, message=f"{found.message} Its address is {url}.", advice=advice)
 
 
@@ -179,24 +183,9 @@ def _model(name: str, source: ModelSource, variable: str) -> Check:
     if source.where == "nowhere":
         return Check(name, "failed", source.message, advice)
     if source.where == "download":
-        hub = _hub_problem()
+        from retllm.fine import sources
+
+        hub = sources.hub_problem()
         if hub is not None:
             return Check(name, "failed", f"{source.model} is not on this machine and {hub}.", advice)
     return Check(name, "ok", source.message)
-
-
-def _hub_problem() -> str | None:
-    """Return why the model hub can't be used, or None if it answers."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    try:
-        httpx.head(constants.ENDPOINT, timeout=_SECONDS, follow_redirects=True)
-    except httpx.HTTPError as error:
-        return f"the hub at {constants.ENDPOINT} can't be reached ({_first_line(error)})"
-    return None
-
-
-def _first_line(error: Exception) -> Any:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

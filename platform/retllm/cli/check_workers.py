@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
-from retllm.db.session import make_engine
+from retllm.db.session import make_engine, snapshot
 from retllm.operations import workers
 from retllm.operations.workers import WorkerStatus
 from retllm.queue import pauses
@@ -36,7 +36,7 @@ def query_database(database_url: str, query: Callable[[Session], list[Finding]])
     except sa.exc.ArgumentError:
         return [_UNREACHED]
     try:
-        with Session(engine) as session:
+        with snapshot(sessionmaker(engine)) as session:
             return query(session)
     except sa.exc.ProgrammingError:
         return [("The database has an old schema or none.", "Run `retllm migrate`.")]

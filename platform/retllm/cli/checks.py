@@ -17,6 +17,7 @@ from retllm.cli.check_connections import inspect_connections
 from retllm.cli.check_decoders import inspect_decoders
 from retllm.cli.check_exposure import inspect_cookies, inspect_secret_key
 from retllm.cli.check_models import check_embedder, check_scorer, extra_embedders, extra_scorers
+from retllm.cli.check_originals import inspect_originals
 from retllm.cli.check_work import inspect_work
 from retllm.cli.check_workers import inspect_workers
 from retllm.errors import RetllmError
@@ -57,6 +58,7 @@ def run_checks(settings: Settings) -> list[Check]:
         *([("models", lambda: Check("models", "warning", notice))] if (notice := settings.notice) else []),
         ("workers", lambda: check_workers(settings, running)),
         *([("pool", lambda: check_pool(url, settings))] if (url := _database(settings, running)) else []),
+        *([("originals", lambda: check_originals(url, settings))] if url else []),
     ]
     return [_guarded(name, check) for name, check in checks] + check_work(settings, running)
 
@@ -236,6 +238,12 @@ def check_pool(database_url: str, settings: Settings) -> Check:
     """Check that the database server has as many connections as all processes may open."""
     message, advice = inspect_connections(database_url, settings)
     return Check("pool", "warning" if advice else "ok", message, advice)
+
+
+def check_originals(database_url: str, settings: Settings) -> Check:
+    """Check that the places of originals that are not stored can be read from here."""
+    message, advice = inspect_originals(database_url, settings)
+    return Check("originals", "warning" if advice else "ok", message, advice)
 
 
 def check_work(settings: Settings, running: StackRecord | None) -> list[Check]:

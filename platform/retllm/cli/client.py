@@ -104,18 +104,21 @@ class Api:
         """Send a GET request; query values that are None are omitted."""
         return self.call("GET", path, params={name: value for name, value in query.items() if value is not None})
 
-    def download(self, path: str, **query: Any) -> Iterator[bytes]:
-        """Yield the body of a GET in chunks; query values that are None are omitted.
+    def download(self, path: str, *, body: Json | None = None, **query: Any) -> Iterator[bytes]:
+        """Yield the answer to a GET, or to a POST of ``body``, in chunks; query values that are None are omitted.
 
         Raises:
             RequestRejected: the server answered with an error.
+            Unreachable: the server is too busy.
             StackError: the server can't be reached, the answer is incomplete, or it is not a retllm server.
         """
         params = {name: value for name, value in query.items() if value is not None}
         try:
-            with self.http.stream("GET", path, params=params) as response:
+            with self.http.stream("POST" if body else "GET", path, params=params, json=body) as response:
                 if not response.is_success:
                     response.read()
+                    if response.status_code in _BUSY:
+                        raise _busy(response)
                     _answer(response)
                 yield from response.iter_bytes()
         except httpx.TransportError as error:
@@ -231,7 +234,7 @@ def connect() -> Api:
             "or set RETLLM_URL and RETLLM_TOKEN."
         )
     if not token:
-        raise Unauthorized("There is no token: set RETLLM_TOKEN (`retllm token create` creates one).")
+        raise Unauthorized("There is no token: set RETLLM_TOKEN (`retllm token create USER` creates one).")
     return open_api(url, token, home)
 
 

@@ -30,12 +30,18 @@ def collections(ctx: click.Context, as_json: bool) -> None:
                 row["items_indexed"],
                 row["items_failed"],
                 row["owner"],
-                row["visibility"],
+                _seen_by(row),
                 row["id"],
             )
             for row in rows
         ],
     )
+
+
+def _seen_by(row: Json) -> str:
+    if row["visibility"] == "everyone" or not row["members"]:
+        return str(row["visibility"])
+    return f"shared with {row['members']:,}"
 
 
 @collections.command()
@@ -58,7 +64,7 @@ def create(name: str, description: str, language: str | None, as_json: bool) -> 
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @json_option
 def delete(name: str, yes: bool, as_json: bool) -> None:
-    """Delete the collection NAME (or id) with its items, files, jobs and results."""
+    """Delete the collection NAME (or id) with its items, files, jobs and results; `retllm trash` can restore it."""
     api = connect()
     found = api.collection(name)
     if not yes:
@@ -75,13 +81,17 @@ def delete(name: str, yes: bool, as_json: bool) -> None:
 @click.option("--name", "new_name", help="New name.")
 @click.option("--description", help="New description.")
 @click.option("--language", help="New language of its texts and captions for full-text search.")
+@click.option(
+    "--positions",
+    type=click.Choice(["everyone", "editors", "nobody"]),
+    help="Who sees where its items were made; nobody: positions are erased for good.",
+)
 @json_option
-def change(name: str, new_name: str | None, description: str | None, language: str | None, as_json: bool) -> None:
-    """Change the name, description or language of the collection NAME (or id)."""
-    asked = {"name": new_name, "description": description, "language": language}
-    changes = {key: value for key, value in asked.items() if value is not None}
+def change(name: str, as_json: bool, **asked: str | None) -> None:
+    """Change the name, description or language of the collection NAME (or id), or who sees positions."""
+    changes = {key.removeprefix("new_"): value for key, value in asked.items() if value is not None}
     if not changes:
-        raise click.UsageError("Specify --name, --description or --language.")
+        raise click.UsageError("Specify --name, --description, --language or --positions.")
     api = connect()
     changed = api.call("PATCH", f"/collections/{api.collection(name)['id']}", json=changes)
     if as_json:

@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.session import make_sessions, transaction
+from retllm.db.session import Sessions, make_sessions, transaction
 from retllm.errors import StackError
 from retllm.identity import audit
 from retllm.identity.audit import Action
@@ -30,11 +30,20 @@ def administration() -> Iterator[Session]:
     Raises:
         StackError: it can't be reached.
     """
-    settings = Settings()
+    with database(Settings()) as sessions, transaction(sessions) as session:
+        yield session
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[Sessions]:
+    """Open the database of this machine.
+
+    Raises:
+        StackError: it can't be reached.
+    """
     sessions = make_sessions(database_url(settings), pool_size=1)
     try:
-        with transaction(sessions) as session:
-            yield session
+        yield sessions
     except sa.exc.OperationalError as error:
         where = "DATABASE_URL" if settings.database_url else f"the stack in {settings.home_path}"
         raise StackError(

@@ -29,9 +29,9 @@ def doctor(audit: bool, scorer: bool, as_json: bool) -> int:
     Checks Python, PostgreSQL with pgvector, Redis, storage, disk, port, GPU and models; if the platform is running,
     also its workers, queues and units. Needs no running server and starts none; only --audit needs the database.
 
-    --scorer warns if the scores of known pairs are flat, if the model wants to say something else than the labels, or
-    if right and wrong are not told apart: signs of a wrong chat template or profile. The exit status is 0 if no check
-    failed, else 2.
+    --scorer warns if the scores of known pairs are flat, if the model wants to say something else than the labels, if
+    right and wrong are not told apart, or if both lie on one side of even odds: signs of a wrong chat template or
+    profile. The exit status is 0 if no check failed, else 2.
     """
     if "RETLLM_LOG_LEVEL" not in os.environ:
         # the report says what the warnings of the checked parts say

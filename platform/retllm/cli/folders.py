@@ -8,28 +8,22 @@ a file has the name of the place where it lies; a link to a folder that contains
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
-from retllm.errors import Unsendable
 from retllm.media import special_files
 from retllm.media.clutter import ClutterCount
 from retllm.media.file_table import DESCRIBING, FileRole, clutter_of, role_of
+from retllm.media.local_files import OpenedFile, Unreadable, changed, unreadable
 from retllm.media.name_encodings import decoded
 from retllm.media.names import clean_names, sent_name
 from retllm.media.outcomes import FileOutcome, ignored, rejected
 
 _Id = tuple[int, int]
 _NOTHING_THERE = "There is no such file or folder: correct the name."
-
-
-class Unreadable(Unsendable):
-    """The file can't be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,64 +59,12 @@ class Found:
                 os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
             )
         except OSError as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
         now = os.fstat(stream.fileno())
         if not stat.S_ISREG(now.st_mode) or now.st_size != self.size:
             stream.close()
-            raise _changed()
+            raise changed()
         return OpenedFile(stream, self.size)
-
-
-class OpenedFile:
-    """The bytes of a file that was found; reading fails if they change in number meanwhile."""
-
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self._stream = stream
-        self._size = size
-        self.problem: Unreadable | None = None
-        """Why reading failed, if it did."""
-        self.note: Callable[[int], None] = lambda _: None
-        """Called with the number of bytes of each read."""
-
-    def read(self, count: int = -1) -> bytes:
-        """Return at most ``count`` bytes, none at the end.
-
-        Raises:
-            Unreadable: the file has become shorter or longer, or can't be read.
-        """
-        at = self._stream.tell()
-        try:
-            data = self._stream.read(count)
-            if (not data and count and at != self._size) or at + len(data) > self._size:
-                raise _changed()
-        except OSError as error:
-            self.problem = _unreadable(error)
-            raise self.problem from error
-        except Unreadable as error:
-            self.problem = error
-            raise
-        self.note(len(data))
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position; the end is where it was when the file was found."""
-        if whence == os.SEEK_END:
-            return self._stream.seek(self._size + offset)
-        return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._stream.tell()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
-
-    def __enter__(self) -> OpenedFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def walk(paths: Iterable[Path]) -> Iterator[Found | FileOutcome]:
@@ -168,7 +110,7 @@ class _Walk:
             self._above.update(_id(folder.stat()) for folder in path.resolve().parents)
         except OSError as error:
             missing = isinstance(error, FileNotFoundError | NotADirectoryError) and not path.is_symlink()
-            problem = _NOTHING_THERE if missing else _unreadable(error, link=path.is_symlink()).message
+            problem = _NOTHING_THERE if missing else unreadable(error, link=path.is_symlink()).message
             self.found.append(_Entry(path, (path.name,), path.parent, problem=problem))
             return
         before = len(self.found)
@@ -209,7 +151,7 @@ class _Walk:
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            self._add(folder, parts or (folder.name,), problem=_unreadable(error, "folder").message)
+            self._add(folder, parts or (folder.name,), problem=unreadable(error, "folder").message)
             return []
         inner: list[tuple[Path, tuple[str, ...]]] = []
         for entry in entries:
@@ -217,7 +159,7 @@ class _Walk:
             try:
                 facts = entry.stat()
             except OSError as error:
-                self._add(path, below, problem=_unreadable(error, link=entry.is_symlink()).message)
+                self._add(path, below, problem=unreadable(error, link=entry.is_symlink()).message)
                 continue
             if not stat.S_ISDIR(facts.st_mode):
                 self._file(path, below, facts)
@@ -234,7 +176,7 @@ class _Walk:
             facts = path.stat()
             above = [_id(folder.stat()) for folder in path.resolve().parents]
         except OSError as error:
-            self._add(path, parts, problem=_unreadable(error, link=True).message)
+            self._add(path, parts, problem=unreadable(error, link=True).message)
             return []
         if _id(facts) in self._above:
             remark = special_files.LINK_ABOVE
@@ -316,15 +258,3 @@ def _names(entries: Iterable[_Entry]) -> list[str]:
 
 def _id(facts: os.stat_result) -> _Id:
     return facts.st_dev, facts.st_ino
-
-
-def _unreadable(error: OSError, what: str = "file", *, link: bool = False) -> Unreadable:
-    if link and isinstance(error, FileNotFoundError | NotADirectoryError):
-        return Unreadable(special_files.LINK_TO_NOTHING)
-    if error.errno == errno.ELOOP:
-        return Unreadable(special_files.LINK_ROUND)
-    return Unreadable(f"The {what} can't be read ({error.strerror or error}): correct that and send it again.")
-
-
-def _changed() -> Unreadable:
-    return Unreadable("The file changed while it was read: send it again when it is complete.")

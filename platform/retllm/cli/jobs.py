@@ -13,6 +13,7 @@ import click
 
 from retllm.cli import show
 from retllm.cli.client import Api, Json, connect, json_option
+from retllm.cli.patience import PATIENCE, Patience, PatientApi
 from retllm.db.enums import FileStatus, JobKind, JobState
 from retllm.db.state_words import FILE_STATUSES, PROBLEMS, again_words, outcome_counts
 
@@ -221,7 +222,8 @@ def export(results: bool, as_csv: bool, output: BinaryIO, as_json: bool, **filte
         raise click.UsageError("Choose one of --csv and --json.")
     api = connect()
     rows, format = "results" if results else "jobs", "csv" if as_csv else "json"
-    chunks = api.download("/jobs/export", rows=rows, format=format, **_query(api, **filters))
+    patient = PatientApi(api.http, Patience(PATIENCE, show.say), home=api.home)
+    chunks = patient.download("/jobs/export", rows=rows, format=format, **_query(api, **filters))
     if as_csv:
         _write_csv(output, chunks)
     else:

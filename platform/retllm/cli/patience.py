@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 from retllm.cli.client import Api, Json, Unreachable
 from retllm.errors import RetllmError
 
+PATIENCE = 600.0
+"""Seconds that commands wait for a server unless told otherwise."""
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 _MINUTE = 60.0
 NOT_ALL = 1
@@ -88,3 +91,16 @@ class PatientApi(Api):
     def once(self, method: str, path: str, **options: Any) -> Json:
         """Send a request once."""
         return super().call(method, path, **options)
+
+    def download(self, path: str, *, body: Json | None = None, **query: Any) -> Iterator[bytes]:
+        """Yield the answer to a request, repeated while the server is away; otherwise like :meth:`Api.download`.
+
+        Raises:
+            GaveUp: the server was away for too long.
+        """
+
+        def begun() -> Iterator[bytes]:
+            chunks = Api.download(self, path, body=body, **query)
+            return chain([next(chunks, b"")], chunks)
+
+        return self.patience.keep(begun)

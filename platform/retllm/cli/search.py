@@ -1,4 +1,4 @@
-"""``retllm search``: search a collection by text, picture or both."""
+"""``retllm search``: search one collection, several, or all, by text, picture or both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from retllm.search.settings import SETTINGS, Setting
 _OPTIONS = {
     "k": ("-k", "Number of candidates; with --adaptive, the maximum."),
     "kinds": ("--kind", "Kind of items; repeatable."),
-    "coarse.captions": ("--captions/--no-captions", "Also search for the query's words in texts and captions."),
+    "filter": ("--where", "Items to search, such as 'taken >= 1998 and camera = \"X100\"'."),
+    "coarse.captions": (
+        "--captions/--no-captions",
+        "Also search for the query's words in texts, captions and pictures.",
+    ),
     "coarse.embedders": ("--embedder", "Embedder of the coarse stage; repeatable, default: all."),
     "injection.alpha": ("--alpha", "Share of the visual re-injection."),
     "injection.trigger": ("--trigger", "When visual tokens are re-injected."),
@@ -57,8 +61,10 @@ def _kind_of(setting: Setting) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("collection")
+@click.argument("collection", required=False)
 @click.argument("text", required=False)
+@click.option("--collection", "several", multiple=True, help="Collection to search, a name or an id; repeatable.")
+@click.option("--all-collections", "of_all", is_flag=True, help="Search all collections that you may search.")
 @click.option("--scorer", help="Scorer of the fine stage, by the name that results show; default: the main one.")
 @click.option("--picture", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Picture of the query.")
 @_with_settings
@@ -68,8 +74,10 @@ def _kind_of(setting: Setting) -> dict[str, Any]:
 def search(
     ctx: click.Context,
     /,
-    collection: str,
+    collection: str | None,
     text: str | None,
+    several: tuple[str, ...],
+    of_all: bool,
     scorer: str | None,
     picture: Path | None,
     watch: bool,
@@ -78,8 +86,16 @@ def search(
 ) -> None:
     """Search COLLECTION (a name or an id) for TEXT, for a picture, or for both.
 
+    With --collection, once for each, or --all-collections, give TEXT alone: the results of all are ranked together.
+
     Without --watch it prints the id of the job; `retllm jobs show ID` shows the result.
     """
+    if several or of_all:
+        if text is not None or (several and of_all):
+            raise click.UsageError("Name collections in one way: COLLECTION, --collection, or --all-collections.")
+        collection, text = None, collection
+    elif collection is None:
+        raise click.UsageError("Name the collection to search, or give --all-collections.")
     api = connect()
     given = {"text": text, "scorer": scorer}
     query: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | {"injection": {}}
@@ -88,13 +104,20 @@ def search(
         value = list(options[last]) if isinstance(options[last], tuple) else options[last]
         if value not in (None, []):
             (query.setdefault(group[0], {}) if group else query)[last] = value
-    target = api.collection(collection)
-    job = submit(api, target["id"], query, picture)
+    if collection is None:
+        targets = [api.collection(name) for name in several]
+        query["collections"] = [target["id"] for target in targets] or "all"
+        path = "/searches"
+    else:
+        targets = [api.collection(collection)]
+        path = _path_of(targets[0]["id"])
+    job = _submit(api, path, query, picture)
+    notice = next((target["notice"] for target in targets if target.get("notice")), None)
     if not watch:
         if as_json:
-            show.as_json(job | {"notice": target.get("notice")})
+            show.as_json(job | {"notice": notice})
         else:
-            show.notice(target)
+            show.notice({"notice": notice})
             click.echo(job["id"])
         return
     job = show.follow(api, job["id"], quiet=as_json)
@@ -108,8 +131,16 @@ def search(
 
 
 def submit(api: Api, collection_id: str, query: Json, picture: Path | None = None) -> Json:
-    """Submit a search and return its job."""
-    path = f"/collections/{collection_id}/searches"
+    """Submit a search of a collection and return its job."""
+    return _submit(api, _path_of(collection_id), query, picture)
+
+
+def _path_of(collection_id: str) -> str:
+    """Return the address of the searches of a collection."""
+    return f"/collections/{collection_id}/searches"
+
+
+def _submit(api: Api, path: str, query: Json, picture: Path | None) -> Json:
     if picture is None:
         return api.submit(path, json=query)
     with ExitStack() as opened:

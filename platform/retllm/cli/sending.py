@@ -11,14 +11,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 from urllib.parse import quote
 
 from retllm.cli.client import Json, RequestRejected, Unreachable
-from retllm.cli.folders import Found, OpenedFile, Unreadable
+from retllm.cli.folders import Found
 from retllm.cli.patience import PatientApi
 from retllm.errors import RetllmError, TooLarge, Unsendable
+from retllm.media.batches import in_batches
 from retllm.media.fingerprints import Fingerprint
+from retllm.media.local_files import OpenedFile, Unreadable
 from retllm.media.outcomes import FileOutcome, rejected
 
 # limits of one request; within them it has what the line takes in a second, so that an upload that is interrupted loses
@@ -108,7 +111,7 @@ class Sender:
         """
         self.left = dict.fromkeys(files)
         self._sent = Sent(of_files=len(files), of_bytes=sum(file.size for file in files))
-        lots = list(_cut(files, _LOT_FILES, _LOT_BYTES))
+        lots = list(in_batches(files, attrgetter("size"), _LOT_BYTES, _LOT_FILES))
         stop = threading.Event()
         pool = ThreadPoolExecutor(1, "hash")
         for first in range(0, len(files), _NOTED):
@@ -192,7 +195,7 @@ class Sender:
 
     def _fitting(self, files: Sequence[_Hashed]) -> list[_Hashed]:
         """Return as many of the first files as one request may have."""
-        return list(files[: len(next(_cut([one.file for one in files], _REQUEST_FILES, self._request_bytes)))])
+        return next(in_batches(files, attrgetter("file.size"), self._request_bytes, _REQUEST_FILES))
 
     def _unknown(self, files: Sequence[_Hashed]) -> list[_Hashed]:
         """Announce files; return those that the server does not have."""
@@ -335,17 +338,3 @@ class Sender:
 
 def _reason(outcome: FileOutcome) -> str | None:
     return outcome.remark if outcome.error is None else outcome.error.message
-
-
-def _cut(files: Sequence[Found], most: int, max_bytes: int) -> Iterator[list[Found]]:
-    """Yield the files in lists of at most ``most`` files and ``max_bytes`` bytes, if one file is not larger."""
-    batch: list[Found] = []
-    size = 0
-    for file in files:
-        if batch and (len(batch) >= most or size + file.size > max_bytes):
-            yield batch
-            batch, size = [], 0
-        batch.append(file)
-        size += file.size
-    if batch:
-        yield batch

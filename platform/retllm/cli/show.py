@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -21,14 +22,15 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from retllm.cli.client import Api, Json
 from retllm.cli.sending import Sent
 from retllm.db.enums import JobKind, JobState, UnitState
-from retllm.db.state_words import JOB_STATES, PROBLEMS, outcome_counts
-from retllm.history.same_errors import same_errors
+from retllm.db.state_words import JOB_STATES, PROBLEMS, TONES, Tone, outcome_counts
+from retllm.history.same_errors import names_and_more, same_errors, shared_errors
 from retllm.media import outcomes
 from retllm.media.streams import size
 
@@ -73,18 +75,43 @@ def job_state(job: Json) -> str:
 
 
 def job_result(job: Json) -> str:
-    """Return the word for the state of ``job`` with how often an upload has "rejected" and "not sent" as outcome."""
+    """Return the word for the state of ``job``, whether it waits, and the problems among the outcomes of an upload."""
     files = job.get("files") or {"counts": {}}
-    return ", ".join(filter(None, [job_state(job), outcome_counts(files["counts"], files.get("parts", {}), PROBLEMS)]))
+    waits = "waits for a server" if any(error["waits"] for error in job["errors"]) else ""
+    return ", ".join(
+        filter(None, [job_state(job), waits, outcome_counts(files["counts"], files.get("parts", {}), PROBLEMS)])
+    )
 
 
 def _progress(job: Json) -> tuple[str, int, int | None]:
     """Return the current stage of a job, the processed items and the total (None if unknown)."""
+    if (build := job.get("index_build")) is not None:
+        return "index", round(100 * build), 100
     stage: Json = job["stages"][-1] if job["stages"] else {}
-    names = {"media": "reading files", "embed": "indexing", "coarse": "coarse stage", "fine": "fine stage"}
+    media = {JobKind.DUPLICATES: "comparing", JobKind.MAP: "laying out", JobKind.OCR: "reading text"}.get(
+        job["kind"], "reading files"
+    )
+    names = {"media": media, "embed": "indexing", "coarse": "coarse stage", "fine": "fine stage"}
     name = names.get(stage.get("stage", ""), JOB_STATES[JobState.QUEUED])
     done = int(stage.get("items_done", 0)) + int(stage.get("items_failed", 0))
     return name, done, int(stage.get("items_total", 0)) or None
+
+
+_BUILDING = (
+    "The database builds the vector index of this collection. "
+    "Until it is ready, searches compare the query with every vector that is not in an index yet."
+)
+# of a full bar
+_STYLES = {Tone.GOOD: "bar.finished", Tone.MIXED: "yellow", Tone.BAD: "red"}
+
+
+class _Bar(BarColumn):
+    """A bar that is full in the colour of the state of its job, if the task says it."""
+
+    def render(self, task: Task) -> ProgressBar:
+        bar = super().render(task)
+        bar.finished_style = task.fields.get("full_style", bar.finished_style)
+        return bar
 
 
 class _Amount(MofNCompleteColumn):
@@ -117,7 +144,7 @@ def progress(*, quiet: bool) -> Progress:
     """Return a progress display on standard error, which shows nothing if ``quiet``."""
     return Progress(
         TextColumn("{task.description:<13}"),
-        BarColumn(),
+        _Bar(),
         _Amount(),
         TimeElapsedColumn(),
         _TimeLeft(),
@@ -140,14 +167,23 @@ def watch(api: Api, job_id: str, bar: Progress, task: TaskID) -> Json:
     shown: set[str] = set()
 
     def show(job: Json) -> None:
-        waits = {error["error"] for error in job["errors"] if error.get("waits")}
-        for reason in sorted(waits - shown) if not bar.disable else ():
-            say(f"Waiting: {reason}")
-        shown.update(waits)
+        for error in same_errors([error for error in job["errors"] if error["waits"]]):
+            if error["error"] not in shown and not bar.disable:
+                say(f"Waiting{_until(error)}: {error['error']}")
+            shown.add(error["error"])
+        for pause in job.get("pauses", ()):
+            sentence = _paused(pause)
+            if sentence not in shown and not bar.disable:
+                say(sentence)
+            shown.add(sentence)
         name, done, total = _progress(job)
         bar.update(task, description=name, completed=done, total=total)
+        if job.get("index_build") is not None and _BUILDING not in shown and not bar.disable:
+            say(_BUILDING)
+            shown.add(_BUILDING)
 
     job = api.watch(job_id, show)
+    bar.update(task, full_style=_STYLES.get(TONES.get(job["state"], Tone.NEUTRAL), "bright_black"))
     if job["state"] == JobState.CANCELLED:
         bar.update(task, description=job_state(job))
     elif not any(stage["items_total"] for stage in job["stages"]) and job["kind"] != JobKind.SEARCH:
@@ -156,10 +192,17 @@ def watch(api: Api, job_id: str, bar: Progress, task: TaskID) -> Json:
     return job
 
 
+def _paused(pause: Json) -> str:
+    who, why = pause["by"] or "A deleted account", f": {pause['reason']}" if pause["reason"] else ""
+    return f"{who} paused the queue {pause['queue']}{why}. The job goes on when it is resumed."
+
+
 def errors(job: Json) -> None:
     """Print the errors of a job on standard error."""
     for error in same_errors(job["errors"]):
-        click.echo(f"{error['stage']} stage, {error['units']} {_fate(error)}: {error['error']}", err=True)
+        names = names_and_more([one["name"] for one in error["about"]], error["items"])
+        about = f"{names}: " if names and not error["waits"] else ""
+        click.echo(f"{error['stage']} stage, {error['units']} {_fate(error)}: {about}{error['error']}", err=True)
     if job["error"] and not job["errors"]:
         click.echo(job["error"], err=True)
 
@@ -167,10 +210,16 @@ def errors(job: Json) -> None:
 def _fate(error: Json) -> str:
     """Return what the units of an error do: they wait for a server, are dead, or are tried again."""
     if error["waits"]:
-        return "waits" if error["count"] == 1 else "wait"
+        return ("waits" if error["count"] == 1 else "wait") + _until(error)
     failed = error["attempt"] - (error["state"] == UnitState.LEASED)
     times = f"{failed} {'attempt' if failed == 1 else 'attempts'}"
     return f"failed after {times}" if error["state"] == UnitState.DEAD else f"failed in {times} and will be tried again"
+
+
+def _until(error: Json) -> str:
+    """Return until when the units of an error wait; a server of an older release does not tell."""
+    until = error.get("waits_until")
+    return f" until {datetime.fromisoformat(until).astimezone(UTC):%Y-%m-%d %H:%M} UTC at most" if until else ""
 
 
 def place(file: Json) -> str:
@@ -204,13 +253,16 @@ def _names(candidates: Sequence[Json]) -> list[str]:
 
 # of a text in a table; the whole one is in the item
 _TEXT_CHARS = 120
+_OVER = frozenset({JobState.SUCCEEDED, JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED})
 
 
 def candidates(search: Json) -> None:
     """Print the candidates of a search in their order, with ranks and scores."""
     notice(search)
     names = _names(search["candidates"])
+    shared = shared_errors(row["error"] for row in search["candidates"])
     with_fused = search["fusion_weight"] > 0
+    of_several = search["job"].get("collection_id", "") is None
     rows = [
         (
             row["rank"],
@@ -221,21 +273,36 @@ def candidates(search: Json) -> None:
             number(row["similarity"]),
             row["decided_by"],
             name,
-            row["error"] or textwrap.shorten(row["text"] or "", _TEXT_CHARS, placeholder=" …"),
+            *((row["collection_name"],) if of_several else ()),
+            "not scored"
+            if row["error"] in shared
+            else row["error"] or textwrap.shorten(row["text"] or "", _TEXT_CHARS, placeholder=" …"),
         )
         for name, row in zip(names, search["candidates"], strict=True)
     ]
-    title = "Provisional order" if search["provisional"] else None
+    title = None
+    if search["provisional"]:
+        title = "Unfinished order" if search["job"]["state"] in _OVER else "Provisional order"
     fused = ("fused",) if with_fused else ()
-    table(("rank", "coarse", "score", *fused, "entropy", "similarity", "decided by", "item", ""), rows, title)
+    collection = ("collection",) if of_several else ()
+    columns = ("rank", "coarse", "score", *fused, "entropy", "similarity", "decided by", "item", *collection, "")
+    table(columns, rows, title)
+    if of_several and search["hidden_collections"]:
+        hidden = search["hidden_collections"]
+        what = (
+            "1 collection that was deleted or is" if hidden == 1 else f"{hidden} collections that were deleted or are"
+        )
+        click.echo(f"Left out: items of {what} not shared with you.")
     for name, row in zip(names, search["candidates"], strict=True):
         if row.get("remark"):
             click.echo(f"{name}: {row['remark']}")
+    for error, count in shared.items():
+        click.echo(f"{count} candidates were not scored: {error}")
     _print_sources(search["sources"])
     if names and not search["provisional"] and all(row["score"] is None for row in search["candidates"]):
         click.echo("Not judged: the scorer judged no candidate, and the order is that of the coarse stage alone.")
     if search["no_match"]:
-        click.echo("No good match: even the best candidate is more likely wrong than right.")
+        click.echo("No good match: even the best score lies below those that matches have in this collection.")
 
 
 def _print_sources(sources: Sequence[Json]) -> None:

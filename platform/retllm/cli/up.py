@@ -11,15 +11,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from retllm.cli.first_models import Download, first_models
 from retllm.errors import StackError
 from retllm.identity.secret_key import secret_key
+from retllm.kept_preset import keep_preset
+from retllm.operations.log_sender import send_lines
 from retllm.private import keep_private
 from retllm.settings import PRESETS, Settings
 from retllm.stack.local import LocalStack
+
+if TYPE_CHECKING:
+    from retllm.cli.awaited_models import ModelWatch
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,11 @@ def up(port: int | None, home: Path | None, preset: str | None, ready_file: Path
 
     Data and logs are in RETLLM_HOME and stay there. If DATABASE_URL or REDIS_URL is set, that server is used and none
     is started. Ctrl-C stops everything.
+
+    Without --preset the models are those of the last start. The first one takes the preset small if its weights are on
+    this machine or a model hub answers, and demo otherwise.
     """
-    run_stack({"port": port, "home": home, "preset": preset}, as_json=as_json, ready_file=ready_file)
+    run_stack({"port": port, "home": home, "preset": preset}, as_json=as_json, ready_file=ready_file, choose=True)
 
 
 def run_stack(
@@ -56,10 +65,12 @@ def run_stack(
     ready_file: Path | None = None,
     after_start: Callable[[LocalStack], None] = lambda _: None,
     stay: bool = True,
+    choose: bool = False,
 ) -> None:
     """Start the stack, call `after_start`, and stop the stack: at once, or (`stay`) on a signal.
 
-    `options` are settings that override the environment, except those that are None.
+    `options` are settings that override the environment, except those that are None. With `choose`, a first start may
+    take real models (:mod:`retllm.cli.first_models`).
 
     Raises:
         StackError: a part can't be started, or crashes repeatedly.
@@ -67,20 +78,27 @@ def run_stack(
     settings = Settings(**{name: value for name, value in options.items() if value is not None})
     keep_private(settings)
     output = _Output(as_json)
+    settings, why = first_models(settings) if choose else (settings, None)
     stack = LocalStack(settings, notify=output.step)
     signals = _Signals(stack)
+    watch: ModelWatch | None = None
     try:
         with signals:
             output.begin(settings)
+            if why is not None:
+                output.step(why)
             if settings.secret_key is not None:
                 # reports a weak key here; otherwise the web server would crash repeatedly
                 secret_key(settings)
             # creates the folder of the key with permissions for its owner only
             stack.start()
+            send_lines(stack.redis_url, "up")
+            keep_preset(stack.home, settings.preset)
             admin = prepare_client(stack)
             output.ready(stack, admin)
             if ready_file is not None:
                 _write_ready(ready_file, stack)
+            watch = _watch_models(stack, output)
             with signals.raised():
                 after_start(stack)
             if stay:
@@ -92,6 +110,8 @@ def run_stack(
             raise
         output.stopping(signals.received)
     finally:
+        if watch is not None:
+            watch.stop()
         stack.stop()
         if ready_file is not None:
             ready_file.unlink(missing_ok=True)
@@ -115,6 +135,14 @@ def prepare_client(stack: LocalStack) -> Admin:
             return Admin(user.name, password)
     finally:
         sessions.kw["bind"].dispose()
+
+
+def _watch_models(stack: LocalStack, output: _Output) -> ModelWatch:
+    from retllm.cli.awaited_models import ModelWatch
+
+    watch = ModelWatch(stack, output.missing, Download(stack.settings.preset, output.step).look)
+    watch.start()
+    return watch
 
 
 def _write_ready(path: Path, stack: LocalStack) -> None:
@@ -197,6 +225,9 @@ class _Output:
             admin={"name": admin.name, "password": admin.password},
             notice=notice,
         )
+
+    def missing(self, model: str, sentence: str) -> None:
+        self._print(f"Warning: {sentence}", "model_missing", model=model, reason=sentence)
 
     def stopping(self, received: list[int]) -> None:
         if received:

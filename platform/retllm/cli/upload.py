@@ -17,7 +17,7 @@ from retllm.cli import left_uploads, show
 from retllm.cli.client import Api, Json, RequestRejected, connect, is_id, json_option
 from retllm.cli.entry import INTERRUPTED
 from retllm.cli.folders import Found, walk
-from retllm.cli.patience import NOT_ALL, GaveUp, Patience, PatientApi
+from retllm.cli.patience import NOT_ALL, PATIENCE, GaveUp, Patience, PatientApi
 from retllm.cli.sending import Sender
 from retllm.db.enums import FileStatus, JobState
 from retllm.db.state_words import FILE_STATUSES, PROBLEMS, outcome_counts
@@ -31,8 +31,6 @@ _REASONS = 3
 TAKEN = (FileStatus.ADDED, FileStatus.UPDATED, FileStatus.DUPLICATE)
 """Outcomes of what is in the collection afterwards."""
 _SHOWN = (*TAKEN, "ignored", *PROBLEMS, "read")
-PATIENCE = 600.0
-"""Seconds to wait for a server that is away."""
 _AGAIN = "Run the same command again to send the rest."
 _STOPPED = "Not sent: the upload was stopped; run the command again to send the rest."
 

@@ -47,7 +47,6 @@ class InJob:
 
 
 _theirs = sa.select(_deleted.c.id).where(_deleted.c.deleted_at.is_not(None)).correlate(None)
-_of_theirs = sa.select(_jobs.c.id).where(_jobs.c.collection_id.in_(_theirs)).correlate(None)
 
 
 def _is_none_of(key: Any, keys: Any) -> Any:
@@ -59,6 +58,15 @@ def _is_none_of(key: Any, keys: Any) -> Any:
     return sa.cast(key.in_(keys), sa.Integer).is_distinct_from(sa.literal_column("1"))
 
 
+def _collection_of(cls: Any) -> Any:
+    """Return the collection of something in a job.
+
+    It is looked up for each row: deleted collections may have any number of jobs, which a list of these would read.
+    """
+    of_job = sa.select(_jobs.c.collection_id).where(_jobs.c.id == cls.job_id)
+    return of_job.correlate_except(_jobs).scalar_subquery()
+
+
 def _options(*criteria: tuple[type, Callable[[Any], Any]]) -> tuple[Any, ...]:
     return tuple(with_loader_criteria(mixin, cast(Any, is_there), include_aliases=True) for mixin, is_there in criteria)
 
@@ -66,7 +74,7 @@ def _options(*criteria: tuple[type, Callable[[Any], Any]]) -> tuple[Any, ...]:
 _LEAVE_OUT = _options(
     (Deletable, lambda cls: cls.deleted_at.is_(None)),
     (InCollection, lambda cls: _is_none_of(cls.collection_id, _theirs)),
-    (InJob, lambda cls: _is_none_of(cls.job_id, _of_theirs)),
+    (InJob, lambda cls: _is_none_of(_collection_of(cls), _theirs)),
 )
 
 
@@ -74,7 +82,7 @@ def _leave_out_but(held: list[uuid.UUID]) -> tuple[Any, ...]:
     return _options(
         (Deletable, lambda cls: sa.or_(cls.deleted_at.is_(None), cls.id.in_(held))),
         (InCollection, lambda cls: _is_none_of(cls.collection_id, _theirs.where(_deleted.c.id.not_in(held)))),
-        (InJob, lambda cls: _is_none_of(cls.job_id, _of_theirs.where(_jobs.c.collection_id.not_in(held)))),
+        (InJob, lambda cls: _is_none_of(_collection_of(cls), _theirs.where(_deleted.c.id.not_in(held)))),
     )
 
 

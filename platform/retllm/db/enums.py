@@ -36,6 +36,14 @@ class Visibility(StrEnum):
     EVERYONE = "everyone"  # every account views, searches and reviews
 
 
+class Positions(StrEnum):
+    """Who sees where the items of a collection were made; who does not gets no original file either."""
+
+    EVERYONE = "everyone"  # all who see the collection
+    EDITORS = "editors"  # only those who may change it
+    NOBODY = "nobody"  # positions are not kept: neither read from files nor entered
+
+
 class RunSource(StrEnum):
     """Where an evaluation run comes from."""
 
@@ -55,6 +63,7 @@ class ItemState(StrEnum):
     """The state of an item."""
 
     READY = "ready"  # stored; can be indexed and found
+    TRASHED = "trashed"  # in the trash: nobody finds it, and it can be restored until it is deleted for good
     DELETED = "deleted"  # its content is deleted; the row stays, so that earlier results can show its name
 
 
@@ -64,6 +73,9 @@ class JobKind(StrEnum):
     UPLOAD = "upload"  # turns uploaded files into items, and embeds them
     INDEX = "index"  # embeds the items of a collection
     SEARCH = "search"  # ranks the items of a collection for one query
+    DUPLICATES = "duplicates"  # finds the pictures of a collection that are nearly the same
+    MAP = "map"  # lays out the vectors of a collection in two dimensions
+    OCR = "ocr"  # reads the text in the pictures of a collection
 
 
 class FileStatus(StrEnum):
@@ -94,7 +106,7 @@ class JobState(StrEnum):
 class Stage(StrEnum):
     """The step of a job that a unit belongs to."""
 
-    MEDIA = "media"  # turn some uploaded files into items
+    MEDIA = "media"  # turn some uploaded files into items, or compare pictures
     EMBED = "embed"  # embed some items
     COARSE = "coarse"  # embed the query and find the k nearest items
     FINE = "fine"  # score some candidates

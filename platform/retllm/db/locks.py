@@ -7,7 +7,8 @@
 3. the unit, then its attempts;
 4. whole files (sources), in the order of their contents;
 5. items, in the order of their keys;
-6. dependent rows: embeddings and their claims in the order of their items, candidates, scores, marks.
+6. dependent rows: embeddings and their claims in the order of their items, candidates, scores, marks; groups of
+   near-duplicates in the order of their keys, then their members; points of a map.
 
 Between 1 and 4, a transaction that claims items for a model locks the model's row, and no job.
 
@@ -31,6 +32,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.deletion import hold
+from retllm.db.searches import SearchCollection
 from retllm.db.tables import Collection, Item, Job
 from retllm.errors import NotFound
 
@@ -60,7 +62,9 @@ def lock_collection(session: Session, collection_id: UUID, *, alone: bool = Fals
 
 def lock_collections_of_jobs(session: Session, job_ids: Several[UUID]) -> Sequence[UUID]:
     """Lock the collections of jobs, see :func:`lock_collections`."""
-    return lock_collections(session, Collection.id.in_(sa.select(Job.collection_id).where(Job.id.in_(job_ids))))
+    of_one = sa.select(Job.collection_id).where(Job.id.in_(job_ids), Job.collection_id.is_not(None))
+    of_several = sa.select(SearchCollection.collection_id).where(SearchCollection.search_id.in_(job_ids))
+    return lock_collections(session, Collection.id.in_(of_one.union_all(of_several)))
 
 
 def lock_collections_of_items(session: Session, item_ids: Several[UUID]) -> Sequence[UUID]:

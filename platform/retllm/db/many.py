@@ -39,6 +39,11 @@ def update_many(table: type[Base], rows: Sequence[Mapping[str, Any]]) -> sa.Upda
 def _given(table: type[Base], rows: Sequence[Mapping[str, Any]]) -> sa.TableValuedAlias:
     target = cast(sa.Table, table.__table__)
     columns = [sa.column(name, target.c[name].type) for name in rows[0]]
-    values = sa.cast(sa.literal(json.dumps(rows, default=str), sa.Text), JSONB)
+    values = sa.cast(sa.literal(json.dumps(rows, default=_written), sa.Text), JSONB)
     row_type: sa.ColumnElement[Any] = sa.literal_column(f"NULL::{target.name}")
     return sa.func.jsonb_populate_recordset(row_type, values).table_valued(*columns)
+
+
+def _written(value: Any) -> str:
+    """Return a value that JSON has no form for as PostgreSQL reads it."""
+    return f"\\x{value.hex()}" if isinstance(value, bytes) else str(value)

@@ -16,6 +16,7 @@ from retllm.db.base import Base
 class Worker(Base):
     """A worker process, as of its last heartbeat; units refer to it by ``name`` (host:pid).
 
+    ``usage`` is what it uses of its host and GPU (:mod:`retllm.operations.usage`); null if it does not report it.
     ``models`` has an entry for each model that it serves: name, revision, whether it is loaded, and the load error.
     ``stopped_at`` is set on a clean stop; a killed worker only stops updating ``seen_at``.
     """
@@ -28,6 +29,7 @@ class Worker(Base):
     device: Mapped[str]
     release: Mapped[str]
     models: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=sa.text("'[]'::jsonb"))
+    usage: Mapped[dict[str, Any] | None]
     started_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
     stopped_at: Mapped[datetime | None]

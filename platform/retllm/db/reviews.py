@@ -48,7 +48,10 @@ class EvaluationRun(Keyed, InCollection, Base):
     """
 
     __tablename__ = "evaluation_runs"
-    __table_args__ = (sa.Index("ix_evaluation_runs_collection_id_id", "collection_id", "id"),)
+    __table_args__ = (
+        sa.Index("ix_evaluation_runs_collection_id_id", "collection_id", "id"),
+        sa.Index("ix_evaluation_runs_user_id_id", "user_id", "id"),
+    )
 
     collection_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("collections.id", ondelete="CASCADE"))
     user_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("users.id", ondelete="SET NULL"))

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from retllm.db import counts, operations, people, reviews, searches, tables, uploads, vectors
+from retllm.db import counts, duplicates, imports, maps, operations, people, reviews, searches, tables, uploads, vectors
 from retllm.db.base import Base
 
-__all__ = ["counts", "metadata", "operations", "people", "reviews", "searches", "tables", "uploads", "vectors"]
+__all__ = [
+    "counts",
+    "duplicates",
+    "imports",
+    "maps",
+    "metadata",
+    "operations",
+    "people",
+    "reviews",
+    "searches",
+    "tables",
+    "uploads",
+    "vectors",
+]
 
 metadata = Base.metadata

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from retllm.db.base import Base
+from retllm.db.deletion import InCollection
 from retllm.db.enums import DecidedBy, ItemKind
 
 
@@ -22,7 +23,8 @@ class Search(Base):
     vector was compared; otherwise an index found the nearest, and ``searched_items`` is an estimate.
     ``match_threshold`` (log-odds, null if it could not be estimated) and ``no_match`` (null if nothing was scored)
     are written with the final order. ``question`` is a hash of text and picture: searches of one collection with the
-    same query share their marks (``retllm.review``).
+    same query share their marks (``retllm.review``). ``collections`` is how many collections a search of several was
+    asked of (:class:`SearchCollection`); null for that of one.
     """
 
     __tablename__ = "searches"
@@ -37,6 +39,7 @@ class Search(Base):
     question: Mapped[str] = mapped_column(server_default=sa.text("(gen_random_uuid())::text"))
     k: Mapped[int]
     item_kinds: Mapped[list[str]]
+    filter: Mapped[str | None]
     query_image_weight: Mapped[float]
     embedder: Mapped[str]
     model_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("embedding_models.id"))
@@ -51,6 +54,7 @@ class Search(Base):
     fusion_weight: Mapped[float] = mapped_column(default=0.0, server_default=sa.text("0"))
     trace: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
     coarse: Mapped[dict[str, Any] | None]
+    collections: Mapped[int | None]
     unit_candidates: Mapped[int] = mapped_column(default=8, server_default=sa.text("8"))
     searched_items: Mapped[int | None]
     exact: Mapped[bool | None]
@@ -58,6 +62,23 @@ class Search(Base):
     no_match: Mapped[bool | None]
     coarse_at: Mapped[datetime | None]
     final_at: Mapped[datetime | None]
+
+
+class SearchCollection(InCollection, Base):
+    """One of the collections of a search of several, whose job names none.
+
+    A deleted collection takes its row and its candidates along, the last one the search (``uploads.removal``).
+    """
+
+    __tablename__ = "search_collections"
+    # for deleting a collection
+    __table_args__ = (sa.Index("ix_search_collections_collection_id", "collection_id"),)
+
+    # its job, whose row is the last that is removed
+    search_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    collection_id: Mapped[uuid.UUID] = mapped_column(
+        sa.ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
 
 
 class Candidate(Base):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
+import psycopg
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
@@ -22,6 +23,7 @@ Result = TypeVar("Result")
 
 # deadlock_detected and serialization_failure: the server has aborted the transaction, which can be retried
 _RETRYABLE = ("40P01", "40001")
+_LOCK_NOT_AVAILABLE = "55P03"
 _TRIES = 5
 # exponential backoff with full jitter
 _FIRST_WAIT_SECONDS = 0.05
@@ -41,6 +43,35 @@ _KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count
 
 # the option of an engine that has the one without the pooler
 _DIRECT = "direct_engine"
+
+
+class _Cursor(psycopg.Cursor[Any]):
+    """Sends many statements one after the other, not in a pipeline.
+
+    After the messages of a pipeline the server does not measure how long the transaction is idle: between them, and
+    after the Flush at its end. A process that hangs or loses its connection there would keep its locks for hours.
+    """
+
+    _of_all: int | None = None
+
+    @property
+    def rowcount(self) -> int:
+        """The number of rows of the last statement, or of all of ``executemany``."""
+        return super().rowcount if self._of_all is None else self._of_all
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+        """Execute one statement."""
+        self._of_all = None
+        return super().execute(query, params, **options)
+
+    def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:
+        """Execute a statement with each of these parameters; ``returning`` is not supported."""
+        if returning:
+            raise psycopg.NotSupportedError("Return rows from one statement that has them all.")
+        total = 0
+        for parameters in params_seq:
+            total += max(0, self.execute(query, parameters, prepare=True).rowcount)
+        self._of_all = total
 
 
 def make_engine(
@@ -65,13 +96,15 @@ def make_engine(
     most = most or 2 * pool_size
     kept = min(pool_size, most)
     settings = {"timezone": "UTC", "idle_in_transaction_session_timeout": f"{idle_seconds * 1000:.0f}"}
-    arguments: dict[str, Any] = {"connect_timeout": 10, **_KEEPALIVE}
+    arguments: dict[str, Any] = {"connect_timeout": 10, "cursor_factory": _Cursor, **_KEEPALIVE}
     if direct_url is None:
         arguments["options"] = " ".join(f"-c {name}={value}" for name, value in settings.items())
     else:
         arguments["prepare_threshold"] = None
     pool = {"pool_pre_ping": True, "pool_size": kept, "max_overflow": most - kept}
     engine = sa.create_engine(driver_url(url), connect_args=arguments, **pool)
+    # one statement for many rows, since the cursor sends each statement alone
+    engine.dialect.use_insertmanyvalues_wo_returning = True
     if direct_url is not None:
         statements = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in settings.items())
         sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(statements))
@@ -152,6 +185,11 @@ def run_transaction(sessions: Sessions, do: Callable[[Session], Result]) -> Resu
                 raise DatabaseBusy(retry_after=1) from error
         time.sleep(random.uniform(0, _FIRST_WAIT_SECONDS * 2**number))  # noqa: S311 - not a secret
     raise AssertionError("unreachable")
+
+
+def was_locked(error: sa.exc.DBAPIError) -> bool:
+    """Return whether the server ended a statement that had waited for a lock for as long as it may."""
+    return getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
 def was_undone(error: sa.exc.DBAPIError) -> bool:

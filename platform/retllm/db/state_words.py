@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 
 from retllm.db.enums import AttemptOutcome, FileStatus, JobState, UnitState
 
@@ -42,6 +43,46 @@ FILE_STATUSES = {
     FileStatus.NOT_SENT: "not sent",
 }
 """In the order in which they are counted."""
+
+
+class Tone(StrEnum):
+    """What a state means to people; pages, charts and the command line have one colour for each tone."""
+
+    WAITING = "waiting"  # it has not begun
+    WORKING = "working"  # it goes on
+    GOOD = "good"  # it ended, and all is there
+    MIXED = "mixed"  # a part of it failed
+    BAD = "bad"  # it failed, or is missing
+    NEUTRAL = "neutral"  # it ended without a result, and nothing failed
+
+
+TONES: Mapping[str, Tone] = {
+    JobState.QUEUED: Tone.WAITING,
+    JobState.RUNNING: Tone.WORKING,
+    JobState.SUCCEEDED: Tone.GOOD,
+    JobState.PARTIAL: Tone.MIXED,
+    JobState.FAILED: Tone.BAD,
+    JobState.CANCELLED: Tone.NEUTRAL,
+    UnitState.READY: Tone.WAITING,
+    UnitState.LEASED: Tone.WORKING,
+    UnitState.DONE: Tone.GOOD,
+    UnitState.DEAD: Tone.BAD,
+    UnitState.SPLIT: Tone.MIXED,
+    AttemptOutcome.COMMITTED: Tone.GOOD,
+    AttemptOutcome.LOST: Tone.BAD,
+    AttemptOutcome.RETURNED: Tone.NEUTRAL,
+    FileStatus.ADDED: Tone.GOOD,
+    FileStatus.UPDATED: Tone.GOOD,
+    FileStatus.DUPLICATE: Tone.NEUTRAL,
+    FileStatus.READ: Tone.NEUTRAL,
+    FileStatus.IGNORED: Tone.NEUTRAL,
+    FileStatus.WAITING: Tone.WAITING,
+    FileStatus.REJECTED: Tone.BAD,
+    FileStatus.UNPROCESSED: Tone.BAD,
+    FileStatus.NOT_SENT: Tone.BAD,
+}
+"""The tone of every state. States of several enums with the same value, such as ``cancelled``, have the same."""
+
 PROBLEMS = (FileStatus.REJECTED, FileStatus.UNPROCESSED, FileStatus.NOT_SENT)
 """Outcomes of what is not in the collection, although somebody wanted it there."""
 _COUNTED = tuple(status for status in FILE_STATUSES if status is not FileStatus.READ)

@@ -23,12 +23,18 @@ from retllm.db.enums import (
     ItemState,
     JobKind,
     JobState,
+    Positions,
     Role,
     Stage,
     TokenScope,
     UnitState,
     Visibility,
 )
+from retllm.db.facts import ItemFacts, fact_indexes
+from retllm.db.ocr import ItemOcr, ocr_indexes
+from retllm.db.reviews import EvaluationRun
+from retllm.db.trash import ItemTrash, is_trashed, trash_indexes
+from retllm.errors import NotFound
 
 __all__ = [
     "DEFAULT_LANGUAGE",
@@ -45,7 +51,11 @@ __all__ = [
     "Login",
     "Unit",
     "User",
+    "has_searched_text",
+    "in_trash",
+    "is_kept",
     "new_id",
+    "searched_text",
     "words_of",
 ]
 
@@ -100,8 +110,10 @@ class Collection(Deletable, Base):
     """A named set of items with one owner; ``people.CollectionMember`` holds its members.
 
     ``embedder`` is the main embedder of its searches; null: the first one of the settings. ``language`` is the text
-    search configuration of its items' words. Since ``deleted_at`` nobody sees it and what is in it (``deletion``), and
-    ``media.removal`` removes that.
+    search configuration of its items' words. Since ``deleted_at`` nobody sees it and what is in it (``deletion``).
+    Until ``kept_until`` it can be restored; if that is null, ``uploads.removal`` removes it. Items that were in its
+    trash at ``trash_emptied_at`` can't be restored, and are deleted for good. ``ocr_chosen_at`` is when somebody first
+    asked for the text in its pictures; null: nobody did.
     """
 
     __tablename__ = "collections"
@@ -115,6 +127,12 @@ class Collection(Deletable, Base):
             postgresql_where=sa.text("deleted_at IS NULL"),
         ),
         sa.Index("ix_collections_deleted_at", "deleted_at", postgresql_where=sa.text("deleted_at IS NOT NULL")),
+        sa.Index(
+            "ix_collections_trash_emptied_at",
+            "trash_emptied_at",
+            postgresql_where=sa.text("trash_emptied_at IS NOT NULL"),
+        ),
+        sa.Index("ix_collections_without_positions", "id", postgresql_where=sa.text("positions = 'nobody'")),
     )
 
     owner_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id"))
@@ -123,11 +141,29 @@ class Collection(Deletable, Base):
     visibility: Mapped[Visibility] = mapped_column(
         default=Visibility.PRIVATE, server_default=sa.text(f"'{Visibility.PRIVATE}'")
     )
+    positions: Mapped[Positions] = mapped_column(
+        default=Positions.EVERYONE, server_default=sa.text(f"'{Positions.EVERYONE}'")
+    )
     embedder: Mapped[str | None]
     language: Mapped[str] = mapped_column(default=DEFAULT_LANGUAGE, server_default=sa.text(f"'{DEFAULT_LANGUAGE}'"))
+    deleted_by: Mapped[uuid.UUID | None]
+    kept_until: Mapped[datetime | None]
+    trash_emptied_at: Mapped[datetime | None]
+    ocr_chosen_at: Mapped[datetime | None]
 
 
-class Source(Keyed, InCollection, Base):
+class Referenced:
+    """Columns that say where an original lies that is not copied; null for one that is stored (``media.references``).
+
+    ``original_root`` is the folder or prefix of a bucket that was allowed, ``original_path`` the path or key from there
+    on, with the bytes that the file system has.
+    """
+
+    original_root: Mapped[str | None]
+    original_path: Mapped[bytes | None]
+
+
+class Source(Referenced, Keyed, InCollection, Base):
     """A whole file whose parts are items: pages of a document, frames of a film. It goes with the last of its items."""
 
     __tablename__ = "sources"
@@ -141,7 +177,7 @@ class Source(Keyed, InCollection, Base):
     file_key: Mapped[str]
 
 
-class Item(Keyed, InCollection, Base):
+class Item(ItemFacts, ItemOcr, ItemTrash, Referenced, Keyed, InCollection, Base):
     """A picture, a text, or a picture with its caption.
 
     ``content_sha256`` (of the picture's bytes, or of a text in UTF-8) is unique within a collection; that of a part of
@@ -173,7 +209,12 @@ class Item(Keyed, InCollection, Base):
             postgresql_where=sa.text("state = 'ready'"),
         ),
         sa.Index("ix_items_source_id", "source_id", postgresql_where=sa.text("source_id IS NOT NULL")),
+        # tells where referenced originals lie
+        sa.Index("ix_items_original_root", "original_root", postgresql_where=sa.text("original_root IS NOT NULL")),
         sa.Index("ix_items_failed", "collection_id", "id", postgresql_where=sa.text("error IS NOT NULL")),
+        *fact_indexes(),
+        *ocr_indexes(),
+        *trash_indexes(),
     )
 
     collection_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("collections.id", ondelete="CASCADE"))
@@ -195,11 +236,56 @@ class Item(Keyed, InCollection, Base):
     caption_file_id: Mapped[uuid.UUID | None]
     error: Mapped[str | None]
 
+    @hybrid_property
+    def shown_text(self) -> str | None:
+        """Its text, where earlier results still name it; None if it is in the trash."""
+        return self.text if self.state is ItemState.READY else None
+
+    @shown_text.inplace.expression
+    @classmethod
+    def _shown_text(cls) -> sa.ColumnElement[str | None]:
+        return sa.case((cls.state == ItemState.READY, cls.text))
+
+    @hybrid_property
+    def shown_ocr_text(self) -> str | None:
+        """The text in its picture, where earlier results still name it; None if it is in the trash."""
+        return self.ocr_text if self.state is ItemState.READY else None
+
+    @shown_ocr_text.inplace.expression
+    @classmethod
+    def _shown_ocr_text(cls) -> sa.ColumnElement[str | None]:
+        return sa.case((cls.state == ItemState.READY, cls.ocr_text))
+
+    @hybrid_property
+    def shows_picture(self) -> bool:
+        """Whether it has a picture that its viewers may see; false if it is in the trash."""
+        return self.thumbnail_key is not None and self.state is ItemState.READY
+
+    @shows_picture.inplace.expression
+    @classmethod
+    def _shows_picture(cls) -> sa.ColumnElement[bool]:
+        return sa.and_(cls.thumbnail_key.is_not(None), cls.state == ItemState.READY)
+
+
+def in_trash(collection_id: Any) -> sa.ColumnElement[bool]:
+    """Return the condition for items in the trash of a collection that can be restored: it was not emptied since.
+
+    The key of the collection is a value, so that its row is read once; a column of items, for few of them.
+    """
+    emptied = sa.select(Collection.trash_emptied_at).where(Collection.id == collection_id).correlate(Item)
+    came_later = Item.trashed_at > sa.func.coalesce(emptied.scalar_subquery(), sa.text("'-infinity'"))
+    return sa.and_(is_trashed(Item), Item.collection_id == collection_id, came_later)
+
+
+def is_kept() -> sa.ColumnElement[bool]:
+    """Return the condition for collections in the trash that can be restored."""
+    return sa.and_(Collection.deleted_at.is_not(None), Collection.kept_until > sa.func.now())
+
 
 ITEM_WORDS = sa.Column("words", TSVECTOR, nullable=True)
-"""The words of an item's text for full-text search, stemmed in the language of its collection.
+"""The words of an item's text and of the text in its picture, stemmed in the language of its collection.
 
-A trigger (migration 0014) sets them with the text; never loaded with an item.
+A trigger (migrations 0014 and 0040) sets them with these; never loaded with an item.
 """
 cast(sa.Table, Item.__table__).append_column(ITEM_WORDS)
 sa.Index("ix_items_words", ITEM_WORDS, postgresql_using="gin")
@@ -208,6 +294,16 @@ sa.Index("ix_items_words", ITEM_WORDS, postgresql_using="gin")
 def words_of(language: str, text: Any) -> sa.ColumnElement[Any]:
     """Return the words of a text in a language, as the column ``items.words`` has them."""
     return sa.func.to_tsvector(sa.cast(sa.literal(language), REGCONFIG), text)
+
+
+def searched_text() -> sa.ColumnElement[str]:
+    """Return what the words of an item are of: its text, and the text in its picture."""
+    return sa.func.concat_ws("\n", Item.text, Item.ocr_text, type_=sa.Text)
+
+
+def has_searched_text() -> sa.ColumnElement[bool]:
+    """Return the condition for items that have a text, or one in their picture; none of the two is joined for it."""
+    return sa.or_(Item.text.is_not(None), Item.ocr_text != "")
 
 
 class EmbeddingModel(Keyed, Base):
@@ -269,8 +365,10 @@ class Job(Keyed, InCollection, Base):
     """Accepted work.
 
     Attributes:
+        collection_id: null for a search of several collections, which ``searches.SearchCollection`` names.
         params: the request as it was accepted.
         idle_seconds: how long it lay between an end and a retry, all retries together.
+        run_id: the evaluation run that a search is a part of; the history lists a run as one line.
     """
 
     __tablename__ = "jobs"
@@ -282,18 +380,26 @@ class Job(Keyed, InCollection, Base):
         sa.Index("ix_jobs_user_id_state_id", "user_id", "state", "id"),
         sa.Index("ix_jobs_state_id", "state", "id"),
         sa.Index("ix_jobs_kind_state_id", "kind", "state", "id"),
+        # the jobs of a run, and the others, which the history lists one by one
+        sa.Index("ix_jobs_run_id_state_id", "run_id", "state", "id", postgresql_where=sa.text("run_id IS NOT NULL")),
+        sa.Index("ix_jobs_single", "id", postgresql_where=sa.text("run_id IS NULL")),
+        sa.Index("ix_jobs_single_of_user", "user_id", "id", postgresql_where=sa.text("run_id IS NULL")),
+        sa.Index("ix_jobs_single_of_collection", "collection_id", "id", postgresql_where=sa.text("run_id IS NULL")),
+        sa.Index("ix_jobs_duplicates", "collection_id", "id", postgresql_where=sa.text("kind = 'duplicates'")),
+        sa.Index("ix_jobs_maps", "collection_id", "id", postgresql_where=sa.text("kind = 'map'")),
+        sa.Index("ix_jobs_ocr", "collection_id", "id", postgresql_where=sa.text("kind = 'ocr'")),
         # covers the statistics of ended jobs
         sa.Index(
             "ix_jobs_finished_at",
             "finished_at",
-            postgresql_include=["kind", "state", "collection_id", "created_at", "idle_seconds"],
+            postgresql_include=["id", "kind", "state", "collection_id", "created_at", "idle_seconds"],
         ),
     )
 
     kind: Mapped[JobKind]
     state: Mapped[JobState] = mapped_column(default=JobState.QUEUED)
     user_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("users.id"))
-    collection_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("collections.id", ondelete="CASCADE"))
+    collection_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("collections.id", ondelete="CASCADE"))
     idempotency_key: Mapped[str | None]
     params: Mapped[dict[str, Any]]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
@@ -301,6 +407,18 @@ class Job(Keyed, InCollection, Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     idle_seconds: Mapped[float] = mapped_column(default=0.0, server_default=sa.text("0"))
+    run_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey(EvaluationRun.id, ondelete="SET NULL"))
+
+    @property
+    def one_collection(self) -> uuid.UUID:
+        """The key of its collection.
+
+        Raises:
+            NotFound: it is a search of several.
+        """
+        if self.collection_id is None:
+            raise NotFound("This is a search of several collections.")
+        return self.collection_id
 
     @hybrid_property
     def seconds(self) -> float | None:
@@ -324,6 +442,7 @@ class Unit(Keyed, InJob, Base):
     leaves it zero.
     ``scorer`` is the public name of the scorer of its search, for the fine stage, and empty for other stages.
     ``error`` is the message of the last failure for users, ``traceback`` that for developers.
+    ``waits_until`` is set while it waits for a server (:mod:`retllm.queue.patience`). ``final``: no retry can help.
     """
 
     __tablename__ = "units"
@@ -339,7 +458,16 @@ class Unit(Keyed, InJob, Base):
             "user_id",
             "job_id",
             "seq",
-            postgresql_where=sa.text("state = 'ready' AND attempt = 0"),
+            postgresql_where=sa.text("state = 'ready' AND attempt = 0 AND waits_until IS NULL"),
+        ),
+        sa.Index(
+            "ix_units_waiting",
+            "stage",
+            "scorer",
+            "user_id",
+            "run_after",
+            "id",
+            postgresql_where=sa.text("state = 'ready' AND attempt = 0 AND waits_until IS NOT NULL"),
         ),
         sa.Index(
             "ix_units_tried",
@@ -354,6 +482,7 @@ class Unit(Keyed, InJob, Base):
         sa.Index("ix_units_error", "job_id", "stage", "seq", postgresql_where=sa.text("error IS NOT NULL")),
         sa.Index("ix_units_pass", "job_id", "id", postgresql_where=sa.text("payload ? 'pass'")),
         sa.Index("ix_units_dead", "finished_at", postgresql_where=sa.text("state = 'dead'")),
+        sa.Index("ix_units_final", "job_id", postgresql_where=sa.text("final")),
         sa.Index("ix_units_done", "stage", "finished_at", postgresql_where=sa.text("state = 'done'")),
     )
 
@@ -374,6 +503,8 @@ class Unit(Keyed, InJob, Base):
     finished_at: Mapped[datetime | None]
     error: Mapped[str | None]
     traceback: Mapped[str | None] = mapped_column(deferred=True)
+    waits_until: Mapped[datetime | None]
+    final: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
 
 
 class Attempt(Base):

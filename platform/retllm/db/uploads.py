@@ -44,6 +44,19 @@ class ExpectedFiles(Base):
     names: Mapped[list[str]]
 
 
+PICTURED = (
+    r"\.(3fr|apng|arw|avif|bmp|cr2|cr3|crw|dib|dng|erf|fff|gif|heic|heif|hif|iiq|jfif|jpe|jpeg|jpg|jxl|kdc|mef|mos|mpo"
+    r"|mrw|nef|nrw|orf|pef|png|psb|psd|raf|raw|rw2|rwl|sr2|srf|srw|tif|tiff|webp|x3f|pdf|mp4|m4v|mov|mkv|webm|avi|mpg|mpeg"
+    r"|wmv|flv|3gp|mts|m2ts|ogv)$"
+)
+"""What the names of pictures, documents and films end with; an index has it, so a migration has to follow a change."""
+# the kind of an entry of an archive is not known before its unit; its name tells what it may be
+MAY_DESCRIBE = (
+    f"status = 'waiting' AND (content NOT IN ('picture', 'pdf', 'film') OR content IS NULL AND name !~* '{PICTURED}')"
+)
+"""The condition, in SQL, for files of an upload that wait and may have captions for others."""
+
+
 class UploadFile(Keyed, Base):
     """A file of an upload, an entry of an archive, or a row of a sheet; ``parent_id`` is the archive or sheet.
 
@@ -68,6 +81,8 @@ class UploadFile(Keyed, Base):
         sa.Index("ix_upload_files_job_id_status_id", "job_id", "status", "id"),
         sa.Index("ix_upload_files_parent_id", "parent_id", postgresql_where=sa.text("parent_id IS NOT NULL")),
         sa.Index("ix_upload_files_kept", "job_id", postgresql_where=sa.text("file_key IS NOT NULL")),
+        # few files as well; each unit of an upload asks whether there is one
+        sa.Index("ix_upload_files_may_describe", "job_id", postgresql_where=sa.text(MAY_DESCRIBE)),
         # few files of all uploads; each upload that ends looks for those that it brought
         sa.Index("ix_upload_files_not_sent", "job_id", postgresql_where=sa.text("status = 'not_sent'")),
     )

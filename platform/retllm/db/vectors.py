@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
-from pgvector import HalfVector
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.types import UserDefinedType
 
 from retllm.db.base import Base, Keyed
 from retllm.db.tables import Embedding, EmbeddingModel, new_id
@@ -58,9 +58,22 @@ def half(column: Any, dimension: int) -> Any:
 
 def distance(model: EmbeddingModel, query: Any) -> sa.ColumnElement[float]:
     """Return the cosine distance between the embeddings of ``model`` and a query vector of shape (dimension,)."""
-    vector = HalfVector([float(x) for x in query])
-    column: sa.ColumnElement[float] = half(Embedding.vector, model.dimension).cosine_distance(vector)
+    column: sa.ColumnElement[float] = half(Embedding.vector, model.dimension).cosine_distance(parameter(query))
     return column
+
+
+class _Written(UserDefinedType[str]):
+    """The text of a vector, sent without a type, so that the server reads it once as what it is compared with.
+
+    A cast of it would be done again for each row.
+    """
+
+    cache_ok = True
+
+
+def parameter(query: Any) -> sa.BindParameter[str]:
+    """Return a query vector of shape (dimension,) as a parameter of a comparison."""
+    return sa.literal(str(query.tolist()), _Written())
 
 
 def covered(index: VectorIndex) -> tuple[sa.ColumnElement[bool], ...]:
@@ -70,14 +83,34 @@ def covered(index: VectorIndex) -> tuple[sa.ColumnElement[bool], ...]:
     index has the rows.
     """
 
-    def literal(key: uuid.UUID) -> sa.BindParameter[uuid.UUID]:
-        return sa.bindparam(None, key, sa.Uuid(), literal_execute=True)
+    return *_of_collection(index), Embedding.item_id <= _literal(index.through)
 
+
+def beyond(index: VectorIndex) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions for the embeddings that came after an index was built; see :func:`covered`."""
+    return _after(_literal(index.collection_id), _literal(index.model_id), _literal(index.through))
+
+
+def _after(collection_id: Any, model_id: Any, item_id: Any) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions for embeddings of a model in a collection behind that of an item.
+
+    They are a range of the one index that has these columns. By the key of the item alone, the server may read those of
+    all collections that came later; and beside a condition on the collection, a scan of that index begins with its
+    first item.
+    """
+    place = sa.tuple_(Embedding.collection_id, Embedding.model_id, Embedding.item_id)
     return (
-        Embedding.model_id == literal(index.model_id),
-        Embedding.collection_id == literal(index.collection_id),
-        Embedding.item_id <= literal(index.through),
+        place > sa.tuple_(collection_id, model_id, item_id),
+        place <= sa.tuple_(collection_id, model_id, sa.literal_column(f"'{uuid.UUID(int=2**128 - 1)}'::uuid")),
     )
+
+
+def _of_collection(index: VectorIndex) -> tuple[sa.ColumnElement[bool], ...]:
+    return Embedding.model_id == _literal(index.model_id), Embedding.collection_id == _literal(index.collection_id)
+
+
+def _literal(key: uuid.UUID) -> sa.BindParameter[uuid.UUID]:
+    return sa.bindparam(None, key, sa.Uuid(), literal_execute=True)
 
 
 def usable_index(session: Session, model_id: uuid.UUID, collection_id: uuid.UUID) -> VectorIndex | None:
@@ -109,9 +142,11 @@ def count_vectors(
     session: Session, model_id: uuid.UUID, collection_id: uuid.UUID, most: int, after: uuid.UUID | None = None
 ) -> int:
     """Return the number of vectors of a model in a collection, at most ``most``; it costs no more than these."""
-    some = sa.select(Embedding.item_id).filter_by(collection_id=collection_id, model_id=model_id)
-    if after is not None:
-        some = some.where(Embedding.item_id > after)
+    some = sa.select(Embedding.item_id)
+    if after is None:
+        some = some.filter_by(collection_id=collection_id, model_id=model_id)
+    else:
+        some = some.where(*_after(collection_id, model_id, after))
     return session.scalar(sa.select(sa.func.count()).select_from(some.limit(most).subquery())) or 0
 
 

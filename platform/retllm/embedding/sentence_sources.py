@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from retllm.errors import ModelUnavailable, ModelUnsuited
-from retllm.fine.sources import ModelSource, folder_revision, missing_weights, no_weights, not_downloaded
+from retllm.fine.sources import ModelSource, folder_revision, missing_weights, no_weights, not_downloaded, reach_hub
 
 PREFIX = "st:"
 MODULES = "modules.json"
@@ -306,6 +306,7 @@ def fetch(parsed: SentenceName) -> Path:
     if cached.folder is not None:
         return cached.folder
     try:
+        reach_hub(parsed.full)
         folder = Path(snapshot_download(parsed.repo, revision=parsed.revision, allow_patterns=list(_BESIDE)))
         require_no_code(parsed.full, folder)
         # the same commit, although the branch may have moved

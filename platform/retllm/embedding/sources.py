@@ -17,7 +17,7 @@ from typing import Any
 
 from retllm.embedding import sentence_sources
 from retllm.errors import ModelUnavailable
-from retllm.fine.sources import ModelSource, folder_revision, from_hub, no_weights, not_downloaded
+from retllm.fine.sources import ModelSource, folder_revision, from_hub, no_weights, not_downloaded, reach_hub
 
 CONFIG = "open_clip_config.json"
 #: open_clip prefers these, in this order, to pickle files in the same folder
@@ -165,6 +165,8 @@ def fetch(parsed: Name) -> tuple[Path, str]:
     cached = can_load(parsed.full)
     where: dict[str, Any] = {"revision": parsed.revision, "local_files_only": cached.here}
     try:
+        if not cached.here:
+            reach_hub(parsed.full)
         if parsed.architecture is None and parsed.revision is not None:
             snapshot_download(parsed.repo, allow_patterns=list(_BESIDE), **where)
         elif parsed.architecture is None:

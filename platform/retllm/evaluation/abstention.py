@@ -9,7 +9,7 @@ from retllm.evaluation.fine import CachingScorer, Pool
 from retllm.evaluation.metrics import area_under_roc
 from retllm.evaluation.scores import KeptScore
 from retllm.evaluation.variants import Variant
-from retllm.fine.abstention import Threshold, learn_threshold, no_match
+from retllm.fine.abstention import learn_threshold, no_match
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,16 @@ def measure(pools: Sequence[Pool], variant: Variant, scorer: CachingScorer) -> A
         without += _best(wrong[: variant.k])
     if not with_right or not without:
         return None
-    threshold: Threshold | None = learn_threshold(pairs)
+    threshold = learn_threshold(pairs)
+
+    def is_refused(best: float) -> bool:
+        return threshold is not None and no_match(best, threshold)
+
     return Abstention(
         queries=len(with_right),
         threshold=None if threshold is None else threshold.value,
-        matched=sum(not no_match(best, threshold) for best in with_right) / len(with_right),
-        refused=sum(no_match(best, threshold) for best in without) / len(without),
+        matched=sum(not is_refused(best) for best in with_right) / len(with_right),
+        refused=sum(is_refused(best) for best in without) / len(without),
         area=area_under_roc(with_right, without),
     )
 

@@ -94,9 +94,9 @@ def learn_threshold(log_odds: Sequence[float]) -> Threshold | None:
     return Threshold(centre + scale * border, low, high, int(values.size))
 
 
-def no_match(best_log_odds: float, threshold: Threshold | None) -> bool:
-    """Whether the best candidate's log-odds are below the threshold, or below 0 (P = 1/2) without a threshold."""
-    return best_log_odds < (0.0 if threshold is None else threshold.value)
+def no_match(best_log_odds: float, threshold: Threshold) -> bool:
+    """Whether the best candidate's log-odds are below the threshold."""
+    return best_log_odds < threshold.value
 
 
 def _criterion(log_likelihood: float, components: int, samples: int) -> float:

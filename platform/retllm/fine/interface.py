@@ -82,3 +82,17 @@ class FineScorer(Protocol):
             ScoreUnreadable, TooLargeForDevice: a pair can't be scored (``detail["index"]``).
             ServerAway: the scorer's server does not answer.
         """
+
+    def score_each(
+        self,
+        pairs: Sequence[tuple[Content, Content]],
+        injection: Injection | None = None,
+        *,
+        mode: Mode = "true_false",
+        trace: bool = False,
+    ) -> Sequence[PairScore | Exception]:
+        """Score every pair as :meth:`score_pairs`, but an error of one pair alone takes the place of its score.
+
+        A scorer that asks about each pair by itself has such errors. What fails for all pairs is raised.
+        """
+        return self.score_pairs(pairs, injection, mode=mode, trace=trace)

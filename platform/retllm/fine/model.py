@@ -17,15 +17,16 @@ from retllm.errors import InvalidInput, ModelUnavailable, ModelUnsuited
 from retllm.fine.content import Picture
 from retllm.fine.feedforward import FeedForward, read_feed_forward
 from retllm.fine.hooks import Decoder
+from retllm.fine.labels import check_labels
 from retllm.fine.prepare import Preparer
-from retllm.fine.prompts import Labels, Prompts, with_profile
-from retllm.fine.sources import ModelSource, can_load, not_downloaded
+from retllm.fine.prompts import Prompts, with_profile
+from retllm.fine.sources import ModelSource, can_load, not_downloaded, reach_hub
 from retllm.profiles import BadProfile, Profile, choose_profile, names_of
 
 log = structlog.get_logger(__name__)
 
 #: what transformers and the hub client raise for files that are missing, broken or unreachable
-_LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError, SafetensorError)
+LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError, SafetensorError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,12 +92,17 @@ def load_model(
     Raises:
         InvalidInput: the profile can't be used.
         ModelUnavailable: it can't be loaded here; the message says what to do.
-        ModelUnsuited: it is not an image-text-to-text model with a chat template, or it needs more than
-            ``picture_tokens`` for a picture of any size.
+        ModelUnsuited: it is not an image-text-to-text model with a chat template, an answer of the profile is not a
+            single token, or it needs more than ``picture_tokens`` for a picture of any size.
     """
     source = can_load(model, revision)
     if source.where == "nowhere":
         raise ModelUnavailable(source.message, model=model)
+    if source.where == "download":
+        try:
+            reach_hub(model)
+        except ConnectionError as error:
+            raise explain(model, False, error) from error
     name = str(source.folder) if source.folder is not None else model
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": source.here}
     if source.folder is None:
@@ -137,6 +143,7 @@ def ready_model(
     prompts = with_profile(prompts, _profile(profile, model, module.config, processor))
     limit = getattr(text_config, "max_position_embeddings", None)
     preparer = Preparer(model, processor, limit, prompts.system, prompts.template_arguments)
+    check_labels(preparer, prompts)
     image_token = _image_token(model, module.config)
     budget = prompts.budget(picture_tokens)
     preparer.limit_pictures(budget, module.config, image_token, at_least=picture_tokens is None)
@@ -173,14 +180,14 @@ def _load(model: str, name: str, options: dict[str, Any], dtype: torch.dtype) ->
                 "Choose an image-text-to-text model.",
                 model=model,
             )
-        processor = AutoProcessor.from_pretrained(name, **options)  # type: ignore[no-untyped-call]  # transformers' own
+        processor = AutoProcessor.from_pretrained(name, **options)
         module = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, use_safetensors=True, **options)
-    except _LOAD_ERRORS as error:
-        raise _explain(model, options["local_files_only"], error) from error
+    except LOAD_ERRORS as error:
+        raise explain(model, options["local_files_only"], error) from error
     return processor, module
 
 
-def _explain(model: str, here: bool, error: Exception) -> ModelUnavailable:
+def explain(model: str, here: bool, error: Exception) -> ModelUnavailable:
     """Return an error with one sentence on why loading failed, instead of a library's traceback."""
     text = " ".join(str(error).split())
     reason = text[:300] or type(error).__name__
@@ -260,41 +267,3 @@ def answer_ends(loaded: LoadedModel) -> frozenset[int]:
     eos = getattr(settings, "eos_token_id", None)
     ends = eos if isinstance(eos, list) else [eos]
     return frozenset({loaded.image_token, *(end for end in ends if end is not None), *loaded.preparer.control_ids()})
-
-
-def label_ids(preparer: Preparer, spellings: tuple[str, ...]) -> list[int]:
-    """Return the single tokens of a label: each spelling that is one token, alone or at the start of the answer.
-
-    Some tokenizers encode a word differently after other text.
-
-    Raises:
-        ModelUnsuited: no spelling is a single token.
-    """
-    prompt = preparer.render(["True or False?"])
-    before = preparer.encode(prompt)
-    found: set[int] = set()
-    for spelling in spellings:
-        alone = preparer.encode(spelling, continued=True)
-        after = preparer.encode(prompt + spelling)
-        follows = after[len(before) :] if after[: len(before)] == before else []
-        found |= {ids[0] for ids in (alone, follows) if len(ids) == 1 and preparer.spells(ids[0], spelling)}
-    if not found:
-        label = spellings[0].strip()
-        raise ModelUnsuited(
-            f'The answer "{label}" is not a single token of {preparer.model}, so its probability can\'t be read in one '
-            "pass. Choose another model, or another answer in its profile, or check that its tokenizer is complete.",
-            label=label,
-        )
-    return sorted(found)
-
-
-def both_labels(preparer: Preparer, labels: Labels) -> tuple[list[int], list[int]]:
-    """Return the token ids of the positive and of the negative label.
-
-    Raises:
-        ModelUnsuited: one is not a single token, or both labels share a token.
-    """
-    positive, negative = label_ids(preparer, labels.positive), label_ids(preparer, labels.negative)
-    if set(positive) & set(negative):
-        raise ModelUnsuited(f"{preparer.model} encodes both answers as the same token.")
-    return positive, negative

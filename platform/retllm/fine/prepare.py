@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from cachetools import LRUCache
-from jinja2 import TemplateError
 from PIL import Image
 
 from retllm.errors import InvalidInput, ModelUnsuited
@@ -272,7 +271,7 @@ class Preparer:
             rendered = self._processor.apply_chat_template(
                 turns, add_generation_prompt=True, tokenize=False, **self._arguments
             )
-        except TemplateError as error:
+        except Exception as error:
             raise ModelUnsuited(f"The chat template of {self.model} can't be used: {_first_line(error)}") from error
         return str(rendered)
 

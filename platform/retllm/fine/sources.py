@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import structlog
+
 from retllm.errors import ModelUnavailable
 from retllm.profiles import Profile, choose_profile, names_of
+
+log = structlog.get_logger(__name__)
 
 Where = Literal["folder", "cache", "download", "nowhere"]
 
@@ -23,6 +27,9 @@ _DEFAULT_REVISION = "main"
 _WHOLE_BYTES = 64 * 2**20
 _SAMPLES = 256
 _SAMPLE_BYTES = 64 * 2**10
+
+#: time limit of the question whether the hub answers
+_HUB_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +230,33 @@ def _add_file(digest: hashlib._Hash, path: Path) -> None:
         for sample in range(_SAMPLES):
             file.seek(sample * (size - _SAMPLE_BYTES) // (_SAMPLES - 1))
             digest.update(file.read(_SAMPLE_BYTES))
+
+
+def hub_problem() -> str | None:
+    """Return why the model hub can't be used, or None if it answers; takes seconds at most."""
+    import httpx
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        httpx.head(constants.ENDPOINT, timeout=_HUB_SECONDS, follow_redirects=True)
+    except httpx.HTTPError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return f"the hub at {constants.ENDPOINT} can't be reached ({reason})"
+    return None
+
+
+def reach_hub(model: str) -> None:
+    """Check that the hub answers before a model is downloaded: its client repeats requests for minutes.
+
+    Raises:
+        ConnectionError: it does not.
+    """
+    problem = hub_problem()
+    if problem is not None:
+        raise ConnectionError(problem)
+    log.warning("model.downloads", model=model, reason="it is not on this machine")
 
 
 def not_downloaded(name: str, otherwise: str, error: Exception) -> ModelUnavailable:

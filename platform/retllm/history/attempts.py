@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, aliased, undefer
 from retllm.db.enums import AttemptOutcome, Stage, UnitState
 from retllm.db.tables import Attempt, Job, Unit
 from retllm.errors import Forbidden, NotFound
+from retllm.history.named_items import MAX_NAMED, NamedItem, name_items
 from retllm.identity.access import job_for, require_job_rights
 from retllm.identity.actor import Actor
 
@@ -72,6 +73,9 @@ class AttemptView(BaseModel):
     seq: int = Field(description="number of the unit in its stage, from 0")
     state: UnitState
     items: int | None = Field(description="number of its items or candidates; null in the coarse stage")
+    about: list[NamedItem] = Field(
+        default=[], description=f"of a unit with an error, the first {MAX_NAMED} of its items or files, by name"
+    )
     attempt: int = Field(description="number of attempts so far, including the current one")
     worker: str | None = Field(description="host and process of the last attempt")
     started_at: datetime | None
@@ -116,7 +120,8 @@ def attempts(
         query = query.options(undefer(Unit.traceback))
     units = session.scalars(query).all()
     trails = _trails(session, [unit.id for unit in units])
-    return [_view(unit, trails[unit.id], traced) for unit in units]
+    named = name_items(session, ((unit.id, unit.stage, unit.payload) for unit in units if unit.error is not None))
+    return [_view(unit, trails[unit.id], named.get(unit.id, []), traced) for unit in units]
 
 
 def _trails(session: Session, unit_ids: Sequence[UUID]) -> dict[UUID, list[TrailView]]:
@@ -149,7 +154,7 @@ def may_change(session: Session, actor: Actor, job: Job) -> bool:
     return True
 
 
-def _view(unit: Unit, trail: list[TrailView], traced: bool) -> AttemptView:
+def _view(unit: Unit, trail: list[TrailView], about: list[NamedItem], traced: bool) -> AttemptView:
     items: Sequence[str] | None = unit.payload.get("items")
     waits = unit.state is UnitState.READY and unit.error is not None
     return AttemptView(
@@ -158,6 +163,7 @@ def _view(unit: Unit, trail: list[TrailView], traced: bool) -> AttemptView:
         seq=unit.seq,
         state=unit.state,
         items=None if items is None else len(items),
+        about=about,
         attempt=unit.attempt,
         worker=unit.worker,
         started_at=unit.started_at,

@@ -15,8 +15,8 @@ from retllm.db.enums import JobState
 from retllm.db.locks import lock_collections_of_jobs
 from retllm.db.searches import Search
 from retllm.db.tables import Job
-from retllm.errors import Conflict, NotFound
-from retllm.identity.access import changeable_jobs, job_for, require_job_rights, within_visible
+from retllm.errors import Conflict, NotFound, Obsolete
+from retllm.identity.access import changeable_jobs, job_for, require_job_rights, visible_jobs
 from retllm.identity.actor import Actor
 from retllm.queue import lifecycle
 from retllm.queue.handlers import all_handlers, handler_of
@@ -25,6 +25,7 @@ from retllm.queue.submission import Submitted
 
 NOT_ALLOWED = "of another account, in a collection that you may not change"
 TOO_LATE = "already deleted"
+NO_HELP = "such that no retry can help"
 
 
 class BulkAction(StrEnum):
@@ -41,8 +42,9 @@ def allowed(action: BulkAction) -> sa.ColumnElement[bool]:
         return sa.and_(Job.finished_at.is_(None), Job.cancel_requested.is_(False))
     if action is BulkAction.RETRY:
         left = [sa.and_(Job.kind == kind, handler.left()) for kind, handler in all_handlers().items()]
+        failed = Job.state.in_([JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED])
         return sa.or_(
-            Job.state.in_([JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED]),
+            sa.and_(failed, ~lifecycle.no_retry_helps(Job.id)),
             sa.and_(Job.state == JobState.SUCCEEDED, sa.or_(*left)),
         )
     return Job.finished_at.is_not(None)
@@ -100,7 +102,7 @@ def retry_job(session: Session, actor: Actor, job_id: UUID) -> Submitted:
     Raises:
         NotFound: the job does not exist.
         Forbidden: the job is of another account, in a collection that this account may not change.
-        Conflict: the job is still running, or nothing in it failed.
+        Conflict: the job is still running, or nothing in it failed, or (Obsolete) no retry can help.
     """
     job = _locked(session, actor, job_id)
     return Submitted(job, _retry(session, job), created=False)
@@ -111,6 +113,8 @@ def _retry(session: Session, job: Job) -> list[Notification]:
         raise Conflict("The job is still running; its failed units are retried automatically.")
     if job.state is JobState.SUCCEEDED:
         return handler_of(job.kind).again(session, job)
+    if session.scalar(sa.select(lifecycle.no_retry_helps(job.id))):
+        raise Obsolete(f"A retry can't help this job: {job.error or Obsolete.__doc__}")
     return lifecycle.reopen(session, job)
 
 
@@ -138,7 +142,7 @@ def apply_to_jobs(session: Session, actor: Actor, action: BulkAction, job_ids: S
     lock_collections_of_jobs(session, job_ids)
     locking = (
         sa.select(Job)
-        .where(Job.id.in_(job_ids), within_visible(actor, Job.collection_id))
+        .where(Job.id.in_(job_ids), visible_jobs(actor))
         .order_by(Job.id)
         .with_for_update(of=Job)
         .execution_options(populate_existing=True)
@@ -167,6 +171,9 @@ def _apply(session: Session, action: BulkAction, job: Job, changes: JobChanges) 
             _cancel(session, job)
         else:
             changes.units += _retry(session, job)
+    except Obsolete:
+        changes.refused[NO_HELP] += 1
+        return
     except Conflict:
         ended = "already over" if action is BulkAction.CANCEL else "complete, with nothing to retry"
         changes.refused[ended if job.finished_at is not None else "still running"] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +28,8 @@ _DESCRIBING = (FileKind.CSV, FileKind.JSONL, FileKind.XMP, FileKind.TEXT)
 # files of an upload, and entries, of which one may name it
 _LOOKED_AT = 100
 
+_FILE, _WHOLE = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
+
 
 class FileCounts(BaseModel):
     """How often an upload has which outcome, whether it is open, and how many of its files are still to come."""
@@ -47,18 +50,10 @@ NO_FILES = FileCounts(counts={})
 
 def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCounts]:
     """Return the counts of those jobs that have files or are open, with at most three queries."""
-    number = sa.cast(sa.func.sum(FileCount.count), sa.BigInteger)
-    of = (FileCount.job_id, FileCount.status, FileCount.part)
-    query = (
-        sa.select(*of, number, _first(FileCount.job_id))
-        .where(FileCount.job_id.in_(job_ids))
-        .group_by(*of)
-        .having(number != 0)
-    )
     counts: dict[UUID, Counter[FileStatus]] = {}
     named: dict[UUID, str] = {}
     with_parts: set[UUID] = set()
-    for job_id, status, part, count, name in session.execute(query):
+    for job_id, status, part, count, name in session.execute(_counted(), {"job_ids": job_ids}):
         counts.setdefault(job_id, Counter())[status] += count
         named[job_id] = name
         if part and status in PROBLEMS:
@@ -76,15 +71,26 @@ def file_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, FileCou
     }
 
 
+@cache
+def _counted() -> sa.Select[UUID, FileStatus, bool, int, str]:
+    number = sa.cast(sa.func.sum(FileCount.count), sa.BigInteger)
+    of = (FileCount.job_id, FileCount.status, FileCount.part)
+    return (
+        sa.select(*of, number, _first(FileCount.job_id))
+        .where(FileCount.job_id.in_(sa.bindparam("job_ids", expanding=True)))
+        .group_by(*of)
+        .having(number != 0)
+    )
+
+
 def _first(job_id: Any) -> sa.ScalarSelect[str]:
     """Return the query of the first folder, archive or file of an upload, if possible of one that describes no others.
 
     Those that do are sent first.
     """
-    file = sa.orm.aliased(UploadFile)
-    columns = (file.id, file.name, file.content, file.parent_id)
+    columns = (_FILE.id, _FILE.name, _FILE.content, _FILE.parent_id)
     # entries too, so that no more rows are read; they come after their archive
-    rows = sa.select(*columns).where(file.job_id == job_id).order_by(file.id).limit(_LOOKED_AT)
+    rows = sa.select(*columns).where(_FILE.job_id == job_id).order_by(_FILE.id).limit(_LOOKED_AT)
     few = rows.correlate(FileCount).subquery()
     describes = sa.func.coalesce(few.c.content, "").in_(_DESCRIBING)
     names = sa.select(sa.func.split_part(few.c.name, "/", 1)).where(few.c.parent_id.is_(None))
@@ -98,13 +104,12 @@ def _parts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[FileSta
     """
     if not job_ids:
         return {}
-    whole = sa.orm.aliased(UploadFile)
-    word = sa.case((whole.content.in_(PICTURED), "page"), else_="row").label("word")
+    word = sa.case((_WHOLE.content.in_(PICTURED), "page"), else_="row").label("word")
     query = (
         sa.select(UploadFile.job_id, UploadFile.status, word, sa.func.sum(UploadFile.count))
-        .join(whole, whole.id == UploadFile.parent_id)
+        .join(_WHOLE, _WHOLE.id == UploadFile.parent_id)
         .where(UploadFile.job_id.in_(job_ids), UploadFile.status.in_(PROBLEMS), UploadFile.entry.is_(None))
-        .where(sa.func.coalesce(whole.content, "") != FileKind.ARCHIVE)
+        .where(sa.func.coalesce(_WHOLE.content, "") != FileKind.ARCHIVE)
         .group_by(UploadFile.job_id, UploadFile.status, word)
         .order_by(word)
     )
@@ -129,10 +134,15 @@ def count_not_kept(session: Session, job_id: UUID) -> int:
 
 def _open(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[str, Any]]:
     """Return what the counts of each open upload say besides its outcomes."""
-    come = sa.select(sa.func.coalesce(sa.func.sum(FileCount.count), 0)).where(FileCount.job_id == Upload.id)
-    missing = (Upload.expected - come.where(FileCount.come).scalar_subquery()).label("missing")
-    is_open = (Upload.id.in_(job_ids), Upload.closed_at.is_(None))
-    rows = session.execute(sa.select(Upload.id, Upload.expected, missing).where(*is_open))
+    rows = session.execute(_missing(), {"job_ids": job_ids})
     return {
         job_id: {"open": True, "expected": expected, "to_come": max(0, int(count))} for job_id, expected, count in rows
     }
+
+
+@cache
+def _missing() -> sa.Select[UUID, int, int]:
+    come = sa.select(sa.func.coalesce(sa.func.sum(FileCount.count), 0)).where(FileCount.job_id == Upload.id)
+    missing = (Upload.expected - come.where(FileCount.come).scalar_subquery()).label("missing")
+    is_open = (Upload.id.in_(sa.bindparam("job_ids", expanding=True)), Upload.closed_at.is_(None))
+    return sa.select(Upload.id, Upload.expected, missing).where(*is_open)

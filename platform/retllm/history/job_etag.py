@@ -1,4 +1,4 @@
-"""Values for the ETag of a job, computed by one query that reads no results."""
+"""Values for the ETag of a job, computed by queries that read no results."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
 from retllm.db.counts import FileCount, UnitCount
 from retllm.db.enums import FileStatus, JobState, UnitState
 from retllm.db.operations import PausedQueue
 from retllm.db.reviews import Judgment
-from retllm.db.searches import Candidate, Score, Search
+from retllm.db.searches import Candidate, Score, Search, SearchCollection
 from retllm.db.tables import Job
 from retllm.db.uploads import Upload
 from retllm.errors import NotFound
-from retllm.identity.access import within_visible
+from retllm.history.index_builds import builds_index, index_builds
+from retllm.identity.access import visible_jobs
 from retllm.identity.actor import Actor
 
 # the ETag of a queued job also changes every _WAIT_SECONDS, up to _MAX_WAITS times, to update hints on the wait
@@ -26,7 +28,7 @@ EtagValues = tuple[Any, ...]
 
 
 def job_etag(session: Session, actor: Actor, job_id: UUID) -> EtagValues:
-    """Return values that change with the job, its units, files, candidates and scores, marks and pauses.
+    """Return values that change with the job, its units, files, candidates and scores, its index, marks and pauses.
 
     Raises:
         NotFound: the job does not exist or this account may not see it.
@@ -41,15 +43,18 @@ def job_etag(session: Session, actor: Actor, job_id: UUID) -> EtagValues:
         Search.coarse_at,
         Search.final_at,
         Upload.closed_at,
+        sa.and_(Job.finished_at.is_(None), builds_index(Job.id)).label("building"),
         *(column for part in parts for column in part.c),
     )
     joined = query.select_from(Job).outerjoin(Search, Search.id == Job.id).outerjoin(Upload, Upload.id == Job.id)
     for part in parts:
         joined = joined.join(part, sa.true())
-    row = session.execute(joined.where(Job.id == job_id, within_visible(actor, Job.collection_id))).first()
+    row = session.execute(joined.where(Job.id == job_id, visible_jobs(actor))).first()
     if row is None:
         raise NotFound("There is no such job.")
-    return tuple(row)
+    build = index_builds(session, [job_id]).get(job_id) if row.building else None
+    # pages show whole percents
+    return (*row, None if build is None else round(100 * build))
 
 
 def _units() -> sa.FromClause:
@@ -106,8 +111,16 @@ def _candidates() -> sa.FromClause:
 def _marks() -> sa.FromClause:
     return (
         sa.select(sa.func.count().label("marks"), sa.func.max(Judgment.updated_at).label("marked_at"))
-        .where(Judgment.collection_id == Job.collection_id, Judgment.question == Search.question)
+        .where(Judgment.collection_id == sa.any_(_collections()), Judgment.question == Search.question)
         .lateral()
+    )
+
+
+def _collections() -> sa.ColumnElement[Any]:
+    several = sa.select(SearchCollection.collection_id).where(SearchCollection.search_id == Job.id).correlate(Job)
+    # an array, so that the index of the marks serves both
+    return sa.case(
+        (Job.collection_id.is_not(None), array([Job.collection_id])), else_=sa.func.array(several.scalar_subquery())
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -14,14 +15,14 @@ from sqlalchemy.orm import Session
 
 from retllm.db.counts import UnitCount
 from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind, JobState, Stage, UnitState
-from retllm.db.searches import Candidate
+from retllm.db.searches import Candidate, Search
 from retllm.db.tables import Attempt, Collection, Job, Unit, User
-from retllm.db.vectors import build_progress
 from retllm.errors import NotFound
 from retllm.history.file_counts import NO_FILES, FileCounts, count_not_kept, file_counts
+from retllm.history.index_builds import index_builds
 from retllm.history.retries import retries
-from retllm.history.same_errors import MAX_ERRORS
-from retllm.queue import attempts
+from retllm.history.unit_errors import UnitError, errors_of
+from retllm.queue import lifecycle
 
 
 class StageProgress(BaseModel):
@@ -44,26 +45,14 @@ class StageProgress(BaseModel):
     finished_at: datetime | None = Field(description="when the last unit ended; null while a unit is open")
 
 
-class UnitError(BaseModel):
-    """The error of a unit whose last attempt failed or that is dead."""
-
-    stage: Stage
-    seq: int
-    state: UnitState
-    attempt: int
-    error: str
-    run_after: datetime | None
-    waits: bool = Field(default=False, description="whether it waits for a server; then no attempt has failed of this")
-
-
 class JobView(BaseModel):
     """A job."""
 
     id: UUID
     kind: JobKind
     state: JobState
-    collection_id: UUID
-    collection_name: str
+    collection_id: UUID | None = Field(description="null for a search of several collections")
+    collection_name: str = Field(description="for a search of several collections their number, as in `3 collections`")
     user_name: str
     created_at: datetime
     started_at: datetime | None
@@ -74,6 +63,7 @@ class JobView(BaseModel):
     )
     cancel_requested: bool
     error: str | None
+    final: bool = Field(default=False, description="whether no retry can help, as the error says; begin the job again")
     progress: float = Field(description="share of the work that is done, 0 to 1")
     index_build: float | None = Field(
         default=None,
@@ -83,6 +73,7 @@ class JobView(BaseModel):
     stages: list[StageProgress]
     errors: list[UnitError]
     files: FileCounts | None = Field(description="outcomes and missing files of an upload; null for other jobs")
+    run_id: UUID | None = Field(default=None, description="the evaluation run that a search is a part of")
     params: dict[str, Any]
 
 
@@ -152,19 +143,14 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     ids = [job.id for job in jobs]
     stages = _stages(session, ids)
     pools = _pools(session, [job.id for job in jobs if job.kind is JobKind.SEARCH and job.finished_at is None])
-    errors = _errors(session, [job.id for job in jobs if job.state is not JobState.SUCCEEDED])
-    builds = _index_builds(session, [job.id for job in jobs if job.finished_at is None])
+    errors = errors_of(session, [job.id for job in jobs if job.state is not JobState.SUCCEEDED])
+    builds = index_builds(session, [job.id for job in jobs if job.finished_at is None])
     uploads = [job.id for job in jobs if job.kind is JobKind.UPLOAD]
     files = dict.fromkeys(uploads, NO_FILES) | (file_counts(session, uploads) if uploads else {})
     retried = retries(session, [job.id for job in jobs if job.kind is JobKind.UPLOAD and job.finished_at is None])
-    names: dict[UUID, tuple[str, str]] = {
-        job_id: (collection, user)
-        for job_id, collection, user in session.execute(
-            sa.select(Job.id, Collection.name, User.name)
-            .join(Collection, Collection.id == Job.collection_id)
-            .join(User, User.id == Job.user_id)
-            .where(Job.id.in_(ids))
-        )
+    names: dict[UUID, tuple[str, str, bool]] = {
+        job_id: (collection, user, final)
+        for job_id, collection, user, final in session.execute(_named(), {"job_ids": ids})
     }
     return [
         JobView(
@@ -180,15 +166,19 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
             seconds=job.seconds,
             cancel_requested=job.cancel_requested,
             error=job.error,
+            final=names[job.id][2],
             progress=(
                 _unfinished(*retried[job.id])
                 if job.id in retried
-                else _progress(job, stages[job.id], pools.get(job.id, 0), files.get(job.id, NO_FILES))
+                else _progress(
+                    job, stages[job.id], pools.get(job.id, 0), files.get(job.id, NO_FILES), builds.get(job.id)
+                )
             ),
             index_build=builds.get(job.id),
             stages=stages[job.id],
             errors=errors[job.id],
             files=files.get(job.id),
+            run_id=job.run_id,
             params=job.params,
         )
         for job in jobs
@@ -196,15 +186,30 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     ]
 
 
-def _index_builds(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, float]:
-    """Return how much of an index the database has built for each job; an index has the key of its unit."""
-    if not job_ids:
-        return {}
-    building = sa.select(Unit.id, Unit.job_id).where(
-        Unit.job_id.in_(job_ids), Unit.state == UnitState.LEASED, Unit.payload.has_key("index")
+# the queries of a view are built once, since that takes longer than to execute them
+
+
+def _these(job_id: Any) -> sa.ColumnElement[bool]:
+    return job_id.in_(sa.bindparam("job_ids", expanding=True))  # type: ignore[no-any-return]
+
+
+def name_of_collections() -> sa.ColumnElement[str]:
+    """Return the name of the collection of a job, with the search joined; of a search of several their number."""
+    plural = sa.case((Search.collections == 1, ""), else_="s")
+    number = sa.func.concat(Search.collections, " collection", plural, type_=sa.Text)
+    return sa.func.coalesce(Collection.name, number)
+
+
+@cache
+def _named() -> sa.Select[UUID, str, str, bool]:
+    return (
+        sa.select(Job.id, name_of_collections(), User.name, lifecycle.no_retry_helps(Job.id))
+        .outerjoin(Collection, Collection.id == Job.collection_id)
+        .join(User, User.id == Job.user_id)
+        # the second is redundant, but makes the planner use an index instead of a sequential scan
+        .outerjoin(Search, sa.and_(Search.id == Job.id, _these(Search.id)))
+        .where(_these(Job.id))
     )
-    jobs: dict[UUID, UUID] = dict(iter(session.execute(building)))
-    return {jobs[unit_id]: share for unit_id, share in build_progress(session, list(jobs)).items()}
 
 
 def _pools(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -215,11 +220,12 @@ def _pools(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, int]:
     return {row[0]: row[1] for row in session.execute(query.group_by(Candidate.search_id))}
 
 
-def _progress(job: Job, stages: Sequence[StageProgress], pool: int, files: FileCounts) -> float:
+def _progress(job: Job, stages: Sequence[StageProgress], pool: int, files: FileCounts, build: float | None) -> float:
     """Return the completed share of the work. A failed job shows the share it reached, not 1.
 
     A search in waves is measured by its whole pool while it runs, so that a new wave does not decrease the progress. If
     no further wave is needed, the progress jumps to its end. Files that are still to come count as work of an upload.
+    A job that only builds an index is as far as this is.
     """
     if job.state is JobState.SUCCEEDED:
         return 1.0
@@ -231,7 +237,8 @@ def _progress(job: Job, stages: Sequence[StageProgress], pool: int, files: FileC
             missing += files.counts.get(FileStatus.NOT_SENT, 0)
         total = sum(stage.items_total for stage in stages) + missing * len(stages)
         return _unfinished(done, total) if job.finished_at is None else round(done / max(1, total), 4)
-    last = Stage.EMBED if job.kind is JobKind.INDEX else Stage.FINE
+    by_media = dict.fromkeys((JobKind.DUPLICATES, JobKind.MAP, JobKind.OCR), Stage.MEDIA)
+    last = {JobKind.INDEX: Stage.EMBED, **by_media}.get(job.kind, Stage.FINE)
     for stage in stages:
         if stage.stage is not last or not stage.items_total:
             continue
@@ -239,7 +246,7 @@ def _progress(job: Job, stages: Sequence[StageProgress], pool: int, files: FileC
             return round(stage.items_done / stage.items_total, 4)
         # all candidates can have a score while the entropy of ties is still missing
         return _unfinished(stage.items_done, max(stage.items_total, pool))
-    return 0.0
+    return min(_MAX_UNFINISHED, round(build or 0.0, 4))
 
 
 def _unfinished(done: int, total: int) -> float:
@@ -247,12 +254,13 @@ def _unfinished(done: int, total: int) -> float:
     return min(_MAX_UNFINISHED, round(done / max(1, total), 4))
 
 
-def _stages(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[StageProgress]]:
+@cache
+def _counted_units() -> sa.Select[UUID, Stage, UnitState, int, int, datetime | None, datetime | None]:
     one = UnitCount
     units = sa.cast(sa.func.sum(one.units), sa.BigInteger)
     # units of a further pass have items that are already counted
     items = sa.func.coalesce(sa.func.sum(one.items).filter(~one.again), 0)
-    query = (
+    return (
         sa.select(
             one.job_id,
             one.stage,
@@ -262,13 +270,16 @@ def _stages(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[StageP
             sa.func.min(one.started_at),
             sa.func.max(one.finished_at),
         )
-        .where(one.job_id.in_(job_ids))
+        .where(_these(one.job_id))
         .group_by(one.job_id, one.stage, one.state)
         .having(units != 0)
     )
+
+
+def _stages(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[StageProgress]]:
     found: dict[UUID, dict[Stage, list[Any]]] = defaultdict(lambda: defaultdict(list))
     sizes: Counter[UUID] = Counter()
-    for row in session.execute(query):
+    for row in session.execute(_counted_units(), {"job_ids": job_ids}):
         found[row[0]][row[1]].append(row[2:])
         sizes[row[0]] += row[3]
     worked = _worked(session, [job_id for job_id in job_ids if sizes[job_id] <= MAX_TIMED])
@@ -284,6 +295,12 @@ def _stages(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[StageP
 
 def _worked(session: Session, job_ids: Sequence[UUID]) -> dict[tuple[UUID, Stage], float]:
     """Return for how many seconds at least one worker was at each stage, by its attempts that have ended."""
+    rows = session.execute(_times(), {"job_ids": job_ids})
+    return {(job_id, stage): seconds for job_id, stage, seconds in rows}
+
+
+@cache
+def _times() -> sa.Select[UUID, Stage, float]:
     # looks them up unit by unit: for a join the planner may read the attempts of all jobs
     its_own = sa.select(Attempt.token, Attempt.started_at, Attempt.ended_at).where(Attempt.ended_at.is_not(None))
     attempt = its_own.where(Attempt.unit_id == Unit.id).correlate(Unit).offset(0).lateral()
@@ -295,14 +312,13 @@ def _worked(session: Session, job_ids: Sequence[UUID]) -> dict[tuple[UUID, Stage
     ended = (
         sa.select(Unit.job_id, Unit.stage, attempt.c.started_at, attempt.c.ended_at, before)
         .join(attempt, sa.true())
-        .where(Unit.job_id.in_(job_ids))
+        .where(_these(Unit.job_id))
         .subquery()
     )
     # what an attempt adds to those that began before it; greatest() ignores null
     added = sa.extract("epoch", ended.c.ended_at - sa.func.greatest(ended.c.started_at, ended.c.before))
     query = sa.select(ended.c.job_id, ended.c.stage, sa.cast(sa.func.sum(sa.func.greatest(added, 0)), sa.Float))
-    rows = session.execute(query.group_by(ended.c.job_id, ended.c.stage))
-    return {(job_id, stage): seconds for job_id, stage, seconds in rows}
+    return query.group_by(ended.c.job_id, ended.c.stage)
 
 
 def _stage(stage: Stage, rows: Sequence[Any], seconds: float | None, *, timed: bool) -> StageProgress:
@@ -323,42 +339,3 @@ def _stage(stage: Stage, rows: Sequence[Any], seconds: float | None, *, timed: b
         started_at=min(started, default=None),
         finished_at=None if any(units.get(state) for state in OPEN_UNITS) else max(finished, default=None),
     )
-
-
-def _errors(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[UnitError]]:
-    result: dict[UUID, list[UnitError]] = defaultdict(list)
-    if not job_ids:
-        return result
-    failing = sa.orm.aliased(
-        Unit,
-        sa.select(Unit)
-        .where(
-            Unit.job_id == Job.id,
-            Unit.error.is_not(None),
-            Unit.state.in_([UnitState.READY, UnitState.LEASED, UnitState.DEAD]),
-        )
-        .correlate(Job)
-        .order_by(Unit.stage, Unit.seq)
-        .limit(MAX_ERRORS)
-        .lateral(),
-    )
-    query = (
-        sa.select(failing, attempts.last_waited(failing.id))
-        .select_from(Job)
-        .join(failing, sa.true())
-        .where(Job.id.in_(job_ids))
-        .order_by(failing.stage, failing.seq)
-    )
-    for unit, waits in session.execute(query):
-        result[unit.job_id].append(
-            UnitError(
-                stage=unit.stage,
-                seq=unit.seq,
-                state=unit.state,
-                attempt=unit.attempt,
-                error=unit.error or "",
-                run_after=unit.run_after if unit.state is UnitState.READY else None,
-                waits=bool(waits),
-            )
-        )
-    return result

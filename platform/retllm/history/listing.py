@@ -16,7 +16,7 @@ from retllm.db.many import one_of
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.tables import Item, Job, User
 from retllm.db.uploads import UploadFile
-from retllm.identity.access import changeable_jobs, within_visible
+from retllm.identity.access import changeable_jobs, visible_jobs, within_visible
 from retllm.identity.actor import Actor
 from retllm.media.normalization import composed
 
@@ -41,10 +41,17 @@ class JobFilters:
     text: str = ""
     outcomes: tuple[FileStatus, ...] = ()
     """Only uploads of which a file, entry or row has one of these outcomes."""
+    run_id: UUID | None = None
+    """Only the searches of this evaluation run."""
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether the history lists the searches of a run as one; a filter that tells them apart finds single ones."""
+        return self.run_id is None and not (self.states or self.text or self.outcomes)
 
     def matching(self, actor: Actor) -> list[Condition]:
         """Return conditions that select the matching jobs that ``actor`` may see."""
-        conditions = [within_visible(actor, Job.collection_id)]
+        conditions = [visible_jobs(actor)]
         if self.kind is not None:
             conditions.append(Job.kind == self.kind)
         if self.states:
@@ -53,11 +60,9 @@ class JobFilters:
             conditions.append(Job.collection_id == self.collection_id)
         if self.person is not None:
             conditions.append(Job.user_id == sa.select(User.id).where(User.name == self.person).scalar_subquery())
-        # keys begin with their creation time, so the primary key index serves ranges of days
-        if self.since is not None:
-            conditions.append(Job.id >= _first_key(self.since))
-        if self.until is not None and self.until < date.max:
-            conditions.append(Job.id < _first_key(self.until + timedelta(days=1)))
+        if self.run_id is not None:
+            conditions.append(Job.run_id == self.run_id)
+        conditions += in_days(Job.id, self)
         if self.outcomes:
             some = (
                 sa.select(sa.true()).where(UploadFile.job_id == Job.id, UploadFile.status.in_(self.outcomes)).limit(1)
@@ -68,6 +73,17 @@ class JobFilters:
             # no index supports substring search, so jobs are checked one by one from the newest on
             conditions.append(_has_text(self.text))
         return conditions
+
+
+def in_days(key: sa.orm.attributes.InstrumentedAttribute[UUID], filters: JobFilters) -> list[Condition]:
+    """Return the conditions that what has this key was created in the days of the filters."""
+    conditions: list[Condition] = []
+    # keys begin with their creation time, so the primary key index serves ranges of days
+    if filters.since is not None:
+        conditions.append(key >= _first_key(filters.since))
+    if filters.until is not None and filters.until < date.max:
+        conditions.append(key < _first_key(filters.until + timedelta(days=1)))
+    return conditions
 
 
 def _first_key(day: date) -> UUID:
@@ -233,8 +249,11 @@ def is_best() -> Condition:
     return Candidate.final_rank == sa.literal_column("1")
 
 
-def results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, SearchOutcome]:
-    """Return the query and the best item of those jobs that are searches, with one database query."""
+def results(session: Session, actor: Actor, job_ids: Sequence[UUID]) -> dict[UUID, SearchOutcome]:
+    """Return the query and the best item of those jobs that are searches, with one database query.
+
+    An item that ``actor`` may not see is left out.
+    """
     best = sa.and_(Candidate.search_id == Search.id, is_best(), Candidate.search_id.in_(job_ids))
     scored = sa.and_(
         Score.search_id == Search.id,
@@ -249,11 +268,17 @@ def results(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, SearchOutco
             Search.query_picture_key.is_not(None),
             Search.scorer,
             Search.no_match,
-            Item.id,
-            Item.name,
-            sa.func.left(Item.text, 200),
-            Item.thumbnail_key.is_not(None),
-            Score.score,
+            *(
+                # not a condition of the join, for which the planner may read all items
+                sa.case((within_visible(actor, Item.collection_id), column))
+                for column in (
+                    Item.id,
+                    Item.name,
+                    sa.func.left(Item.shown_text, 200),
+                    Item.shows_picture,
+                    Score.score,
+                )
+            ),
         )
         .select_from(Search)
         .outerjoin(Candidate, best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -22,11 +23,20 @@ def retries(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, tuple[int, 
     """
     if not job_ids:
         return {}
+    return {job_id: (done, total) for job_id, done, total in session.execute(_query(), {"job_ids": job_ids})}
+
+
+@cache
+def _query() -> sa.Select[UUID, int, int]:
     label = Unit.payload["pass"].astext
     first = (
         sa.select(Unit.job_id, sa.func.min(Unit.id.cast(sa.Text)).label("first"))
         # an index has the units of passes
-        .where(Unit.job_id.in_(job_ids), Unit.payload.has_key("pass"), label.startswith(f"{RETRY}-"))
+        .where(
+            Unit.job_id.in_(sa.bindparam("job_ids", expanding=True)),
+            Unit.payload.has_key("pass"),
+            label.startswith(f"{RETRY}-"),
+        )
         .group_by(Unit.job_id, label)
         .subquery()
     )
@@ -34,7 +44,7 @@ def retries(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, tuple[int, 
     length = sa.func.coalesce(sa.func.jsonb_array_length(Unit.payload["items"]), 0)
     # units of another pass have files that are counted already
     counts = sa.or_(label.is_(None), label.startswith(f"{RETRY}-"))
-    query = (
+    return (
         sa.select(
             Unit.job_id,
             sa.func.coalesce(sa.func.sum(length).filter(Unit.state == UnitState.DONE), 0),
@@ -48,4 +58,3 @@ def retries(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, tuple[int, 
         )
         .group_by(Unit.job_id)
     )
-    return {job_id: (done, total) for job_id, done, total in session.execute(query)}

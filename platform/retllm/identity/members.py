@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -15,6 +16,10 @@ from retllm.db.locks import lock_collection
 from retllm.db.people import CollectionMember
 from retllm.db.tables import Collection, User
 from retllm.errors import Conflict, NotFound
+from retllm.identity import names
+
+MAX_COUNTED = 1_000
+"""Members of a collection that are counted."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,28 @@ def page(session: Session, collection: Collection, *, after: UUID | None = None,
         # on the key of the member, for the index of the primary key
         query = query.where(CollectionMember.user_id > after)
     return [Member(*row) for row in session.execute(query)]
+
+
+def candidates(session: Session, collection: Collection, text: str = "", *, limit: int = 20) -> list[User]:
+    """Return accounts that can become members of ``collection``, by name; those with ``text`` in their names."""
+    is_member = sa.exists().where(CollectionMember.collection_id == collection.id, CollectionMember.user_id == User.id)
+    query = sa.select(User).where(User.disabled_at.is_(None), User.id != collection.owner_id, ~is_member)
+    if text:
+        query = query.where(User.name.icontains(names.written(text), autoescape=True))
+    return list(session.scalars(query.order_by(sa.func.lower(User.name)).limit(limit)))
+
+
+def counts(session: Session, collection_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return how many members collections have; ``MAX_COUNTED`` + 1 means more than the maximum."""
+    some = (
+        sa.select(CollectionMember.user_id)
+        .where(CollectionMember.collection_id == Collection.id)
+        .correlate(Collection)
+        .limit(MAX_COUNTED + 1)
+        .subquery()
+    )
+    number = sa.select(sa.func.count()).select_from(some).scalar_subquery()
+    return dict(iter(session.execute(sa.select(Collection.id, number).where(Collection.id.in_(collection_ids)))))
 
 
 def _members() -> sa.Select[UUID, str, MemberRole, Role, bool, datetime]:

@@ -7,6 +7,7 @@ import hmac
 import secrets
 import uuid
 from datetime import timedelta
+from functools import cache
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -23,7 +24,7 @@ PREFIX = "rlm_"
 DEFAULT_DAYS = 90
 MAX_DAYS = 3650
 DEFAULT_SCOPE = TokenScope.CHANGE
-_INVALID = "This token is invalid, expired or revoked. Create a new one with `retllm token create`."
+_INVALID = "This token is invalid, expired or revoked. Create a new one with `retllm token create USER`."
 
 
 def token_key(settings: Settings) -> bytes:
@@ -40,7 +41,12 @@ def key_from(secret: str) -> bytes:
     return derived(secret, "tokens of the API")
 
 
-def _digest(key: bytes, secret: str) -> str:
+def digest_of(key: bytes, secret: str) -> str:
+    """Return the digest that is stored of a secret.
+
+    It is looked up, not compared: whoever lacks the key can't choose secrets by their digests, so the time that an
+    index takes tells nothing of a stored one.
+    """
     return hmac.digest(key, secret.encode(), hashlib.sha256).hex()
 
 
@@ -67,7 +73,7 @@ def issue(
     if days is not None and not 1 <= days <= MAX_DAYS:
         raise InvalidInput(f"A token is valid for 1 to {MAX_DAYS:,} days, or until it is revoked.", field="days")
     secret = PREFIX + secrets.token_urlsafe(32)
-    token = ApiToken(id=new_id(), user_id=actor.id, name=name.strip(), digest=_digest(key, secret), scope=scope)
+    token = ApiToken(id=new_id(), user_id=actor.id, name=name.strip(), digest=digest_of(key, secret), scope=scope)
     if days is not None:
         token.expires_at = sa.func.now() + timedelta(days=days)
     session.add(token)
@@ -115,17 +121,20 @@ def holder(session: Session, key: bytes, secret: str) -> Actor:
     Raises:
         Unauthorized: the token is unknown, revoked or expired, or its account is locked.
     """
-    query = (
-        sa.select(User, ApiToken)
-        .join(ApiToken, ApiToken.user_id == User.id)
-        .where(ApiToken.digest == _digest(key, secret), _is_active(), User.disabled_at.is_(None))
-    )
-    row = session.execute(query).first()
+    row = session.execute(_held(), {"digest": digest_of(key, secret)}).first()
     if row is None:
         raise Unauthorized(_INVALID)
     user, found = row
     _note_use(session, found)
     return Actor(user, found.scope)
+
+
+@cache
+def _held() -> sa.Select[User, ApiToken]:
+    """Return the query of a token that can be used, which is built once, since every request needs it."""
+    is_this = ApiToken.digest == sa.bindparam("digest")
+    query = sa.select(User, ApiToken).join(ApiToken, ApiToken.user_id == User.id)
+    return query.where(is_this, _is_active(), User.disabled_at.is_(None))
 
 
 def _note_use(session: Session, token: ApiToken) -> None:
@@ -135,4 +144,5 @@ def _note_use(session: Session, token: ApiToken) -> None:
         sa.update(ApiToken)
         .where(ApiToken.id == token.id, sa.or_(ApiToken.last_used_at.is_(None), ApiToken.last_used_at < minute_ago))
         .values(last_used_at=sa.func.now())
+        .execution_options(synchronize_session=False)
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from retllm.db.counts import CollectionCount
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item
 from retllm.settings import Settings, public_name
@@ -34,6 +35,11 @@ def is_ready() -> sa.ColumnElement[bool]:
     return Item.state == sa.literal(ItemState.READY, Item.__table__.c.state.type, literal_execute=True)
 
 
+def has_content() -> sa.ColumnElement[bool]:
+    """Return a condition for items that are not deleted: what is in the trash may be restored."""
+    return Item.state != ItemState.DELETED
+
+
 def up_to_date(image_weight: float) -> sa.ColumnElement[bool]:
     """Return a condition for a joined embedding, of any model, that was made from the current version of the item."""
     return sa.and_(
@@ -57,17 +63,40 @@ def has_vector(model: EmbeddingModel | None, image_weight: float) -> sa.ColumnEl
     return sa.exists(Embedding.item_id).where(fresh_embedding(model.id, image_weight))
 
 
+Among = Sequence[UUID] | sa.Select[UUID]
+
+
 def is_indexed(session: Session, collection_id: UUID, model: EmbeddingModel | None) -> bool:
     """Return whether any item of the collection has a vector of this model."""
-    if model is None:
-        return False
-    any_vector = sa.select(Embedding.item_id).filter_by(collection_id=collection_id, model_id=model.id).limit(1)
-    return session.scalar(any_vector) is not None
+    return bool(indexed_among(session, [collection_id], model))
+
+
+def indexed_among(session: Session, among: Among, *models: EmbeddingModel | None) -> set[UUID]:
+    """Return those collections in which any item has a vector of one of these models."""
+    keys = [model.id for model in models if model is not None]
+    return _some(session, among, CollectionCount.model_id.in_(keys)) if keys else set()
+
+
+def has_items(session: Session, collection_id: UUID) -> bool:
+    """Return whether a collection has any ready item."""
+    return bool(filled_among(session, [collection_id]))
+
+
+def filled_among(session: Session, among: Among) -> set[UUID]:
+    """Return those collections that have any ready item."""
+    return _some(session, among, CollectionCount.model_id.is_(None))
+
+
+def _some(session: Session, among: Among, of: sa.ColumnElement[bool]) -> set[UUID]:
+    # to look for one row, the server may read those of other collections until it meets one
+    key = CollectionCount.collection_id
+    query = sa.select(key).where(key.in_(among), of).group_by(key).having(sa.func.sum(CollectionCount.count) > 0)
+    return set(session.scalars(query))
 
 
 def keep_error(session: Session, item_id: UUID, error: str) -> None:
     """Store the error of a failed embedding on the item."""
-    session.execute(sa.update(Item).where(Item.id == item_id, is_ready()).values(error=error))
+    session.execute(sa.update(Item).where(Item.id == item_id, has_content()).values(error=error))
 
 
 def clear_errors(session: Session, item_ids: Sequence[UUID]) -> None:

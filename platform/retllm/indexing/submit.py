@@ -10,12 +10,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind, Stage
+from retllm.db.plans import joined
 from retllm.db.tables import Collection, EmbeddingModel, Item, Unit
 from retllm.errors import Conflict
 from retllm.identity.access import Right, collection_for
 from retllm.identity.actor import Actor
 from retllm.indexing import coverage
-from retllm.indexing.indexed import current_model, embedder_of, has_vector, is_ready
+from retllm.indexing.indexed import current_model, embedder_of, has_items, has_vector, is_ready
 from retllm.indexing.vector_indexes import give_up_index
 from retllm.queue import lifecycle
 from retllm.queue.claim import Claim
@@ -56,9 +57,9 @@ def submit_index(
     job, created = insert_job(session, actor, collection_id, JobKind.INDEX, params, idempotency_key)
     if not created:
         return Submitted(job, [], created=False)
-    ready = sa.select(Item.id).where(Item.collection_id == collection_id, is_ready())
-    if session.scalar(ready.limit(1)) is None:
+    if not has_items(session, collection_id):
         raise Conflict("The collection is empty: upload something first.")
+    ready = sa.select(Item.id).where(Item.collection_id == collection_id, is_ready())
     units = lifecycle.add_units(session, job, Stage.EMBED, _plan(session, ready, names, settings))
     return Submitted(job, units, created=True)
 
@@ -86,15 +87,22 @@ def replan(session: Session, claim: Claim, model: EmbeddingModel, settings: Sett
         return []
     embedder = Unit.payload["embedder"].astext.is_not_distinct_from(claim.payload.get("embedder"))
     ready = sa.select(Item.id).where(Item.collection_id == job.collection_id, is_ready())
-    missing = _to_embed(session, ready.where(Item.id.not_in(items_in_units(job.id, embedder))), model, settings)
+    missing = _to_embed(session, ready.where(in_no_unit(job.id, embedder)), model, settings)
     payloads = [{**claim.payload, **payload, "model": str(model.id)} for payload in missing]
     return lifecycle.append_units(session, job, Stage.EMBED, payloads)
 
 
 def items_in_units(job_id: UUID, *conditions: sa.ColumnElement[bool]) -> sa.Select[UUID]:
     """Return the items in units for vectors of a job, of those units for which the conditions hold."""
-    item = sa.func.jsonb_array_elements_text(Unit.payload["items"])
-    return sa.select(sa.cast(item, sa.Uuid)).where(Unit.job_id == job_id, Unit.stage == Stage.EMBED, *conditions)
+    item = sa.cast(sa.func.jsonb_array_elements_text(Unit.payload["items"]), sa.Uuid).label("item_id")
+    return sa.select(item).where(Unit.job_id == job_id, Unit.stage == Stage.EMBED, *conditions)
+
+
+def in_no_unit(job_id: UUID, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Return the condition that an item is in none of the units of :func:`items_in_units`."""
+    # NOT IN would compare each item with all of theirs, if the planner expects these to be too many for a hash table
+    theirs = items_in_units(job_id, *conditions).subquery()
+    return ~sa.exists().where(theirs.c.item_id == Item.id)
 
 
 def embedders_for(collection: Collection, settings: Settings) -> list[str]:
@@ -124,7 +132,7 @@ def _to_embed(
 ) -> list[Payload]:
     if model is not None:
         ready = ready.where(~has_vector(model, settings.item_image_weight))
-    keys = session.scalars(ready.order_by(Item.id)).all()
+    keys = [row.id for row in joined(session, ready.order_by(Item.id))]
     first = give_up_index(session, model.id, keys) if model is not None else []
     items, size = [str(key) for key in keys], settings.index_unit_items
     return first + [{"items": items[start : start + size]} for start in range(0, len(items), size)]

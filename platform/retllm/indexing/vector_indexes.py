@@ -68,7 +68,7 @@ def missing_indexes(session: Session, job: Job) -> list[dict[str, Any]]:
     return [
         {"items": [], "index": str(model.id)}
         for model in models
-        if str(model.id) not in planned and needs_index(session, model.id, job.collection_id)
+        if str(model.id) not in planned and needs_index(session, model.id, job.one_collection)
     ]
 
 
@@ -134,7 +134,7 @@ def _build(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
         if connection is None:
             raise UnitPostponed(_WAIT_SECONDS)
         with sessions() as session:
-            collection_id = session.scalars(sa.select(Job.collection_id).where(Job.id == held.claim.job_id)).one()
+            collection_id = session.get_one(Job, held.claim.job_id).one_collection
             # another job may have built it meanwhile
             needed = needs_index(session, model_id, collection_id)
         index = None
@@ -245,14 +245,15 @@ def _create(connection: sa.Connection, index: VectorIndex, dimension: int, check
         f"WHERE model_id = '{index.model_id}' AND collection_id = '{index.collection_id}' "
         f"AND item_id <= '{index.through}'"
     )
+    # asked for while it is there: the connection may be lost while the index is built
+    driver = connection.connection.dbapi_connection
+    assert isinstance(driver, psycopg.Connection)
     with ThreadPoolExecutor(1, thread_name_prefix="index") as thread:
         running = thread.submit(connection.exec_driver_sql, statement)
         while not wait([running], _LOOK_SECONDS).done:
             try:
                 check()
             except RetllmError:
-                driver = connection.connection.driver_connection
-                assert isinstance(driver, psycopg.Connection)
                 driver.cancel_safe()
                 wait([running])
                 raise

@@ -21,7 +21,7 @@ from retllm.db.vectors import register_model
 from retllm.embedding import fuse
 from retllm.errors import ModelUnavailable, RetllmError, UnitPostponed
 from retllm.indexing import sharing, vector_indexes
-from retllm.indexing.indexed import clear_errors, is_ready
+from retllm.indexing.indexed import clear_errors, has_content
 from retllm.indexing.submit import replan
 from retllm.media.parallel import InParallel, PixelBudget
 from retllm.queue import lifecycle
@@ -58,8 +58,8 @@ def register(session: Session, embedder: Embedder) -> EmbeddingModel:
 def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -> LastStep:
     """Embed the unit's items; return the step that stores their vectors. Or return the step that builds an index.
 
-    Items that were deleted, or have their vector already, are skipped. Items that another unit embeds just now are left
-    for a later unit of this job (:mod:`retllm.indexing.sharing`).
+    Items that were deleted for good, or have their vector already, are skipped; those in the trash are not. Items that
+    another unit embeds just now are left for a later unit of this job (:mod:`retllm.indexing.sharing`).
 
     Raises:
         UnitPostponed: other units embed all its items.
@@ -85,19 +85,19 @@ def embed_unit(context: WorkerContext, held: LeasedUnit, embedders: Embedders) -
         # before the items are embedded: the others need their vectors even if these fail
         units = run_transaction(context.sessions, lambda session: replan(session, held.claim, model, context.settings))
         context.notifier.notify(units)
-    ready = [key for key in ids if key in found and found[key].state is ItemState.READY]
+    there = [key for key in ids if key in found and found[key].state is not ItemState.DELETED]
     share = run_transaction(
-        context.sessions, lambda session: sharing.claim_items(session, held.claim, model.id, ready, weight)
+        context.sessions, lambda session: sharing.claim_items(session, held.claim, model.id, there, weight)
     )
     if share.elsewhere and len(share.elsewhere) == len(ids):
         raise UnitPostponed(context.settings.republish_seconds)
-    items = [found[key] for key in ready if key in share.mine]
+    items = [found[key] for key in there if key in share.mine]
     vectors, unreadable = _embed_items(context, held, embedder, items, weight)
     held.lease.check()
 
     def write(session: Session, job: Job) -> list[Notification]:
         done = [item for item in items if item.id in vectors]
-        _store(session, model, job.collection_id, done, [vectors[item.id] for item in done], weight, held.claim.token)
+        _store(session, model, job.one_collection, done, [vectors[item.id] for item in done], weight, held.claim.token)
         sharing.release_items(session, held.claim.token, model.id, share.mine)
         unit = session.get_one(Unit, held.claim.unit_id)
         if share.elsewhere:
@@ -151,8 +151,8 @@ def _embed_items(
     if errors and not vectors:
         # the files of an item that was deleted meanwhile are gone
         with context.sessions() as session:
-            ready = sa.select(Item.id).where(Item.id.in_([UUID(item) for item in errors]), is_ready())
-            left = {str(item) for item in session.scalars(ready)}
+            there = sa.select(Item.id).where(Item.id.in_([UUID(item) for item in errors]), has_content())
+            left = {str(item) for item in session.scalars(there)}
         errors = {item: error for item, error in errors.items() if item in left}
         if errors:
             raise next(iter(errors.values()))
@@ -212,16 +212,16 @@ def _store(
 ) -> None:
     """Store the vectors, except where a newer one exists or the item was deleted."""
     failed_before = any(item.error is not None for item in items)
-    ready = set(
+    there = set(
         session.scalars(
             sa.select(Item.id)
-            .where(Item.id.in_([item.id for item in items]), Item.state == ItemState.READY)
+            .where(Item.id.in_([item.id for item in items]), has_content())
             .order_by(Item.id)
             .with_for_update(read=not failed_before)
         )
     )
     if failed_before:
-        clear_errors(session, list(ready))
+        clear_errors(session, list(there))
     rows = [
         {
             "item_id": item.id,
@@ -233,7 +233,7 @@ def _store(
             "token": token,
         }
         for item, vector in sorted(zip(items, vectors, strict=True), key=lambda pair: pair[0].id)
-        if item.id in ready
+        if item.id in there
     ]
     if not rows:
         return

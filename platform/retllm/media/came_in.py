@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cache
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -22,6 +23,13 @@ def archives_of(session: Session, item_ids: Collection[UUID]) -> Mapping[UUID, s
     """
     if not item_ids:
         return {}
+    found = session.execute(_archives().where(one_of(Item.id, item_ids)))
+    return {row.id: row.name for row in found}
+
+
+# its parts take longer to be put together than the database takes to answer
+@cache
+def _archives() -> sa.Select[UUID, str]:
     # a picture has the key of its file, which may have come loose; of a text, the item names the archive itself; each
     # is looked up by its key, since for a join the planner may read all files
     file, parent, outermost = (sa.orm.aliased(UploadFile) for _ in range(3))
@@ -37,9 +45,4 @@ def archives_of(session: Session, item_ids: Collection[UUID]) -> Mapping[UUID, s
     of_text = sa.case((Item.kind == ItemKind.TEXT, Item.caption_file_id))
     its_pack = sa.select(UploadFile).where(UploadFile.id == sa.func.coalesce(came_in, of_text)).correlate(Item)
     pack = sa.orm.aliased(UploadFile, its_pack.offset(0).lateral())
-    query = (
-        sa.select(Item.id, pack.name)
-        .join(pack, sa.true())
-        .where(one_of(Item.id, item_ids), pack.content == FileKind.ARCHIVE)
-    )
-    return {row.id: row.name for row in session.execute(query)}
+    return sa.select(Item.id, pack.name).join(pack, sa.true()).where(pack.content == FileKind.ARCHIVE)

@@ -19,11 +19,7 @@ from retllm.media.outcomes import ignored, not_sent, rejected
 from retllm.media.records import Caption, Change
 from retllm.media.sheets import refused_files, results, sidecars
 from retllm.media.sheets.absent import Absent
-from retllm.media.sheets.applying import (
-    Given,
-    SheetCaptions,
-    SheetToWrite,
-)
+from retllm.media.sheets.applying import Given, SheetCaptions, SheetToWrite
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.describing import Applied, Document, Writing, nearest_sidecars, ranks_of
 from retllm.media.sheets.earlier import EarlierRows

@@ -165,9 +165,9 @@ class ModelPictures:
         return pictures.load_stored(io.BytesIO(copy), self.settings, min_side)
 
     def is_gone(self, item: Item) -> bool:
-        """Return whether the item was deleted since it was read."""
+        """Return whether the item was deleted for good since it was read."""
         with self.sessions() as session:
-            return session.scalar(sa.select(Item.state).where(Item.id == item.id)) is not ItemState.READY
+            return session.scalar(sa.select(Item.state).where(Item.id == item.id)) in (None, ItemState.DELETED)
 
     def _copy(self, item: Item) -> bytes:
         if self._has_copy(item):
@@ -190,8 +190,8 @@ class ModelPictures:
 
 def name_copy(session: Session, item_id: UUID, key: str) -> Sequence[str]:
     """Name the copy in the item's row; return the keys of files that no row names now."""
-    ready = sa.select(Item).where(Item.id == item_id, Item.state == ItemState.READY)
-    item = session.scalar(ready.with_for_update(key_share=True).execution_options(populate_existing=True))
+    there = sa.select(Item).where(Item.id == item_id, Item.state != ItemState.DELETED)
+    item = session.scalar(there.with_for_update(key_share=True).execution_options(populate_existing=True))
     if item is None:
         return [key]
     former, item.copy_key = item.copy_key, key

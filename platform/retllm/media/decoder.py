@@ -28,6 +28,7 @@ from retllm.media.decoding.facts import Blemish, Refused, Source
 from retllm.media.decoding.opening import JPEGS, count_pages, load_checked, opened, prepare
 from retllm.media.decoding.opening import load as load_source
 from retllm.media.decoding.parts import split
+from retllm.media.decoding.perceptual import NO_HASH, perceptual_hash
 from retllm.media.decoding.rendering import FILTER, MAX_COPY_SIDE, copy_size, encoded, encoded_copy, resized
 from retllm.media.decoding.texts import NO_TEXTS, Texts
 
@@ -55,7 +56,7 @@ class Small:
     """A picture, scaled down and re-encoded. Format, width and height (pixels) are those of the upright original.
 
     ``data`` is the small picture and ``copy`` the working copy; either may be empty. ``texts`` is what the
-    file says of it.
+    file says of it, and ``hash`` is its perceptual hash, if there is a small picture.
     """
 
     format: str
@@ -65,6 +66,7 @@ class Small:
     copy: bytes
     blemishes: frozenset[Blemish] = frozenset()
     texts: Texts = NO_TEXTS
+    hash: int = NO_HASH
 
 
 def make_small(data: bytes, max_pixels: int, side: int, quality: int, copy_side: int = 0) -> Small:
@@ -100,7 +102,8 @@ def make_small(data: bytes, max_pixels: int, side: int, quality: int, copy_side:
             width, height = height, width
         shown = encoded(small, "WEBP", quality=quality, method=2) if side else b""
         texts = source.texts or NO_TEXTS
-        return Small(source.format, width, height, shown, copy, frozenset(source.blemishes), texts)
+        hashed = perceptual_hash(small) if side else NO_HASH
+        return Small(source.format, width, height, shown, copy, frozenset(source.blemishes), texts, hashed)
 
 
 def copied(picture: Image.Image, side: int) -> Image.Image:
@@ -211,7 +214,7 @@ def _handle(request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], by
             data, request["max_pixels"], request["side"], request["quality"], copy_side=request["copy_side"]
         )
         pieces = (small.data, small.copy, *small.texts.parts())
-        facts = {"format": small.format, "width": small.width, "height": small.height}
+        facts = {"format": small.format, "width": small.width, "height": small.height, "hash": small.hash}
         return facts | {"blemishes": sorted(small.blemishes), "pieces": list(map(len, pieces))}, b"".join(pieces)
     picture = load(data, request["max_pixels"], request["min_side"])
     return {"width": picture.width, "height": picture.height}, picture.tobytes()

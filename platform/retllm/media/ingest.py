@@ -13,17 +13,20 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind
+from retllm.db.facts import NO_FACTS
 from retllm.db.locks import lock_collection
 from retllm.db.session import Result, Sessions, run_transaction
 from retllm.db.tables import Item, new_id
 from retllm.errors import Conflict, DatabaseBusy, MediaRejected, NotFound, TooLarge
 from retllm.media import copies, records, streams
+from retllm.media.facts import facts_of
 from retllm.media.formats import PICTURE_FORMATS
 from retllm.media.names import clean_name, one_line
 from retllm.media.outcomes import FileError, FileOutcome, IncomingFile, rejected
 from retllm.media.parts import RenderedPart
 from retllm.media.pictures import Inspected, inspect_picture, load_picture, open_picture
 from retllm.media.records import Caption
+from retllm.media.references import is_reference, suffix_like
 from retllm.media.sheets.embedded import embedded_caption
 from retllm.media.sniffing import FileKind, sniff
 from retllm.media.storage import Storage, get_storage
@@ -234,7 +237,8 @@ class Ingest:
 
         Args:
             caption: without one, the item gets the caption that its file has in itself.
-            stored: the storage key of a file with the bytes of ``stream``, which are not moved again then.
+            stored: the storage key of a file with the bytes of ``stream``, which are not moved again then; that of a
+                reference makes an item with a referenced original.
             repeatable: other attempts store the same files, so that an error deletes none of them.
         """
         if caption is None and isinstance(inspected, Inspected):
@@ -242,9 +246,8 @@ class Ingest:
             caption = embedded_caption(
                 self.settings, name=name, xmp=texts.xmp, iptc=texts.iptc, exif=texts.exif, comment=texts.comment
             )
-        # a UUID v7 begins with a timestamp; its last digits spread the folders evenly
-        folder = f"items/{item_id.hex[-2:]}/{item_id}"
-        original, thumbnail = f"{folder}/original", f"{folder}/thumbnail.webp"
+        folder = item_folder(item_id)
+        original, thumbnail = f"{folder}/original{suffix_like(stored)}", f"{folder}/thumbnail.webp"
         copy = copies.key_beside(original, self.settings) if inspected.copy else None
         keys = [key for key in (original, thumbnail, copy) if key]
         try:
@@ -274,8 +277,13 @@ class Ingest:
             "picture_key": original,
             "thumbnail_key": thumbnail,
             "copy_key": copy,
+            **where_lies(self.storage, original),
             "source_id": None,
             "part": None,
+            "perceptual_hash": inspected.perceptual_hash,
+            # all rows of one statement have the same columns
+            **NO_FACTS,
+            **(facts_of(inspected.texts) if isinstance(inspected, Inspected) else {}),
         }
 
     def _insert(self, values: dict[str, Any]) -> bool:
@@ -294,6 +302,18 @@ class Ingest:
     def discard(self, *keys: str) -> None:
         """Delete files that no row names; a file that can't be deleted is left for the sweeper."""
         delete_files(self.storage, keys)
+
+
+def item_folder(item_id: uuid.UUID) -> str:
+    """Return the folder of an item's files in the storage."""
+    # a UUID v7 begins with a timestamp; its last digits spread the folders evenly
+    return f"items/{item_id.hex[-2:]}/{item_id}"
+
+
+def where_lies(storage: Storage, key: str) -> dict[str, Any]:
+    """Return the columns that say where the original of an item or whole file lies: null for one that is stored."""
+    place = storage.reference(key).place if is_reference(key) else None
+    return {"original_root": place and place.root, "original_path": place and place.path}
 
 
 def keys_of(item: Mapping[str, Any]) -> list[str]:

@@ -50,6 +50,12 @@ def pieces_of(facts: dict[str, Any], payload: bytes | bytearray, count: int) -> 
     return tuple(bytes(payload[end - length : end]) for end, length in zip(ends, lengths, strict=True))
 
 
+def hash_of(facts: dict[str, Any]) -> int | None:
+    """Return the perceptual hash that the decoder reported; None if that is none."""
+    found = facts.get("hash")
+    return found if isinstance(found, int) and not isinstance(found, bool) and -(1 << 63) <= found < 1 << 63 else None
+
+
 def reason_of(facts: dict[str, Any]) -> str:
     """Return what the decoder says is wrong with a file, in one line without capital and full stop."""
     return " ".join(str(facts.get("reason")).split())[:MAX_REASON]

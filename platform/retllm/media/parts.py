@@ -14,7 +14,7 @@ import structlog
 
 from retllm.errors import MediaRejected
 from retllm.media import sandbox
-from retllm.media.messages import pieces_of, reason_of, rejection, remark_of, unreadable
+from retllm.media.messages import hash_of, pieces_of, reason_of, rejection, remark_of, unreadable
 from retllm.media.sandbox import DecoderDied, DecodeResponse, DecoderHung, SplitRequest
 from retllm.media.sniffing import FileKind
 from retllm.settings import Settings
@@ -33,9 +33,9 @@ _MAX_FAILURES = 3
 class RenderedPart:
     """A picture out of a file: ``page`` (from 1, of ``pages``), or the frame at ``seconds`` from the film's beginning.
 
-    ``data`` is the upright picture in ``media_type``; width and height are in pixels. ``thumbnail`` and ``copy`` are
-    those of :class:`retllm.media.pictures.Inspected`. ``remark`` says what is wrong with the part; ``left_out``, of the
-    last part, what was left out of the file.
+    ``data`` is the upright picture in ``media_type``; width and height are in pixels. ``thumbnail``, ``copy`` and
+    ``perceptual_hash`` are those of :class:`retllm.media.pictures.Inspected`. ``remark`` says what is wrong with the
+    part; ``left_out``, of the last part, what was left out of the file.
     """
 
     page: int | None
@@ -49,6 +49,7 @@ class RenderedPart:
     remark: str | None = None
     left_out: str | None = None
     media_type: str = PART_MEDIA_TYPE
+    perceptual_hash: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,8 @@ class _Reader:
         if not width or not height or max(width, height) > PART_SIDE or not data.startswith(b"\xff\xd8\xff"):
             raise MediaRejected("The file can't be read: the decoder returned an invalid picture.")
         self._rendered = True
-        return RenderedPart(page, pages, seconds, width, height, data, thumbnail, copy, remark_of(facts), left_out)
+        made = (data, thumbnail, copy, remark_of(facts), left_out)
+        return RenderedPart(page, pages, seconds, width, height, *made, perceptual_hash=hash_of(facts))
 
     def _left_out(self, facts: dict[str, Any], pages: int | None) -> str | None:
         count = _whole(facts.get("left_out"))

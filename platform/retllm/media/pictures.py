@@ -12,9 +12,9 @@ from PIL import Image
 from retllm.db.tables import Item
 from retllm.errors import NotFound, TooLarge
 from retllm.media import sandbox, streams
-from retllm.media.decoding.texts import NO_TEXTS, Texts
+from retllm.media.decoding.texts import NO_TEXTS, TEXTS, Texts
 from retllm.media.formats import MEDIA_TYPES
-from retllm.media.messages import pieces_of, rejection, remark_of, unreadable
+from retllm.media.messages import hash_of, pieces_of, rejection, remark_of, unreadable
 from retllm.media.sandbox import DecoderDied, DecodeRequest, DecodeResponse, DecoderHung
 from retllm.media.sniffing import check_is_picture
 from retllm.media.storage import Storage
@@ -23,6 +23,8 @@ from retllm.settings import Settings, get_settings
 log = structlog.get_logger(__name__)
 
 SMALL_MEDIA_TYPE = "image/webp"
+# the small picture, the working copy, and what the file says of itself
+_PIECES = 2 + TEXTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class Inspected:
     """A picture that was decoded completely. Width and height are those of the upright picture, in pixels.
 
     ``remark`` says what is wrong with the file of a picture that is taken nevertheless. ``copy`` is its working copy
-    (JPEG); empty if it needs none. ``texts`` is what the file says of itself.
+    (JPEG); empty if it needs none. ``texts`` is what the file says of itself. ``perceptual_hash`` is that of
+    :mod:`retllm.media.decoding.perceptual`.
     """
 
     media_type: str
@@ -40,6 +43,7 @@ class Inspected:
     copy: bytes
     remark: str | None = None
     texts: Texts = NO_TEXTS
+    perceptual_hash: int | None = None
 
 
 def inspect_picture(
@@ -78,8 +82,9 @@ def _inspected(request: DecodeRequest, response: DecodeResponse) -> Inspected:
     media_type = MEDIA_TYPES.get(str(response.facts.get("format")))
     if media_type is None:
         raise unreadable("its format is not accepted")
-    thumbnail, copy, *texts = pieces_of(response.facts, response.payload, 6)
-    return Inspected(media_type, width, height, thumbnail, copy, remark_of(response.facts), Texts(*texts))
+    thumbnail, copy, *texts = pieces_of(response.facts, response.payload, _PIECES)
+    remark, hashed = remark_of(response.facts), hash_of(response.facts)
+    return Inspected(media_type, width, height, thumbnail, copy, remark, Texts(*texts), hashed)
 
 
 def make_copy(stream: BinaryIO, max_pixels: int, settings: Settings) -> bytes:
@@ -90,7 +95,7 @@ def make_copy(stream: BinaryIO, max_pixels: int, settings: Settings) -> bytes:
     """
     request = DecodeRequest(max_pixels, copy_side=settings.copy_side)
     response = _decode(request, stream, streams.length(stream), settings)
-    return pieces_of(response.facts, response.payload, 6)[1]
+    return pieces_of(response.facts, response.payload, _PIECES)[1]
 
 
 def load_picture(stream: BinaryIO, settings: Settings, min_side: int = 0) -> Image.Image:
@@ -157,7 +162,7 @@ def render_picture(stream: BinaryIO, side: int, settings: Settings) -> bytes:
     """
     request = DecodeRequest(max(settings.max_pixels, Image.MAX_IMAGE_PIXELS or 0), side, quality=85)
     response = _decode(request, stream, streams.length(stream), settings)
-    return pieces_of(response.facts, response.payload, 6)[0]
+    return pieces_of(response.facts, response.payload, _PIECES)[0]
 
 
 def check_length(stream: BinaryIO, settings: Settings) -> int:

@@ -1,28 +1,33 @@
-"""Rows of items: insert without duplicates, find by content or name, set captions, delete."""
+"""Rows of items: insert without duplicates, find by content, set captions, delete."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection as Several
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
 
-from retllm.db.enums import FileStatus, ItemKind, ItemState
+from retllm.db.duplicates import leave_groups
+from retllm.db.enums import ItemKind, ItemState
+from retllm.db.facts import NO_FACTS
 from retllm.db.locks import lock_collections_of_items
 from retllm.db.many import insert_many, one_of, update_many
-from retllm.db.tables import Collection, Embedding, Item, Job, Source
+from retllm.db.maps import leave_map
+from retllm.db.ocr import NO_OCR
+from retllm.db.tables import Collection, Embedding, Item, Source
 from retllm.db.uploads import UploadFile
 from retllm.errors import NotFound
+from retllm.media import positions
 from retllm.media.names import quoted
-from retllm.media.sniffing import FileKind
 
-_PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
-# made once: an alias copies all columns
-_PARENT, _OUTERMOST = aliased(UploadFile), aliased(UploadFile)
+PICTURES = (ItemKind.IMAGE, ItemKind.BOTH)
+"""The kinds of items that have a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +114,12 @@ def insert_item(session: Session, values: Mapping[str, Any]) -> bool:
 def insert_items(session: Session, rows: Sequence[Mapping[str, Any]]) -> set[uuid.UUID]:
     """Insert items of one collection, except those whose content a ready item already has, even if added concurrently.
 
-    All rows have the same fields. Return the keys of the inserted items.
+    All rows have the same fields. Return the keys of the inserted items. The caller has locked the collection; one that
+    keeps no positions gets none.
     """
+    located = [row for row in rows if row.get("latitude") is not None]
+    if located and not positions.are_kept(session, located[0]["collection_id"]):
+        rows = [{**row, **positions.NO_POSITION} for row in rows]
     # sorted by content, so that two uploads of the same contents can't deadlock
     values = [
         {"state": ItemState.READY, "version": 1, **row}
@@ -149,48 +158,6 @@ def parts_of(session: Session, collection_id: uuid.UUID, sha256: str) -> set[str
     return set(session.scalars(query.where(Item.state == ItemState.READY)))
 
 
-def wholes_with_stems(
-    session: Session, collection_id: uuid.UUID, stems: Iterable[str]
-) -> list[tuple[str, str, str | None, tuple[uuid.UUID, ...]]]:
-    """Return the files of several pictures whose last part is one of ``stems``, with or without its suffix.
-
-    Names in lower case are compared too. A file also has the names under which it was uploaded again.
-
-    Returns:
-        The name of each, that of the archive that it came in, empty if none is known, the end of the raw name, and the
-        items of its parts in their order.
-    """
-    inside = Source.collection_id == collection_id
-    again = (
-        sa.select(Source.id, UploadFile.name, UploadFile.id)
-        .join(Job, Job.id == UploadFile.job_id)
-        .join(Source, sa.and_(Source.content_sha256 == UploadFile.sha256, Source.collection_id == Job.collection_id))
-        .where(inside, UploadFile.status == FileStatus.READ, UploadFile.name != Source.name)
-    )
-    # a whole file has the key of the uploaded one
-    own = sa.select(Source.id, Source.name, Source.id.label("file_id")).where(inside)
-    named = own.union_all(again).subquery()
-    base = sa.func.substring(named.c.name, "[^/]*$")
-    stem = sa.func.substring(base, "^(.*)[.][^.]*$")
-    place = sa.func.coalesce(Item.part["page"].as_float(), Item.part["seconds"].as_float())
-    query = (
-        sa.select(
-            named.c.name,
-            sa.func.coalesce(_PARENT.name, ""),
-            UploadFile.raw_end,
-            sa.func.array_agg(aggregate_order_by(Item.id, place)),
-        )
-        .join(Item, Item.source_id == named.c.id)
-        .outerjoin(UploadFile, UploadFile.id == named.c.file_id)
-        .outerjoin(_PARENT, _PARENT.id == UploadFile.parent_id)
-        .where(Item.state == ItemState.READY)
-        .where(_in_any_case((base, stem), stems))
-        .group_by(named.c.id, named.c.name, named.c.file_id, _PARENT.name, UploadFile.raw_end)
-        .order_by(named.c.id, named.c.file_id)
-    )
-    return [(name, outer, end, tuple(ids)) for name, outer, end, ids in session.execute(query)]
-
-
 def captioned(session: Session, item_ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
     """Return those of these items whose captions a file gave."""
     query = sa.select(Item.id).where(one_of(Item.id, list(item_ids)), Item.caption_file_id.is_not(None))
@@ -208,7 +175,7 @@ def set_captions(session: Session, captions: Mapping[uuid.UUID, Caption]) -> dic
     rows = session.execute(
         sa.select(Item.id, Item.text, Item.version, Item.caption_file_id, UploadFile.job_id, UploadFile.name)
         .outerjoin(UploadFile, UploadFile.id == Item.caption_file_id)
-        .where(Item.id.in_(captions), Item.state == ItemState.READY, Item.kind.in_(_PICTURES))
+        .where(Item.id.in_(captions), Item.state == ItemState.READY, Item.kind.in_(PICTURES))
         .order_by(Item.id)
         # the key does not change, so rows that refer to the item can be written concurrently
         .with_for_update(key_share=True, of=Item)
@@ -242,119 +209,80 @@ def _stays(file_name: str | None) -> str:
     return f"Not used: {file} gave the caption. To use this one, change it or its name."
 
 
-def pictures_with_stems(
-    session: Session, collection_id: uuid.UUID, stems: Iterable[str], keys: Iterable[str] = ()
-) -> list[tuple[str, uuid.UUID, str, str | None]]:
-    """Return the ready pictures whose last part is one of ``stems``, with or without its suffix.
-
-    Names in lower case are compared too. Those are found too whose last part up to its first dot is one of ``keys``. A
-    picture also has the names under which it was uploaded again, if no other has these.
-
-    Returns:
-        A name of each, its key, the name of the archive that it came in, empty if none is known, and the end of the raw
-        name (:attr:`retllm.db.uploads.UploadFile.raw_end`).
-    """
-    ready = (Item.collection_id == collection_id, Item.state == ItemState.READY, Item.kind.in_(_PICTURES))
-    duplicates = (
-        sa.select(UploadFile.name, Item.id, UploadFile.id)
-        .join(Job, Job.id == UploadFile.job_id)
-        .join(Item, Item.id == UploadFile.item_id)
-        .where(Job.collection_id == collection_id, *ready)
-        .where(UploadFile.status == FileStatus.DUPLICATE, UploadFile.content == FileKind.PICTURE)
-    )
-    # an item has the key of its file
-    named = sa.select(Item.name, Item.id, Item.id.label("file_id")).where(*ready).union_all(duplicates).subquery()
-    # each name is cut once
-    pictures = sa.select(named, sa.func.substring(named.c.name, "[^/]*$").label("base")).offset(0).subquery()
-    stem = sa.func.substring(pictures.c.base, "^(.*)[.][^.]*$")
-    fitting = _in_any_case((pictures.c.base, stem), stems)
-    if keys:
-        fitting = sa.or_(fitting, sa.func.substring(pictures.c.base, "^.[^.]*").in_(_listed(keys)))
-    archive = sa.func.coalesce(_OUTERMOST.name, sa.case((_PARENT.content == FileKind.ARCHIVE, _PARENT.name)), "")
-    found = (
-        sa.select(pictures.c.name, pictures.c.id, archive, UploadFile.raw_end, pictures.c.id == pictures.c.file_id)
-        .distinct()
-        .outerjoin(UploadFile, UploadFile.id == pictures.c.file_id)
-        .outerjoin(_PARENT, _PARENT.id == UploadFile.parent_id)
-        # of a page, whose parent is the whole file
-        .outerjoin(_OUTERMOST, _OUTERMOST.id == _PARENT.parent_id)
-        .where(fitting)
-        .order_by(pictures.c.name, pictures.c.id)
-    )
-    rows = session.execute(found).all()
-    own = {(name, outer) for name, _, outer, _, is_own in rows if is_own}
-    return [(name, key, outer, end) for name, key, outer, end, is_own in rows if is_own or (name, outer) not in own]
-
-
-def rejected_with_stems(
-    session: Session, collection_id: uuid.UUID, stems: Iterable[str]
-) -> list[tuple[str, str, str | None]]:
-    """Return the rejected files whose last part is one of ``stems``, with or without its suffix, in lower case too.
-
-    Returns:
-        The name of each, that of the archive that it came in, empty if it came in none, and why it was rejected.
-    """
-    base = sa.func.substring(UploadFile.name, "[^/]*$")
-    query = (
-        sa.select(UploadFile.name, sa.func.coalesce(_PARENT.name, ""), UploadFile.error)
-        .join(Job, Job.id == UploadFile.job_id)
-        .outerjoin(_PARENT, _PARENT.id == UploadFile.parent_id)
-        .where(Job.collection_id == collection_id, UploadFile.status == FileStatus.REJECTED)
-        # neither a row of a sheet nor a part of a file
-        .where(sa.or_(UploadFile.parent_id.is_(None), UploadFile.entry.is_not(None)))
-        .where(_in_any_case((base, sa.func.substring(base, "^(.*)[.][^.]*$")), stems))
-        .order_by(UploadFile.id)
-    )
-    return [(name, outer, error) for name, outer, error in session.execute(query)]
-
-
-def _in_any_case(names: Iterable[sa.ColumnElement[str]], texts: Iterable[str]) -> sa.ColumnElement[bool]:
-    """Return whether one of the names is among the texts, as it is or in lower case."""
-    listed = _listed(texts)
-    return sa.or_(*(part.in_(listed) for name in names for part in (name, sa.func.lower(name))))
-
-
-def _listed(texts: Iterable[str]) -> sa.Select[str]:
-    # many texts, sent once however often they are compared with
-    listed = sa.select(sa.func.unnest(sa.cast(sorted(set(texts)), ARRAY(sa.Text))).label("text")).cte()
-    return sa.select(listed.c.text)
-
-
 def empty_item(session: Session, item_id: uuid.UUID) -> list[str] | None:
-    """Delete an item's content from the database; return the storage keys of its files, None if it was deleted before.
+    """Delete an item's content, see :func:`empty_items`; return None if it was deleted before."""
+    items = lock_items(session, [item_id], to_remove=True)
+    return empty_items(session, items) if items else None
 
-    The file that it was the last part of goes with it. The row stays, with its name, so that old results can still show
-    the name. The caller commits.
+
+def lock_items(
+    session: Session,
+    item_ids: Sequence[uuid.UUID],
+    *conditions: sa.ColumnElement[bool],
+    to_remove: bool = False,
+    state: ItemState = ItemState.READY,
+) -> Sequence[Item]:
+    """Lock those of these items that have the state and meet the conditions, and their collections; return them by key.
+
+    With ``to_remove`` the files that they are parts of are locked too, and rows that refer to the items can't be
+    written meanwhile.
     """
-    lock_collections_of_items(session, [item_id])
-    whole = sa.select(Source).where(Source.id == sa.select(Item.source_id).where(Item.id == item_id).scalar_subquery())
-    source = session.scalar(whole.with_for_update())
-    item = session.get(Item, item_id, with_for_update=True, populate_existing=True)
-    if item is None or item.state is ItemState.DELETED:
-        return None
-    keys = [key for key in (item.picture_key, item.thumbnail_key, item.copy_key) if key]
-    item.state = ItemState.DELETED
-    item.text = item.picture_key = item.thumbnail_key = item.copy_key = item.source_id = item.error = None
-    item.version += 1
-    session.execute(sa.delete(Embedding).where(Embedding.item_id == item_id))
+    lock_collections_of_items(session, item_ids)
+    chosen = one_of(Item.id, item_ids)
+    if to_remove:
+        wholes = sa.select(Source.id).where(Source.id.in_(sa.select(Item.source_id).where(chosen)))
+        session.execute(wholes.order_by(Source.content_sha256, Source.id).with_for_update())
+    query = sa.select(Item).where(chosen, Item.state == state, *conditions).order_by(Item.id)
+    locking = query.with_for_update(key_share=not to_remove)
+    return session.scalars(locking.execution_options(populate_existing=True)).all()
+
+
+def empty_items(session: Session, items: Sequence[Item]) -> list[str]:
+    """Delete the content of items from the database; return the storage keys of their files.
+
+    They are locked by :func:`lock_items`, to be removed. A file whose last parts they were goes with them. The rows
+    stay, with their names, so that old results can still show these. The caller commits.
+    """
+    keys = [key for item in items for key in (item.picture_key, item.thumbnail_key, item.copy_key) if key]
+    source_ids = {item.source_id for item in items if item.source_id}
+    for item in items:
+        item.state = ItemState.DELETED
+        item.text = item.picture_key = item.thumbnail_key = item.copy_key = item.source_id = item.error = None
+        item.kept_until = item.perceptual_hash = item.original_root = item.original_path = None
+        for name, value in {**NO_FACTS, **NO_OCR}.items():
+            setattr(item, name, value)
+        item.version += 1
+    vectors = sa.delete(Embedding).where(one_of(Embedding.item_id, [item.id for item in items]))
+    session.execute(vectors.execution_options(synchronize_session=False))
     session.flush()
-    if source is not None and session.scalar(sa.select(Item.id).where(Item.source_id == source.id).limit(1)) is None:
-        keys.append(source.file_key)
-        session.delete(source)
-        session.flush()
-    return keys
+    leave_groups(session, [item.id for item in items])
+    leave_map(session, [item.id for item in items])
+    return keys + remove_empty_sources(session, source_ids)
 
 
-def delete_collection(session: Session, collection_id: uuid.UUID) -> None:
+def remove_empty_sources(session: Session, source_ids: Several[uuid.UUID]) -> list[str]:
+    """Delete those of these whole files that have no item; return their storage keys."""
+    if not source_ids:
+        return []
+    has_item = sa.exists(Item.id).where(Item.source_id == Source.id)
+    empty = sa.delete(Source).where(one_of(Source.id, source_ids), ~has_item).returning(Source.file_key)
+    return list(session.scalars(empty.execution_options(synchronize_session=False)))
+
+
+def delete_collection(
+    session: Session, collection_id: uuid.UUID, *, days: float = 0, by: uuid.UUID | None = None
+) -> None:
     """Delete a collection: from the commit on, it and all in it are gone for everyone (``db.deletion``).
 
-    Takes as long for a large one as for a small one. Waits for no worker: those that hold a unit of it find that they
-    lost it. ``uploads.removal`` removes rows and files.
+    Waits for no worker: those that hold a unit of it find that they lost it. ``uploads.removal`` removes rows and
+    files, after ``days`` for which it can be restored (``media.trash``).
 
     Raises:
         NotFound: the collection was already deleted.
     """
-    marking = sa.update(Collection).where(Collection.id == collection_id).values(deleted_at=sa.func.now())
+    until = sa.func.now() + timedelta(days=days) if days else None
+    values = {"deleted_at": sa.func.now(), "deleted_by": by, "kept_until": until}
+    marking = sa.update(Collection).where(Collection.id == collection_id).values(**values)
     marked = marking.returning(Collection.id).execution_options(synchronize_session=False)
     if session.scalar(marked) is None:
         raise NotFound(f"There is no collection with the id {collection_id}.")

@@ -23,7 +23,7 @@ import structlog
 
 from retllm.errors import StackError
 from retllm.media import decoder, decoder_process, streams
-from retllm.media.decoding.texts import MAX_TEXT
+from retllm.media.decoding.texts import MAX_TEXT, TEXTS
 from retllm.media.streams import CHUNK
 from retllm.settings import Settings
 
@@ -244,7 +244,7 @@ def _payload_length(facts: dict[str, Any], request: DecodeRequest | SplitRequest
         maximum = 4 * (2 * request.side**2 + request.small_side**2) + CHUNK
     elif request.side or request.copy_side:
         # the same; a copy has no more pixels than its original
-        maximum = 4 * (request.side**2 + (request.max_pixels if request.copy_side else 0)) + CHUNK + 4 * MAX_TEXT
+        maximum = 4 * (request.side**2 + (request.max_pixels if request.copy_side else 0)) + CHUNK + TEXTS * MAX_TEXT
     else:
         maximum = request.max_pixels * 3
     if not isinstance(length, int) or not 0 <= length <= maximum:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import uuid
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from typing import Any, BinaryIO, cast
 from fsspec.core import url_to_fs
 
 from retllm.errors import NotFound, StackError, StorageFull
+from retllm.media import references
+from retllm.media.references import Reference, is_reference
 from retllm.private import close
 from retllm.settings import Settings
 
@@ -25,18 +28,22 @@ CHUNK = 1 << 20
 class Storage:
     """Files under one fsspec address, named by keys such as ``items/7f/<id>/original``.
 
+    A key of a reference (:mod:`retllm.media.references`) is read as its original, which has to lie in one of ``roots``,
+    folders and prefixes of buckets. Everything else that is done with such a key is done to the reference.
+
     Each process opens the file system on first use, so that a storage can be created before a fork or sent to a spawned
     child; object store clients survive neither.
     """
 
     url: str
+    roots: tuple[str, ...] = ()
     _opened: tuple[int, Any, str] | None = field(default=None, init=False, repr=False, compare=False)
 
-    def __getstate__(self) -> str:
-        return self.url
+    def __getstate__(self) -> tuple[str, tuple[str, ...]]:
+        return self.url, self.roots
 
-    def __setstate__(self, url: str) -> None:
-        self.url = url
+    def __setstate__(self, state: tuple[str, tuple[str, ...]]) -> None:
+        self.url, self.roots = state
         self._opened = None
 
     def put(self, key: str, file: BinaryIO) -> int:
@@ -76,10 +83,17 @@ class Storage:
     def copy(self, source: str, key: str) -> None:
         """Store the file under ``source`` also under ``key``, if possible without moving its bytes.
 
+        Of a reference the original is copied, unless ``key`` is that of a reference too.
+
         Raises:
             NotFound: there is no file under ``source``.
+            OriginalLost, StorageUnavailable: as :meth:`open`.
             StorageFull: the storage is full.
         """
+        if is_reference(source) != is_reference(key):
+            with self.open(source) as file:
+                self.put(key, file)
+            return
         fs, path = self._locate(source)
         _, target = self._locate(key)
         try:
@@ -98,11 +112,40 @@ class Storage:
                 self.put(key, file)
 
     def open(self, key: str) -> BinaryIO:
-        """Open the file under ``key`` for reading; the caller closes it.
+        """Open the file under ``key`` for reading, of a reference the original; the caller closes it.
 
         Raises:
             NotFound: there is no such file.
+            OriginalLost: the original of a reference is gone, has another content, or may not be read.
+            StorageUnavailable: its place can't be reached.
         """
+        if is_reference(key):
+            return references.opened(self.reference(key), self.roots)
+        return self._open(key)
+
+    def reference(self, key: str) -> Reference:
+        """Return the reference that is stored under ``key``.
+
+        Raises:
+            NotFound: there is none, or its file is damaged.
+        """
+        with self._open(key) as file:
+            return references.read(file)
+
+    def refer(self, key: str, reference: Reference) -> str:
+        """Store a reference under a key that begins with ``key``; return it."""
+        key += references.SUFFIX
+        self.put(key, io.BytesIO(reference.as_bytes()))
+        return key
+
+    def problem(self, key: str) -> str | None:
+        """Return why the original of a reference can't be read; None if it can, or if the key is of no reference."""
+        try:
+            return references.problem(self.reference(key), self.roots) if is_reference(key) else None
+        except NotFound as error:
+            return error.message
+
+    def _open(self, key: str) -> BinaryIO:
         fs, path = self._locate(key)
         try:
             return cast("BinaryIO", fs.open(path, "rb"))
@@ -115,11 +158,13 @@ class Storage:
         return bool(fs.isfile(path))
 
     def size(self, key: str) -> int:
-        """Return the size of the file under ``key`` in bytes.
+        """Return the size of the file under ``key`` in bytes, of a reference that of its original.
 
         Raises:
             NotFound: there is no such file.
         """
+        if is_reference(key):
+            return self.reference(key).size
         fs, path = self._locate(key)
         try:
             return int(fs.size(path))
@@ -235,4 +280,4 @@ def get_storage(settings: Settings) -> Storage:
     """Return the storage at the address in the settings; if it is a folder, it is closed to other accounts."""
     if settings.media_folder is not None:
         close(settings.media_folder, settings)
-    return Storage(settings.media_url)
+    return Storage(settings.media_url, settings.import_roots)

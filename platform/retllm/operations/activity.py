@@ -19,7 +19,9 @@ from retllm.db.state_words import PROBLEMS
 from retllm.db.tables import Collection, Item, Job, Unit
 from retllm.db.uploads import UploadFile
 from retllm.history.file_counts import FileCounts, file_counts
-from retllm.identity.access import visible_collections, within_visible
+from retllm.history.job_views import name_of_collections
+from retllm.history.named_items import NamedItem, dead_items, problem_files
+from retllm.identity.access import visible_collections, visible_jobs, within_visible
 from retllm.identity.actor import Actor
 from retllm.indexing.counts import items_in
 from retllm.operations.workers import ALIVE_SECONDS
@@ -99,7 +101,7 @@ def _jobs(session: Session, actor: Actor, window: Window, start: datetime) -> li
             Job.kind,
             Job.seconds.label("seconds"),
         )
-        .where(Job.finished_at >= start, within_visible(actor, Job.collection_id))
+        .where(Job.finished_at >= start, visible_jobs(actor))
         .subquery()
     )
     whole = ended.c.state.in_([JobState.SUCCEEDED, JobState.PARTIAL])
@@ -153,7 +155,10 @@ def holdings(session: Session, actor: Actor) -> Holdings:
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that failed or partially succeeded, or an upload of which files are missing, with its ``files``."""
+    """A job that failed or partially succeeded, or an upload of which files are missing, with its ``files``.
+
+    ``about`` names the first of the items or files that failed.
+    """
 
     id: UUID
     kind: JobKind
@@ -163,13 +168,14 @@ class Failure:
     collection: str
     query: str | None
     files: FileCounts | None
+    about: list[NamedItem]
 
 
 def latest_failures(session: Session, actor: Actor, limit: int = 5) -> list[Failure]:
     """Return the newest jobs that failed or partially succeeded, and uploads with rejected files or files not sent."""
 
     def newest(state: JobState) -> sa.Select[tuple[UUID]]:
-        seen = sa.select(Job.id).where(Job.state == state, within_visible(actor, Job.collection_id))
+        seen = sa.select(Job.id).where(Job.state == state, visible_jobs(actor))
         return sa.select(seen.order_by(Job.id.desc()).limit(limit).subquery().c.id)
 
     # one query for each state, so that each follows an index
@@ -181,23 +187,25 @@ def latest_failures(session: Session, actor: Actor, limit: int = 5) -> list[Fail
             Job.state,
             Job.error,
             Job.finished_at,
-            Collection.name.label("collection"),
+            name_of_collections().label("collection"),
             Search.query_text.label("query"),
         )
         .join(keys, keys.c.id == Job.id)
-        .join(Collection, Collection.id == Job.collection_id)
+        .outerjoin(Collection, Collection.id == Job.collection_id)
         .outerjoin(Search, Search.id == Job.id)
         .order_by(Job.id.desc())
         .limit(limit)
     )
     rows = session.execute(query).all()
-    files = file_counts(session, [row.id for row in rows if row.kind is JobKind.UPLOAD])
-    return [Failure(**row._mapping, files=files.get(row.id)) for row in rows]
+    uploads = [row.id for row in rows if row.kind is JobKind.UPLOAD]
+    files = file_counts(session, uploads)
+    about = dead_items(session, [row.id for row in rows]) | problem_files(session, uploads)
+    return [Failure(**row._mapping, files=files.get(row.id), about=about.get(row.id, [])) for row in rows]
 
 
 def _with_problems(actor: Actor, limit: int) -> sa.Select[tuple[UUID]]:
     """Return a query for the newest uploads that succeeded without some of their files."""
-    seen = sa.select(Job.id, Job.kind).where(Job.state == JobState.SUCCEEDED, within_visible(actor, Job.collection_id))
+    seen = sa.select(Job.id, Job.kind).where(Job.state == JobState.SUCCEEDED, visible_jobs(actor))
     # of few, since the files of each are looked up
     recent = seen.order_by(Job.id.desc()).limit(_SUCCEEDED_LOOKED_AT).subquery()
     problem = sa.select(UploadFile.id).where(UploadFile.job_id == recent.c.id, UploadFile.status.in_(PROBLEMS))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -17,7 +18,10 @@ from retllm.db.locks import lock_collections_of_jobs
 from retllm.db.searches import Search
 from retllm.db.tables import Collection, Job, Unit
 from retllm.errors import InvalidInput
-from retllm.identity.access import changeable_jobs, within_visible
+from retllm.history.control import NO_HELP
+from retllm.history.job_views import name_of_collections
+from retllm.history.named_items import NamedItem, name_items
+from retllm.identity.access import changeable_jobs, visible_jobs
 from retllm.identity.actor import Actor
 from retllm.queue import lifecycle
 from retllm.queue.routing import ONE_SCORER, Notification, Routing
@@ -43,7 +47,7 @@ class FailureFilters:
 
     def matching(self, actor: Actor) -> list[sa.ColumnElement[bool]]:
         """Return the conditions on units and jobs, including that ``actor`` may see the job."""
-        conditions = [Unit.state == UnitState.DEAD, within_visible(actor, Job.collection_id)]
+        conditions = [Unit.state == UnitState.DEAD, visible_jobs(actor)]
         if self.queue is not None:
             conditions.extend(self.routing.within(self.queue))
         if self.collection_id is not None:
@@ -87,7 +91,10 @@ class FailureCursor:
 
 @dataclass(frozen=True)
 class DeadUnit:
-    """A dead unit. ``may`` says whether this account may retry it and read its traceback."""
+    """A dead unit. ``may`` says whether this account may retry it, and a retry can help.
+
+    ``about`` has the names of its first items. Whoever may retry the units of a job reads their tracebacks.
+    """
 
     id: UUID
     job_id: UUID
@@ -100,10 +107,12 @@ class DeadUnit:
     error: str | None
     traceback: str | None
     died_at: datetime
-    collection_id: UUID
+    collection_id: UUID | None
+    """None for a search of several"""
     collection: str
     query: str | None
     may: bool
+    about: list[NamedItem]
 
     @property
     def place(self) -> FailureCursor:
@@ -130,12 +139,13 @@ def page(
             sa.case((may, Unit.traceback)).label("traceback"),
             Unit.finished_at.label("died_at"),
             Job.collection_id,
-            Collection.name.label("collection"),
+            name_of_collections().label("collection"),
             Search.query_text.label("query"),
-            may.label("may"),
+            _may_retry(actor).label("may"),
+            Unit.payload,
         )
         .join(Job, Job.id == Unit.job_id)
-        .join(Collection, Collection.id == Job.collection_id)
+        .outerjoin(Collection, Collection.id == Job.collection_id)
         .outerjoin(Search, Search.id == Job.id)
         .where(*filters.matching(actor))
         .order_by(Unit.finished_at.desc(), Unit.id.desc())
@@ -143,7 +153,13 @@ def page(
     )
     if after is not None:
         query = query.where(sa.tuple_(Unit.finished_at, Unit.id) < sa.tuple_(after.died_at, after.unit_id))
-    return [DeadUnit(**row._mapping) for row in session.execute(query)]
+    rows = session.execute(query).all()
+    named = name_items(session, ((row.id, row.stage, row.payload) for row in rows))
+    return [DeadUnit(**_without_payload(row), about=named[row.id]) for row in rows]
+
+
+def _without_payload(row: sa.Row[Any]) -> dict[str, Any]:
+    return {name: value for name, value in row._mapping.items() if name != "payload"}
 
 
 def count(session: Session, actor: Actor, filters: FailureFilters) -> tuple[int, int]:
@@ -152,7 +168,7 @@ def count(session: Session, actor: Actor, filters: FailureFilters) -> tuple[int,
     # collections of plain conditions again for each of them
     matching = sa.case((sa.and_(*filters.matching(actor)), sa.true()), else_=sa.false())
     job = (
-        sa.select(sa.case((changeable_jobs(actor), sa.true()), else_=sa.false()).label("may"))
+        sa.select(sa.case((_may_retry(actor), sa.true()), else_=sa.false()).label("may"))
         .where(Job.id == Unit.job_id, matching)
         .correlate(Unit)
         .limit(1)
@@ -164,6 +180,11 @@ def count(session: Session, actor: Actor, filters: FailureFilters) -> tuple[int,
     return row[0], row[1]
 
 
+def _may_retry(actor: Actor) -> sa.ColumnElement[bool]:
+    """Return the condition that an account may retry the units of a job, and that a retry can help."""
+    return sa.and_(changeable_jobs(actor), ~lifecycle.no_retry_helps(Job.id))
+
+
 def changeable(
     session: Session, actor: Actor, filters: FailureFilters, *, until: datetime, limit: int = BATCH
 ) -> list[UUID]:
@@ -172,7 +193,7 @@ def changeable(
     query = (
         sa.select(Unit.id)
         .join(Job, Job.id == Unit.job_id)
-        .where(*filters.matching(actor), changeable_jobs(actor), sa.not_(stopping), Unit.finished_at <= until)
+        .where(*filters.matching(actor), _may_retry(actor), sa.not_(stopping), Unit.finished_at <= until)
         .order_by(Unit.finished_at.desc(), Unit.id.desc())
         .limit(limit)
     )
@@ -198,7 +219,7 @@ def requeue(session: Session, actor: Actor, unit_ids: Sequence[UUID]) -> Requeue
     found = session.execute(
         sa.select(Unit.id, Unit.job_id)
         .join(Job, Job.id == Unit.job_id)
-        .where(Unit.id.in_(unit_ids), Unit.state == UnitState.DEAD, within_visible(actor, Job.collection_id))
+        .where(Unit.id.in_(unit_ids), Unit.state == UnitState.DEAD, visible_jobs(actor))
     ).all()
     job_ids = sorted({row.job_id for row in found})
     lock_collections_of_jobs(session, job_ids)
@@ -215,6 +236,9 @@ def _requeue_of(session: Session, actor: Actor, job_id: UUID, unit_ids: list[UUI
         return
     if session.scalar(sa.select(Job.id).where(Job.id == job_id, changeable_jobs(actor))) is None:
         result.refused[NOT_ALLOWED] += len(unit_ids)
+        return
+    if session.scalar(sa.select(lifecycle.no_retry_helps(job_id))):
+        result.refused[NO_HELP] += len(unit_ids)
         return
     if job.cancel_requested and job.finished_at is None:
         result.refused[STOPPING] += len(unit_ids)

@@ -1,4 +1,4 @@
-"""Maintenance by dispatchers: prune the score cache and old workers, close abandoned uploads, merge counts."""
+"""Maintenance by dispatchers: prune, close abandoned uploads, merge counts, erase positions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from datetime import timedelta
 import structlog
 
 from retllm.db.counts import MERGE_SECONDS, merge
-from retllm.db.session import Sessions, transaction
+from retllm.db.session import Sessions, run_transaction, transaction
+from retllm.media import positions
 from retllm.operations import workers
 from retllm.operations.totals import Totals
 from retllm.queue.dispatcher import MaintenanceTask
@@ -77,11 +78,29 @@ class MergeCounts:
         return merge(self.sessions)
 
 
+@dataclass(frozen=True)
+class ErasePositions:
+    """Erases what collections that keep no positions have of them."""
+
+    sessions: Sessions
+    seconds: float = 5.0
+
+    def run(self) -> int:
+        """Erase them, in transactions of bounded length; return of how many items."""
+        erased = 0
+        while some := run_transaction(self.sessions, positions.erase):
+            erased += some
+        if erased:
+            log.info("positions.erased", items=erased)
+        return erased
+
+
 def maintenance_tasks(sessions: Sessions, notifier: Notifier, settings: Settings) -> list[MaintenanceTask]:
     """Return all maintenance tasks of a dispatcher."""
     return [
         Prune(sessions, settings),
         CloseIdleUploads(sessions, notifier, settings),
         MergeCounts(sessions),
+        ErasePositions(sessions),
         FlushTotals(Totals(sessions)),
     ]

@@ -16,7 +16,6 @@ from retllm.db.operations import PausedQueue
 from retllm.db.tables import Unit
 from retllm.errors import NotFound
 from retllm.identity.actor import Actor
-from retllm.queue import attempts
 from retllm.queue.notifications import FIRST_NOTIFIED
 from retllm.queue.pauses import Pause, paused
 from retllm.queue.ready import is_ready, take_ready
@@ -98,7 +97,10 @@ def resume(session: Session, routing: Routing, queue: str) -> tuple[bool, list[N
 
 
 def depths(session: Session, routing: Routing) -> list[Queue]:
-    """Return the state of every queue, in the order of ``routing``."""
+    """Return the state of every queue, in the order of ``routing``.
+
+    It takes several queries: only in a :func:`retllm.db.session.snapshot` is each unit counted once.
+    """
     pauses = paused(session)
     counted = {row.queue: row for row in session.execute(_waiting(session, routing))}
     held = sa.select(Unit.stage, Unit.scorer).where(Unit.state == UnitState.LEASED)
@@ -117,14 +119,16 @@ def _awaited(session: Session, routing: Routing, queue: str) -> str | None:
         return None
     # a unit is leased while a worker looks for the server again
     some = [
-        sa.select(Unit.id, Unit.error).where(*routing.within(queue), *state, Unit.error.is_not(None)).limit(_LOOKED_AT)
+        sa.select(Unit.waits_until, Unit.error)
+        .where(*routing.within(queue), *state, Unit.error.is_not(None))
+        .limit(_LOOKED_AT)
         for state in (
             (Unit.state == UnitState.READY, Unit.run_after > sa.func.now()),
             (Unit.state == UnitState.LEASED,),
         )
     ]
     unit = sa.union_all(*(sa.select(one.subquery()) for one in some)).subquery()
-    return session.scalar(sa.select(unit.c.error).where(attempts.last_waited(unit.c.id)).limit(1))
+    return session.scalar(sa.select(unit.c.error).where(unit.c.waits_until.is_not(None)).limit(1))
 
 
 def _waiting(session: Session, routing: Routing) -> sa.Select[*tuple[Any, ...]]:

@@ -21,12 +21,12 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage, UnitState
 from retllm.db.operations import Worker
-from retllm.db.session import Sessions, transaction
+from retllm.db.session import Sessions, snapshot
 from retllm.db.tables import Unit
 from retllm.metrics import REGISTRY
 from retllm.operations import queues, totals
 from retllm.operations.queues import MAX_COUNTED, Queue
-from retllm.operations.workers import is_alive
+from retllm.operations.workers import MAX_SHOWN, is_alive
 from retllm.queue.routing import Routing, stage_of
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -44,12 +44,13 @@ def page(sessions: Sessions, routing: Routing, hints: Hints = lambda: None) -> b
         sqlalchemy.exc.OperationalError: the database is unreachable or too slow.
     """
     hint_counts = hints()
-    with transaction(sessions) as session:
+    with snapshot(sessions) as session:
         session.execute(sa.text(f"SET LOCAL statement_timeout = {_TIMEOUT_MS}"))
         families = [
             *_of_queues(session, routing, hint_counts),
             *_of_units(session),
             _of_workers(session, routing),
+            *_of_usage(session),
             *_of_totals(session),
         ]
     registry = CollectorRegistry()
@@ -146,6 +147,30 @@ def _of_workers(session: Session, routing: Routing) -> Metric:
     meaning = "Live worker processes that serve the queue."
     values: dict[tuple[str, ...], float] = {(queue,): alive.get(queue, 0) for queue in routing.queues}
     return _gauge("retllm_workers_alive", meaning, ["queue"], values)
+
+
+_USAGE = {
+    "resident_bytes": "Memory of the worker process.",
+    "load": "Processes of the worker's host that ran or waited to run, on average over the last minute.",
+    "gpu_used_bytes": "Memory of the worker's GPU that is used, by whatever process.",
+    "gpu_total_bytes": "Memory of the worker's GPU.",
+    "gpu_utilization": "Share of the time in which the worker's GPU computed, 0 to 1.",
+}
+
+
+def _of_usage(session: Session) -> list[Metric]:
+    """Return what live workers use; a value that a worker does not know is absent."""
+    query = sa.select(Worker.name, Worker.usage).where(is_alive(), Worker.usage.is_not(None)).order_by(Worker.name)
+    rows = session.execute(query.limit(MAX_SHOWN)).all()
+    return [
+        _gauge(
+            f"retllm_worker_{name}",
+            meaning,
+            ["worker"],
+            {(row.name,): float(row.usage[name]) for row in rows if row.usage.get(name) is not None},
+        )
+        for name, meaning in _USAGE.items()
+    ]
 
 
 def _of_totals(session: Session) -> Iterable[Metric]:

@@ -14,8 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from retllm.db.deletion import WITH_DELETED
 from retllm.db.enums import Stage, UnitState
-from retllm.db.tables import Unit
+from retllm.db.tables import Collection, Unit
 from retllm.operations import queues, workers
 from retllm.operations.queues import MAX_COUNTED, Queue
 from retllm.operations.workers import WorkerStatus, WorkerView
@@ -52,7 +53,7 @@ def find(session: Session, settings: Settings) -> list[Stuck]:
     now = session.scalar(sa.select(sa.func.clock_timestamp()))
     assert now is not None
     state = _State(session, settings, now)
-    return [*_in_queues(state), *_without_model(state), *_held(state), *_dead(state)]
+    return [*_in_queues(state), *_without_model(state), *_held(state), *_dead(state), *_not_removed(state)]
 
 
 class _State:
@@ -197,7 +198,16 @@ def _held(state: _State) -> Iterator[Stuck]:
 
 
 def _dead(state: _State) -> Iterator[Stuck]:
-    recent = (Unit.state == UnitState.DEAD, Unit.finished_at > state.now - DEAD_FOR)
+    yield from _dead_of(
+        state,
+        "Fix the cause, then retry on the page Workers and queues of the dashboard, or with `retllm jobs retry JOB`.",
+        Unit.final.is_(False),
+    )
+    yield from _dead_of(state, "No retry can help: begin these jobs again, as the error says.", Unit.final.is_(True))
+
+
+def _dead_of(state: _State, advice: str, *kind: sa.ColumnElement[bool]) -> Iterator[Stuck]:
+    recent = (Unit.state == UnitState.DEAD, Unit.finished_at > state.now - DEAD_FOR, *kind)
     count = _counted(state, Unit.finished_at, *recent).units
     last = state.session.execute(
         sa.select(Unit.job_id, Unit.error, Unit.finished_at).where(*recent).order_by(Unit.finished_at.desc()).limit(1)
@@ -208,8 +218,7 @@ def _dead(state: _State) -> Iterator[Stuck]:
     yield Stuck(
         f"{_units(count)} died in the last {format_duration(DEAD_FOR)}, the last one {state.ago(last.finished_at)} ago "
         f"in job {last.job_id}: {error}.",
-        "Fix the cause, then retry on the page Workers and queues of the dashboard, or with `retllm jobs retry JOB`. "
-        "Where the error says to search again, a retry can't help.",
+        advice,
     )
 
 
@@ -219,3 +228,19 @@ def _counted(state: _State, moment: Any, *where: sa.ColumnElement[bool]) -> Any:
     return state.session.execute(
         sa.select(sa.func.count().label("units"), sa.func.min(bounded.c.moment).label("first")).select_from(bounded)
     ).one()
+
+
+def _not_removed(state: _State) -> Iterator[Stuck]:
+    """Report collections that were deleted long ago, of which something is still there."""
+    is_late = (Collection.kept_until.is_(None), Collection.deleted_at < state.now - LONG)
+    late = sa.select(Collection.deleted_at).where(*is_late)
+    first = late.order_by(Collection.deleted_at).limit(MAX_COUNTED).execution_options(**WITH_DELETED)
+    if found := list(filter(None, state.session.scalars(first))):
+        count, are = len(found), "collection is" if len(found) == 1 else "collections are"
+        since = "" if count == 1 else ", the first"
+        yield Stuck(
+            f"{count:,}{'' if count < MAX_COUNTED else ' or more'} deleted {are} not removed yet{since} "
+            f"for {state.ago(found[0])}.",
+            "Look for collection.not_removed in the log of the dispatcher, which has the reason. It tries again by "
+            "itself; a very large collection takes its time.",
+        )

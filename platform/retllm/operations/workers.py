@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -12,16 +12,17 @@ from uuid import UUID
 
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage, UnitState
 from retllm.db.operations import Worker
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Job, Unit
-from retllm.identity.access import within_visible
+from retllm.identity.access import visible_jobs
 from retllm.identity.actor import Actor
 from retllm.operations.totals import Totals
+from retllm.operations.usage import Usage
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +52,7 @@ class WorkerReport:
     device: str
     release: str
     models: Sequence[dict[str, Any]] = ()
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class WorkerView:
     device: str
     release: str
     models: list[dict[str, Any]]
+    usage: Usage | None
     started_at: datetime
     seen_at: datetime
     stopped_at: datetime | None
@@ -86,6 +89,7 @@ def record(session: Session, report: WorkerReport) -> None:
         "device": report.device,
         "release": report.release,
         "models": list(report.models),
+        "usage": report.usage.as_json() if report.usage else None,
     }
     statement = insert(Worker).values(row)
     updated = {column: statement.excluded[column] for column in row if column != "name"}
@@ -124,7 +128,7 @@ def every(session: Session, actor: Actor | None = None) -> list[WorkerView]:
         sa.select(Worker, alive).order_by(alive.desc(), Worker.seen_at.desc(), Worker.name).limit(MAX_SHOWN)
     ).all()
     held: dict[str, list[HeldUnit]] = {}
-    seen = within_visible(actor, Job.collection_id) if actor else sa.true()
+    seen = visible_jobs(actor) if actor else sa.true()
     job_id = sa.case((seen, Unit.job_id)).label("job_id")
     at_work = sa.select(Unit.worker, job_id, Unit.stage, Unit.started_at).join(Job, Job.id == Unit.job_id)
     at_work = at_work.where(Unit.state == UnitState.LEASED)
@@ -144,12 +148,31 @@ def _view(worker: Worker, alive: bool, held: list[HeldUnit]) -> WorkerView:
         device=worker.device,
         release=worker.release,
         models=worker.models,
+        usage=Usage.from_json(worker.usage),
         started_at=worker.started_at,
         seen_at=worker.seen_at,
         stopped_at=worker.stopped_at,
         state=state,
         units=held,
     )
+
+
+def usage_stamp(session: Session) -> str | None:
+    """Return a value that changes with the usage of a live worker."""
+    usage = sa.func.concat(Worker.name, Worker.usage)
+    query = sa.select(sa.func.md5(sa.func.string_agg(usage, aggregate_order_by(sa.literal(","), Worker.name))))
+    return session.scalar(query.where(is_alive()))
+
+
+def serving(workers: Iterable[WorkerView]) -> dict[str, str | None]:
+    """Return the queues that live workers serve, with why none of them can do a unit now: its models are not there."""
+    found: dict[str, str | None] = {}
+    for worker in workers:
+        if worker.state is WorkerStatus.ALIVE:
+            errors = [model["error"] for model in worker.models]
+            error = errors[0] if errors and all(errors) else None
+            found |= {queue: error and found.get(queue, error) for queue in worker.queues}
+    return found
 
 
 def unserved(session: Session, queues: Sequence[str]) -> list[str]:

@@ -12,11 +12,10 @@ from fsspec.core import url_to_fs
 from sqlalchemy.orm import Session
 
 from retllm.db.deletion import WITH_DELETED
-from retllm.db.enums import ItemState
 from retllm.db.searches import Search
 from retllm.db.tables import Item, Job, Source
 from retllm.db.uploads import UNPACKED, FilePart, UploadFile
-from retllm.errors import NotFound
+from retllm.errors import NotFound, OriginalLost, StorageUnavailable
 from retllm.media import query_pictures
 from retllm.media.storage import Storage
 from retllm.queue.violations import Violation
@@ -34,7 +33,7 @@ class _NamedFile:
 
 
 def wrong_files(session: Session, storage: Storage, sample: int | None) -> Iterator[Violation]:
-    """Yield files that are missing or differ from their rows.
+    """Yield files that are missing or differ from their rows, and referenced originals that do.
 
     ``sample`` limits the number of items, of searches, of whole files and of uploaded files.
     ``session`` must see concurrent commits (READ COMMITTED).
@@ -50,7 +49,7 @@ def _named(session: Session, sample: int | None) -> Iterator[_NamedFile]:
     # the picture of a part is made from the whole file
     sha256_of = sa.case((Item.part.is_(None), Item.content_sha256))
     items = sa.select(Item.id, Item.picture_key, sha256_of, Item.thumbnail_key, Item.copy_key).where(
-        Item.picture_key.is_not(None), Item.state == ItemState.READY
+        Item.picture_key.is_not(None)
     )
     searches = (
         sa.select(Search.id, Search.query_picture_key, Search.query_picture_sha256)
@@ -87,6 +86,8 @@ def _problem(storage: Storage, named: _NamedFile) -> str | None:
             return None if storage.size(named.key) else "it is empty"
         with storage.open(named.key) as file:
             found = hashlib.file_digest(cast("Any", file), "sha256").hexdigest()
+    except (OriginalLost, StorageUnavailable) as error:
+        return error.message
     except NotFound:
         return "it is missing"
     return None if found == named.sha256 else f"its SHA-256 is {found}, not {named.sha256}"

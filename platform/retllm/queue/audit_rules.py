@@ -173,18 +173,19 @@ _INDEX = (
 _SEARCH = (
     Rule(
         "coarse_ranks_are_whole",
-        "the coarse ranks of a search are 1 to n, each once",
+        "the coarse ranks of a search are 1 to n, each once, unless a collection of several was deleted",
         """SELECT search_id, count(*) || ' candidates, ranks ' || min(coarse_rank) || ' to ' || max(coarse_rank)
-            FROM candidates GROUP BY search_id
+            FROM candidates WHERE search_id NOT IN (SELECT id FROM reduced) GROUP BY search_id
             HAVING min(coarse_rank) <> 1 OR max(coarse_rank) <> count(*) OR count(DISTINCT coarse_rank) <> count(*)
             LIMIT :limit""",
     ),
     Rule(
         "final_ranks_are_whole",
-        "the final ranks of a search with a result are 1 to n, each once",
+        "the final ranks of a search with a result are 1 to n, each once, unless a collection of several was deleted",
         """SELECT j.id, count(c.final_rank) || ' ranks of ' || count(*) || ' candidates, '
                 || coalesce(min(c.final_rank)::text, '-') || ' to ' || coalesce(max(c.final_rank)::text, '-')
-            FROM jobs j JOIN candidates c ON c.search_id = j.id WHERE j.state IN ('succeeded', 'partial') GROUP BY j.id
+            FROM jobs j JOIN candidates c ON c.search_id = j.id WHERE j.state IN ('succeeded', 'partial')
+                AND j.id NOT IN (SELECT id FROM reduced) GROUP BY j.id
             HAVING count(c.final_rank) <> count(*) OR count(DISTINCT c.final_rank) <> count(*)
                 OR min(c.final_rank) <> 1 OR max(c.final_rank) <> count(*) LIMIT :limit""",
     ),
@@ -205,9 +206,10 @@ _SEARCH = (
     ),
     Rule(
         "done_is_scored",
-        "every candidate of a done unit has a score row, or an error since its item was deleted",
+        "every candidate of a done unit has a score row, or an error since its item or its collection was deleted",
         """SELECT f.id, 'item ' || f.item FROM scoring f JOIN searches s ON s.id = f.job_id
-            WHERE f.state = 'done' AND NOT EXISTS (SELECT FROM scores o WHERE o.search_id = f.job_id
+            WHERE f.state = 'done' AND s.id NOT IN (SELECT id FROM reduced)
+            AND NOT EXISTS (SELECT FROM scores o WHERE o.search_id = f.job_id
                 AND o.item_id = f.item::uuid AND o.scorer_version = s.scorer_version)
             AND NOT EXISTS (SELECT FROM candidates c JOIN items i ON i.id = c.item_id AND i.state = 'deleted'
                 WHERE c.search_id = f.job_id AND c.item_id = f.item::uuid AND c.error IS NOT NULL) LIMIT :limit""",

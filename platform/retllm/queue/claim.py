@@ -17,10 +17,18 @@ from sqlalchemy.orm import Session
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import Sessions, run_transaction, transaction
 from retllm.db.tables import Job, Unit
-from retllm.errors import JobCancelled, ModelUnavailable, RetllmError, ServerAway, StaleClaim
+from retllm.errors import (
+    JobCancelled,
+    ModelUnavailable,
+    Obsolete,
+    RetllmError,
+    ServerAway,
+    ServerFailed,
+    StaleClaim,
+)
 from retllm.logs import carried
 from retllm.metrics import FENCED
-from retllm.queue import attempts, lifecycle, pauses
+from retllm.queue import attempts, lifecycle, patience, pauses
 from retllm.queue.routing import Notification, routing_of, served_queue
 from retllm.redaction import redact
 from retllm.settings import Settings
@@ -30,8 +38,6 @@ log = structlog.get_logger(__name__)
 # the end of a traceback is kept
 _TRACEBACK_CHARS = 20_000
 _ERROR_CHARS = 2_000
-# seconds; a unit whose server is away looks for it at least as often
-_LONGEST_WAIT = 30.0
 
 Write = Callable[[Session, Job], list[Notification]]
 
@@ -214,6 +220,7 @@ def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Notificatio
         unit.state = UnitState.DONE
         unit.error = None
         unit.traceback = None
+        unit.waits_until = None
         return opened + lifecycle.finish_if_complete(session, job)
 
     return run_transaction(sessions, end)
@@ -230,7 +237,9 @@ def release(sessions: Sessions, claim: Claim, seconds: float = 0) -> None:
         job, unit = _prove(session, claim)
         outcome = AttemptOutcome.CANCELLED if job.cancel_requested else AttemptOutcome.RETURNED
         attempts.end(session, claim.token, outcome)
-        _give_back(session, job, unit, seconds)
+        if seconds:
+            unit.run_after = after(seconds)
+        _give_back(session, job, unit)
 
     run_transaction(sessions, give_back)
 
@@ -240,7 +249,7 @@ def wait_for_server(
 ) -> tuple[bool, list[Notification]]:
     """Return a unit that a server is needed for; it is claimed again after a wait, without counting the attempt.
 
-    The wait doubles each time. If the unit has waited for longer than ``scorer_patience_seconds``, it is dead.
+    If its patience is at its end (:mod:`retllm.queue.patience`), it is dead.
 
     Returns:
         Whether the unit waits, and the units to notify workers of.
@@ -252,26 +261,38 @@ def wait_for_server(
     def give_back(session: Session) -> tuple[bool, list[Notification]]:
         job, unit = _prove(session, claim)
         message = describe(error)
-        times, waited = attempts.waits(session, unit.id)
-        if not job.cancel_requested and waited > settings.scorer_patience_seconds:
+        if not job.cancel_requested and patience.is_over(session, unit):
             attempts.end(session, claim.token, AttemptOutcome.FAILED, error=message)
             return False, retry_or_fail(session, job, unit, message, settings, permanent=True, split=False)
         outcome = AttemptOutcome.CANCELLED if job.cancel_requested else AttemptOutcome.RETURNED
         attempts.end(session, claim.token, outcome, error=message)
         unit.error = message
-        seconds = min(settings.backoff_seconds * 2**times, _LONGEST_WAIT)
-        _give_back(session, job, unit, max(seconds, error.seconds))
+        patience.wait(session, unit, error.seconds, settings)
+        _give_back(session, job, unit)
         return True, []
 
     return run_transaction(sessions, give_back)
 
 
-def _give_back(session: Session, job: Job, unit: Unit, seconds: float) -> None:
-    """Make a unit ready again after ``seconds``, without counting its attempt."""
+def set_back(
+    session: Session, job: Job, unit: Unit, claim: Claim, error: Exception, settings: Settings
+) -> list[Notification]:
+    """Let the unit with what failed in an attempt that is completed go on as one that was attempted itself."""
+    message = describe(error)
+    unit.attempt = claim.attempt
+    if not isinstance(error, ServerAway):
+        return retry_or_fail(session, job, unit, message, settings, permanent=_is_permanent(error), split=False)
+    unit.attempt -= 1
+    unit.error = message
+    unit.announced_at = None
+    patience.wait(session, unit, error.seconds, settings)
+    return []
+
+
+def _give_back(session: Session, job: Job, unit: Unit) -> None:
+    """Make a unit ready again, without counting its attempt."""
     unit.state = UnitState.READY
     unit.attempt -= 1
-    if seconds:
-        unit.run_after = after(seconds)
     unit.token = None
     unit.lease_until = None
     unit.announced_at = None
@@ -307,7 +328,6 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
     Raises:
         StaleClaim: the worker no longer holds the unit; nothing was written.
     """
-    permanent = isinstance(error, RetllmError) and not error.retryable
 
     def record(session: Session) -> list[Notification]:
         job, unit = _prove(session, claim)
@@ -320,7 +340,9 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
             unit.finished_at = sa.func.clock_timestamp()
             lifecycle.close_if_cancelled(session, job)
             return []
-        at_fault = not isinstance(error, ModelUnavailable)
+        # a server is asked about each pair by itself, so there is none to be found out
+        at_fault = not isinstance(error, ModelUnavailable | Obsolete | ServerFailed)
+        unit.final = isinstance(error, Obsolete)
         return retry_or_fail(
             session,
             job,
@@ -328,11 +350,15 @@ def fail(sessions: Sessions, claim: Claim, error: BaseException, settings: Setti
             message,
             settings,
             stack_trace=_format_traceback(error),
-            permanent=permanent,
+            permanent=_is_permanent(error),
             split=at_fault,
         )
 
     return run_transaction(sessions, record)
+
+
+def _is_permanent(error: BaseException) -> bool:
+    return isinstance(error, RetllmError) and not error.retryable
 
 
 def retry_or_fail(
@@ -348,6 +374,7 @@ def retry_or_fail(
 ) -> list[Notification]:
     """Schedule a retry with exponential backoff, or mark the unit dead if none is left or ``permanent``."""
     unit.traceback = stack_trace
+    unit.waits_until = None
     if permanent or unit.attempt >= settings.max_attempts:
         return lifecycle.mark_dead(session, job, unit, error, split=split)
     unit.state = UnitState.READY

@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import AttemptOutcome, Stage, UnitState
-from retllm.db.session import Sessions, run_transaction, transaction
+from retllm.db.session import Sessions, run_transaction, transaction, was_locked
 from retllm.db.tables import Job, Unit
 from retllm.metrics import LEASES_LOST, PASSED_OVER
 from retllm.queue import attempts, lifecycle, pauses, ready
@@ -32,6 +32,10 @@ log = structlog.get_logger(__name__)
 _BATCH = 100
 # a unit or job that raised an error is skipped for this time, so that it does not block the others
 _DEFER_SECONDS = 30.0
+# and one whose job another transaction has locked for longer than it takes to write a result, maybe that of a process
+# that hangs; units of other jobs must not wait for that
+_PATIENCE = "SET LOCAL lock_timeout = '250ms'"
+_LOCKED_SECONDS = 1.0
 # these end the round; any other error concerns one row only
 _DATABASE_ERRORS = (sa.exc.OperationalError, sa.exc.InterfaceError)
 
@@ -90,8 +94,11 @@ class Dispatcher:
     def rescue(self) -> int:
         """Take back units with expired leases, whose worker died or lost the database; return their number."""
         with transaction(self._sessions) as session:
-            expired = sa.select(Unit.id).where(*_expired(), Unit.id.not_in(self._deferred_keys()))
-            found = session.scalars(expired.order_by(Unit.lease_until).limit(_BATCH)).all()
+            deferred = self._deferred_keys()
+            expired = sa.select(Unit.id, Unit.job_id).where(
+                *_expired(), Unit.id.not_in(deferred), Unit.job_id.not_in(deferred)
+            )
+            found = session.execute(expired.order_by(Unit.lease_until).limit(_BATCH)).all()
         return self._each(found, self._rescue_one)
 
     def _deferred_keys(self) -> list[UUID]:
@@ -99,14 +106,21 @@ class Dispatcher:
         self._deferred = {key: until for key, until in self._deferred.items() if until > now}
         return list(self._deferred)
 
-    def _each(self, keys: Iterable[UUID], action: Callable[[UUID], None]) -> int:
-        """Apply ``action`` to each key; a key that raises is deferred and does not stop the others."""
+    def _each(self, found: Iterable[tuple[UUID, UUID]], action: Callable[[UUID], None]) -> int:
+        """Apply ``action`` to each key, which is that of the job beside it or of a unit of this.
+
+        A key that raises is deferred and does not stop the others, and so is a job that is locked.
+        """
         done = 0
-        for key in keys:
+        for key, job_id in found:
+            if job_id in self._deferred:
+                continue
             try:
                 action(key)
-            except _DATABASE_ERRORS:
-                raise
+            except _DATABASE_ERRORS as error:
+                if not was_locked(error):
+                    raise
+                self._deferred[job_id] = time.monotonic() + _LOCKED_SECONDS
             except Exception:
                 log.exception("dispatcher.passed_over", action=action.__name__.lstrip("_"), key=str(key))
                 PASSED_OVER.inc()
@@ -122,6 +136,7 @@ class Dispatcher:
 
     def _take_back(self, session: Session, unit_id: UUID) -> Stage | None:
         """Retry or end the unit if its lease has expired, and return its stage; else return None."""
+        session.execute(sa.text(_PATIENCE))
         job_id = session.scalar(sa.select(Unit.job_id).where(Unit.id == unit_id))
         job = lifecycle.lock_job(session, job_id) if job_id is not None else None
         unit = session.scalar(sa.select(Unit).where(Unit.id == unit_id, *_expired()).with_for_update(skip_locked=True))
@@ -137,14 +152,15 @@ class Dispatcher:
     def sweep_cancelled(self) -> None:
         """End cancelled jobs of which no worker holds a unit."""
         with transaction(self._sessions) as session:
-            cancelled = sa.select(Job.id).where(
+            cancelled = sa.select(Job.id, Job.id).where(
                 Job.cancel_requested, Job.finished_at.is_(None), Job.id.not_in(self._deferred_keys())
             )
-            found = session.scalars(cancelled.limit(_BATCH)).all()
+            found = session.execute(cancelled.limit(_BATCH)).all()
         self._each(found, self._sweep_one)
 
     def _sweep_one(self, job_id: UUID) -> None:
         def close(session: Session) -> None:
+            session.execute(sa.text(_PATIENCE))
             job = lifecycle.lock_job(session, job_id)
             if job is not None:
                 lifecycle.close_if_cancelled(session, job)

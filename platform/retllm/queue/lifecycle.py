@@ -11,19 +11,23 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import OPEN_UNITS, JobState, Stage, UnitState
 from retllm.db.locks import lock_collections_of_jobs
+from retllm.db.many import insert_many
 from retllm.db.searches import Search
 from retllm.db.tables import Item, Job, Unit, new_id
 from retllm.queue.handlers import handler_of
 from retllm.queue.notifications import FIRST_NOTIFIED
 from retllm.queue.routing import Notification, notifications
 
+# units that one statement adds
+_AT_ONCE = 1_000
+
 
 def lock_job(session: Session, job_id: UUID) -> Job | None:
-    """Lock the collection, then the job, and return the job; None if either was deleted."""
+    """Lock its collections, then the job, and return the job; None if it or all of them were deleted."""
     if not lock_collections_of_jobs(session, [job_id]):
         return None
     query = sa.select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
@@ -37,13 +41,14 @@ def add_units(
     query = sa.select(Search.scorer).where(Search.id == job.id)
     scorer = session.scalar(query) if stage is Stage.FINE else None
     same: dict[str, Any] = {"job_id": job.id, "user_id": job.user_id, "stage": stage, "scorer": scorer or ""}
+    same |= {"state": UnitState.READY, "attempt": 0}
     rows = [{"id": new_id(), "seq": first_seq + n, "payload": payload, **same} for n, payload in enumerate(payloads)]
     first, later = rows[:FIRST_NOTIFIED], rows[FIRST_NOTIFIED:]
     # not one statement for each, as for objects with a value that the server computes
     if first:
         session.execute(sa.insert(Unit).values(announced_at=sa.func.now()), first)
-    if later:
-        session.execute(sa.insert(Unit), later)
+    for start in range(0, len(later), _AT_ONCE):
+        session.execute(insert_many(Unit, later[start : start + _AT_ONCE]))
     return [Notification(row["id"], stage, scorer) for row in first]
 
 
@@ -51,8 +56,9 @@ def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool
     """End a unit that has no attempt left.
 
     A unit of several items is split into units of one item, so that a bad item fails alone. A unit of one item is
-    dead, and its error begins with the item's name. So is any unit if ``split`` is false because the items did not
-    cause the failure; then the error names no item.
+    dead, and its error begins with the item's name, unless the job has several collections: who sees it may not see
+    the item. So is any unit if ``split`` is false because the items did not cause the failure; then the error names no
+    item.
     """
     unit.token = None
     unit.lease_until = None
@@ -63,7 +69,7 @@ def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool
         unit.state = UnitState.SPLIT
         return append_units(session, job, unit.stage, [{**unit.payload, "items": [item]} for item in items])
     unit.state = UnitState.DEAD
-    if split and items:
+    if split and items and job.collection_id is not None:
         name = session.scalar(sa.select(Item.name).where(Item.id == UUID(items[0])))
         unit.error = f"{name}: {error}" if name else error
     handler_of(job.kind).on_dead(session, job, unit, error, split)
@@ -77,12 +83,14 @@ def set_apart(session: Session, job: Job, unit: Unit, items: Collection[str]) ->
     return append_units(session, job, unit.stage, [{**unit.payload, "items": [item]} for item in items])
 
 
-def set_aside(session: Session, job: Job, unit: Unit, items: Collection[str], run_after: Any) -> None:
-    """Move items out of a unit into one new unit, which may be claimed from the time ``run_after`` on."""
+def set_aside(session: Session, job: Job, unit: Unit, items: Collection[str], run_after: Any) -> Unit:
+    """Move items out of a unit into one new unit, which may be claimed from the time ``run_after`` on; return it."""
     unit.payload = {**unit.payload, "items": [item for item in unit.payload["items"] if item not in items]}
     (later,) = append_units(session, job, unit.stage, [{**unit.payload, "items": sorted(items)}])
-    session.get_one(Unit, later.unit_id).run_after = run_after
+    new = session.get_one(Unit, later.unit_id)
+    new.run_after = run_after
     session.flush()
+    return new
 
 
 def append_units(session: Session, job: Job, stage: Stage, payloads: Sequence[dict[str, Any]]) -> list[Notification]:
@@ -151,7 +159,18 @@ def _end_state(session: Session, job: Job) -> JobState:
 
 def _first_error(session: Session, job: Job) -> str | None:
     query = sa.select(Unit.error).where(Unit.job_id == job.id, Unit.state == UnitState.DEAD)
-    return session.scalar(query.order_by(Unit.stage, Unit.seq).limit(1))
+    return session.scalar(query.order_by(Unit.final.desc(), Unit.stage, Unit.seq).limit(1))
+
+
+def no_retry_helps(job_id: Any) -> sa.Exists:
+    """Return the condition that a unit of a job died of what no retry can help.
+
+    Args:
+        job_id: the job's key, or the column with it.
+    """
+    # an alias, since the statement may be on units itself
+    unit = aliased(Unit)
+    return sa.exists().where(unit.job_id == job_id, unit.final)
 
 
 def close_if_cancelled(session: Session, job: Job) -> bool:
@@ -178,15 +197,14 @@ def reopen_units(session: Session, job: Job, unit_ids: Collection[UUID]) -> list
 
 
 def _reopen(session: Session, job: Job, condition: sa.ColumnElement[bool]) -> list[Notification]:
-    units = session.scalars(
-        sa.select(Unit).where(Unit.job_id == job.id, condition).order_by(Unit.stage, Unit.seq)
-    ).all()
-    for number, unit in enumerate(units):
-        unit.state = UnitState.READY
-        unit.attempt = 0
-        unit.run_after = sa.func.now()
-        unit.finished_at = None
-        unit.announced_at = sa.func.now() if number < FIRST_NOTIFIED else None
+    values = {"state": UnitState.READY, "attempt": 0, "run_after": sa.func.now(), "final": False}
+    values |= dict.fromkeys(("waits_until", "finished_at", "announced_at"))
+    # not one statement for each, since a job may have thousands
+    again = sa.update(Unit).where(Unit.job_id == job.id, condition).values(values).returning(Unit)
+    options = {"synchronize_session": False, "populate_existing": True}
+    units = sorted(session.scalars(again, execution_options=options), key=lambda unit: (unit.stage, unit.seq))
+    for unit in units[:FIRST_NOTIFIED]:
+        unit.announced_at = sa.func.now()
     handler_of(job.kind).reopen(session, job, units)
     if job.finished_at is not None:
         _queue_again(job)

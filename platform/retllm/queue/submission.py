@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.deletion import WITH_DELETED
-from retllm.db.enums import JobKind
+from retllm.db.enums import JobKind, JobState
 from retllm.db.locks import lock_collection
 from retllm.db.tables import Job, new_id
 from retllm.errors import Conflict, InvalidInput
@@ -33,7 +33,7 @@ class Submitted:
 def insert_job(
     session: Session,
     actor: Actor,
-    collection_id: UUID,
+    collection_id: UUID | None,
     kind: JobKind,
     params: dict[str, Any],
     key: str | None,
@@ -42,7 +42,8 @@ def insert_job(
 ) -> tuple[Job, bool]:
     """Insert a job, or return the existing one with this user's idempotency key; the flag says whether it is new.
 
-    A new job gets ``job_id`` if it is given.
+    A new job gets ``job_id`` if it is given. Without ``collection_id`` it is a search of several collections, which the
+    caller has locked.
 
     Raises:
         NotFound: the collection was deleted meanwhile.
@@ -51,7 +52,8 @@ def insert_job(
     """
     if key is not None and not 1 <= len(key) <= _MAX_KEY_LENGTH:
         raise InvalidInput(f"An Idempotency-Key has 1 to {_MAX_KEY_LENGTH} characters.")
-    lock_collection(session, collection_id)
+    if collection_id is not None:
+        lock_collection(session, collection_id)
     values = {"kind": kind, "user_id": actor.id, "collection_id": collection_id, "params": params}
     row = insert(Job).values(id=job_id or new_id(), idempotency_key=key, **values)
     once = row.on_conflict_do_nothing(index_elements=["user_id", "idempotency_key"]).returning(Job)
@@ -68,3 +70,24 @@ def insert_job(
     if (existing.kind, existing.collection_id, existing.params) != (kind, collection_id, params):
         raise Conflict("This Idempotency-Key was used for a different request.", job_id=str(existing.id))
     return existing, False
+
+
+def newest_job(kind: JobKind, collection_id: UUID) -> sa.Select[Job]:
+    """Return the query for the newest job of a kind in a collection."""
+    # written into the statement, so that the planner can match it to the partial index of the kind
+    literal = sa.literal(kind, Job.__table__.c.kind.type, literal_execute=True)
+    return (
+        sa.select(Job).where(Job.collection_id == collection_id, Job.kind == literal).order_by(Job.id.desc()).limit(1)
+    )
+
+
+def require_none_open(session: Session, job: Job, message: str) -> None:
+    """Check that no other job of its kind goes on in the collection of a new job.
+
+    Raises:
+        Conflict: one does.
+    """
+    others = newest_job(job.kind, job.one_collection).where(Job.id != job.id)
+    other = session.scalar(others.where(Job.state.in_([JobState.QUEUED, JobState.RUNNING])))
+    if other is not None:
+        raise Conflict(message, job_id=str(other.id))

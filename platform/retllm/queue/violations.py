@@ -44,16 +44,22 @@ _THERE = ", ".join(
     f"{table} AS NOT MATERIALIZED (SELECT * FROM {table} WHERE {key} NOT IN (SELECT id FROM gone))"  # noqa: S608 - constants
     for table, key in _JOBS.items()
 )
-# and one row for each item of a unit; `way` is the embedder and the pass
+# the collections of searches of several that are not deleted; a search is `reduced` if others were
+_STILL = "search_collections x JOIN collections c ON c.id = x.collection_id AND c.deleted_at IS NULL"
+# and one row for each item of a unit; `way` is the embedder, the pass and the step
 _VIEWS = f"""
     WITH gone AS (
         SELECT j.id FROM jobs j JOIN collections c ON c.id = j.collection_id WHERE c.deleted_at IS NOT NULL
+        UNION ALL SELECT j.id FROM jobs j WHERE j.collection_id IS NULL
+            AND NOT EXISTS (SELECT FROM {_STILL} WHERE x.search_id = j.id)
+    ), reduced AS (
+        SELECT s.id FROM searches s WHERE s.collections > (SELECT count(*) FROM {_STILL} WHERE x.search_id = s.id)
     ), {_THERE}, vector_indexes AS NOT MATERIALIZED (
         SELECT x.* FROM vector_indexes x JOIN collections c ON c.id = x.collection_id WHERE c.deleted_at IS NULL
     ), unit_items AS (
         SELECT u.id, u.job_id, u.stage, u.state, named.item,
                u.payload->>'embedder' AS embedder, u.payload->>'pass' AS pass,
-               concat_ws(' ', u.payload->>'embedder', u.payload->>'pass') AS way
+               concat_ws(' ', u.payload->>'embedder', u.payload->>'pass', u.payload->>'step') AS way
         FROM units u CROSS JOIN LATERAL jsonb_array_elements_text(u.payload->'items') AS named(item)
     ), scoring AS (
         SELECT * FROM unit_items WHERE stage = 'fine' AND pass IS DISTINCT FROM 'entropy' AND state <> 'split'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -16,7 +17,7 @@ from retllm.db.reviews import Judgment
 from retllm.db.searches import Candidate, Search
 from retllm.db.tables import ITEM_WORDS, Collection, Item, User
 from retllm.errors import Conflict, InvalidInput, NotFound
-from retllm.identity.access import job_for, require_scope
+from retllm.identity.access import collections_of, job_for, require_scope
 from retllm.identity.actor import Actor
 from retllm.media.normalization import composed
 
@@ -41,17 +42,26 @@ class Mark:
     kind: ItemKind
     text: str | None
     has_thumbnail: bool
-    deleted: bool
+    state: ItemState
     coarse_rank: int | None
     final_rank: int | None
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the item is deleted or in the trash."""
+        return self.state is not ItemState.READY
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The query of a search and its collection; ``question`` is the hash of the query (``Search.question``)."""
+    """The query of a search, and its collections that the account may see.
+
+    ``question`` is the hash of the query (``Search.question``). A mark is of the item's collection, so that searches of
+    several share it with those of one.
+    """
 
     search_id: UUID
-    collection_id: UUID
+    collections: Sequence[UUID]
     question: str
 
 
@@ -65,26 +75,31 @@ def asked_by(session: Session, actor: Actor, search_id: UUID) -> Asked:
     question = session.scalar(sa.select(Search.question).where(Search.id == search_id))
     if question is None:
         raise NotFound("This job is not a search.")
-    return Asked(search_id, job.collection_id, question)
+    theirs = [job.collection_id] if job.collection_id else list(collections_of(session, actor, job))
+    return Asked(search_id, theirs, question)
 
 
 def set_mark(session: Session, actor: Actor, search_id: UUID, item_id: UUID, relevant: bool | None) -> Asked:
     """Mark an item as relevant or not relevant to the query of a search, or remove its mark (None).
 
-    The item may be any item of the collection, found by the search or not.
+    The item may be any item of its collections, found by the search or not.
 
     Raises:
-        NotFound: no such search, or its collection has no such item.
+        NotFound: no such search, or its collections have no such item.
         Forbidden: the actor has a smaller scope than ``search``.
         Conflict: the item is deleted, or the query has too many marks.
     """
     asked = asked_by(session, actor, search_id)
     require_scope(actor, TokenScope.SEARCH)
-    state = session.scalar(sa.select(Item.state).where(Item.id == item_id, Item.collection_id == asked.collection_id))
-    if state is None:
+    within = sa.select(Item.state, Item.collection_id).where(
+        Item.id == item_id, Item.collection_id.in_(asked.collections)
+    )
+    found = session.execute(within).one_or_none()
+    if found is None:
         raise NotFound("The collection has no such item.")
+    state, collection_id = found
     # lock in the order of retllm.db.locks, before the row of the mark
-    lock_collection(session, asked.collection_id)
+    lock_collection(session, collection_id)
     search = sa.select(Search.id).where(Search.id == search_id).with_for_update(read=True, key_share=True)
     if session.scalar(search) is None:
         raise NotFound("There is no such job.")
@@ -95,7 +110,7 @@ def set_mark(session: Session, actor: Actor, search_id: UUID, item_id: UUID, rel
         raise Conflict("The item is deleted and cannot be marked.")
     _require_room(session, asked, item_id)
     made = insert(Judgment).values(
-        collection_id=asked.collection_id,
+        collection_id=collection_id,
         question=asked.question,
         item_id=item_id,
         relevant=relevant,
@@ -117,7 +132,7 @@ def set_mark(session: Session, actor: Actor, search_id: UUID, item_id: UUID, rel
 
 
 def _of(asked: Asked) -> sa.ColumnElement[bool]:
-    return sa.and_(Judgment.collection_id == asked.collection_id, Judgment.question == asked.question)
+    return sa.and_(Judgment.collection_id.in_(asked.collections), Judgment.question == asked.question)
 
 
 def _require_room(session: Session, asked: Asked, item_id: UUID) -> None:
@@ -137,9 +152,9 @@ def marks_of(session: Session, asked: Asked) -> list[Mark]:
             Judgment.updated_at,
             Item.name,
             Item.kind,
-            Item.text,
-            Item.thumbnail_key.is_not(None),
-            Item.state != ItemState.READY,
+            Item.shown_text,
+            Item.shows_picture,
+            Item.state,
             Candidate.coarse_rank,
             Candidate.final_rank,
         )
@@ -153,7 +168,7 @@ def marks_of(session: Session, asked: Asked) -> list[Mark]:
 
 
 def find_items(session: Session, asked: Asked, text: str) -> list[Item]:
-    """Find items of the collection by key, by words of their text, or by part of their name; at most 12.
+    """Find items of the collections by key, by words of their text, or by part of their name; at most 12 in all.
 
     Raises:
         InvalidInput: ``text`` is empty.
@@ -161,13 +176,22 @@ def find_items(session: Session, asked: Asked, text: str) -> list[Item]:
     text = composed(text.replace("\0", "").strip())
     if not text:
         raise InvalidInput("Enter a name, words of the text, or the ID of an item.", field="find")
-    inside = sa.select(Item).where(Item.collection_id == asked.collection_id, Item.state == ItemState.READY)
     key = _key(text)
     if key is not None:
-        return list(session.scalars(inside.where(Item.id == key)))
-    language = session.scalars(sa.select(Collection.language).where(Collection.id == asked.collection_id)).one()
+        inside = Item.collection_id.in_(asked.collections), Item.state == ItemState.READY
+        return list(session.scalars(sa.select(Item).where(Item.id == key, *inside)))
+    found: list[Item] = []
+    for collection in session.scalars(sa.select(Collection).where(Collection.id.in_(asked.collections))):
+        if len(found) < _FOUND:
+            found += _find_in(session, collection, text)
+    return found[:_FOUND]
+
+
+def _find_in(session: Session, collection: Collection, text: str) -> list[Item]:
+    inside = sa.select(Item).where(Item.collection_id == collection.id, Item.state == ItemState.READY)
     # part of the statement, so that the planner knows the configuration
-    words = sa.func.websearch_to_tsquery(sa.cast(sa.literal(language, literal_execute=True), REGCONFIG), text)
+    language = sa.literal(collection.language, literal_execute=True)
+    words = sa.func.websearch_to_tsquery(sa.cast(language, REGCONFIG), text)
     # CASE hides the selectivity of the name from the planner, so that it scans the collection and not the whole table
     named = sa.case((Item.name.icontains(text, autoescape=True), sa.true()), else_=sa.false())
     by_name = inside.where(named)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, defer
 
 from retllm.db.enums import ItemKind, JobState, Role, RunSource, TokenScope
+from retllm.db.locks import lock_collection
 from retllm.db.reviews import EvaluationRun
 from retllm.db.searches import Search
 from retllm.db.tables import Collection, Job, User, new_id
@@ -21,6 +22,7 @@ from retllm.identity.actor import Actor
 from retllm.queue.routing import Notification
 from retllm.review.reports import Report
 from retllm.review.reviewed import reviewed
+from retllm.search.coarse import may_filter
 from retllm.search.request import SearchRequest
 from retllm.search.submit import StoredPicture, submit_search
 from retllm.settings import Settings
@@ -142,6 +144,7 @@ class Original:
     picture_key: str | None
     picture_sha256: str | None
     kinds: Sequence[str]
+    filter: str | None
     query_image_weight: float
 
 
@@ -153,7 +156,7 @@ def questions_to_ask(session: Session, actor: Actor, collection_id: UUID) -> lis
         Forbidden: ``actor`` may not change it.
         Conflict: no query of it has a relevant mark.
     """
-    collection_for(session, actor, collection_id, Right.CHANGE)
+    collection = collection_for(session, actor, collection_id, Right.CHANGE)
     known = [search for search in reviewed(session, [collection_id], searches=1) if search.measures.relevant]
     if not known:
         raise Conflict("No search of this collection has a relevant mark yet. Review some searches first.")
@@ -167,10 +170,12 @@ def questions_to_ask(session: Session, actor: Actor, collection_id: UUID) -> lis
             picture_key=rows[key].query_picture_key,
             picture_sha256=rows[key].query_picture_sha256,
             kinds=rows[key].item_kinds,
+            filter=rows[key].filter,
             query_image_weight=rows[key].query_image_weight,
         )
         for key in keys
-        if key in rows
+        # not those with a filter that the collection no longer allows
+        if key in rows and may_filter(collection, rows[key].filter)
     ]
 
 
@@ -209,6 +214,19 @@ def start_run(
         InvalidInput: a setting is out of bounds or does not apply to a query.
         Conflict: the collection is not indexed.
     """
+    lock_collection(session, collection_id)
+    asked = request.model_dump(mode="json", exclude_none=True)
+    run = EvaluationRun(
+        id=new_id(),
+        collection_id=collection_id,
+        user_id=actor.id,
+        name=_name(name) or f"Rerun of {len(originals)} reviewed {'query' if len(originals) == 1 else 'queries'}",
+        source=RunSource.REVIEWED,
+        report={"asked": asked, "searches": []},
+    )
+    session.add(run)
+    # before its searches, which refer to it
+    session.flush()
     searches: list[dict[str, str]] = []
     units: list[Notification] = []
     for original in originals:
@@ -216,21 +234,15 @@ def start_run(
             update={
                 "text": original.text,
                 "kinds": [ItemKind(kind) for kind in original.kinds],
+                "filter": original.filter,
                 "query_image_weight": original.query_image_weight,
             }
         )
         made = submit_search(session, actor, collection_id, search, settings, picture=pictures.get(original.search_id))
+        made.job.run_id = run.id
         units += made.units
         searches.append({"question": original.question, "search": str(made.job.id), "before": str(original.search_id)})
-    run = EvaluationRun(
-        id=new_id(),
-        collection_id=collection_id,
-        user_id=actor.id,
-        name=_name(name) or f"Rerun of {len(searches)} reviewed {'query' if len(searches) == 1 else 'queries'}",
-        source=RunSource.REVIEWED,
-        report={"asked": request.model_dump(mode="json", exclude_none=True), "searches": searches},
-    )
-    session.add(run)
+    run.report = {"asked": asked, "searches": searches}
     session.flush()
     session.refresh(run, ["created_at"])
     return Started(run, units)

@@ -1,4 +1,4 @@
-"""Search for items whose texts share words with the query, by PostgreSQL full-text search."""
+"""Search for items whose texts, or the texts in whose pictures, share words with the query, by full-text search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, ItemState
-from retllm.db.tables import ITEM_WORDS, Collection, Item, words_of
+from retllm.db.tables import ITEM_WORDS, Collection, Item, has_searched_text, words_of
 
 # distinct words of a typical caption; below this number, the length of a text hardly counts
 _COMMON_LENGTH = 10
@@ -42,9 +42,11 @@ def any_word(text: str, language: str) -> sa.ColumnElement[Any]:
     return sa.cast(operands.scalar_subquery(), TSQUERY)
 
 
-def count_captions(session: Session, collection_id: UUID, kinds: Sequence[ItemKind]) -> int:
-    """Return the number of items of these kinds that have a text and can be found."""
-    query = sa.select(sa.func.count()).where(*_searchable(collection_id, kinds), Item.text.is_not(None))
+def count_captions(
+    session: Session, collection_id: UUID, kinds: Sequence[ItemKind], where: Sequence[sa.ColumnElement[bool]] = ()
+) -> int:
+    """Return the number of items of these kinds that have a text, also in their picture, and can be found."""
+    query = sa.select(sa.func.count()).where(*_searchable(collection_id, kinds), *where, has_searched_text())
     return session.scalar(query) or 0
 
 
@@ -52,8 +54,30 @@ def _searchable(collection_id: UUID, kinds: Sequence[ItemKind]) -> tuple[sa.Colu
     return Item.collection_id == collection_id, Item.state == ItemState.READY, Item.kind.in_(list(kinds))
 
 
+def by_captions_of_all(
+    session: Session,
+    collections: Sequence[Collection],
+    text: str,
+    n: int,
+    kinds: Sequence[ItemKind],
+    where: Sequence[sa.ColumnElement[bool]] = (),
+) -> list[CaptionMatch]:
+    """Return up to ``n`` items of all the collections together, see :func:`by_captions`.
+
+    A score depends only on the query and on the text, so those of different collections are comparable.
+    """
+    found = [match for one in collections for match in by_captions(session, one, text, n, kinds, where)]
+    found.sort(key=lambda match: (-match.score, match.item_id))
+    return [CaptionMatch(match.item_id, match.score, rank) for rank, match in enumerate(found[:n], start=1)]
+
+
 def by_captions(
-    session: Session, collection: Collection, text: str, n: int, kinds: Sequence[ItemKind]
+    session: Session,
+    collection: Collection,
+    text: str,
+    n: int,
+    kinds: Sequence[ItemKind],
+    where: Sequence[sa.ColumnElement[bool]] = (),
 ) -> list[CaptionMatch]:
     """Return up to ``n`` items whose texts match the words of the query best; items without a match are left out.
 
@@ -68,7 +92,8 @@ def by_captions(
     Args:
         text: query text; words are stemmed in the language of the collection.
         n: maximum number of items.
-        kinds: kinds of items to consider; items without a text are never found.
+        kinds: kinds of items to consider; items without a text, also in their picture, are never found.
+        where: further conditions on the items.
     """
     query = (
         sa.select(any_word(text, collection.language).label("words"))
@@ -80,7 +105,7 @@ def by_captions(
     ranked = (
         sa.select(Item.id, score)
         .join(query, ITEM_WORDS.op("@@")(query.c.words))
-        .where(*_searchable(collection.id, kinds))
+        .where(*_searchable(collection.id, kinds), *where)
         .order_by(score.desc(), Item.id)
         .limit(n)
     )

@@ -3,11 +3,15 @@
 A search that uses only the main embedder has null in ``searches.coarse`` and its k nearest items as candidates. With
 more sources, the column holds the request (``captions``, ``embedders``, ``depth``, ``rrf_k``) and, after the stage,
 the results: ``sources``, one :class:`retllm.search.results.SourceView` each.
+
+A search of several collections has the same sources. Each asks those that it can: an embedder the collections that are
+indexed with it, whose vectors are comparable. Ranks of different embedders are fused, since their distances are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -17,13 +21,14 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind
-from retllm.db.searches import Candidate, Search
+from retllm.db.enums import ItemKind, Positions
+from retllm.db.searches import Candidate, Search, SearchCollection
 from retllm.db.tables import Collection, EmbeddingModel, Job
 from retllm.errors import Conflict, InvalidInput
-from retllm.indexing.indexed import current_model, is_indexed
-from retllm.search.captions import by_captions, count_captions
-from retllm.search.neighbours import nearest, similarities
+from retllm.filters import Field, bounded, condition, fields_of, parse
+from retllm.indexing.indexed import Among, current_model, filled_among, indexed_among, is_indexed
+from retllm.search.captions import by_captions_of_all, count_captions
+from retllm.search.neighbours import nearest_of_all, similarities
 from retllm.search.results import SourceRank, SourceView
 from retllm.search.rrf import RRF_K, reciprocal_rank_fusion
 from retllm.search.settings import SearchSettings
@@ -34,6 +39,8 @@ CAPTIONS = "captions"
 # an item that ranks low in every source can still rank first after the fusion, so each source returns more than k
 _MIN_DEPTH = 100
 _DEPTH_PER_CANDIDATE = 2
+# other searches wait for the worker meanwhile
+_FILTER_SECONDS = 60
 _NOT_INDEXED = "The collection is not indexed with it yet: submit an index job."
 _NO_TEXT = "The query has no text to look for in captions."
 
@@ -73,6 +80,23 @@ def plan(settings: SearchSettings, embedder: str, *, has_text: bool) -> dict[str
     return {"captions": captions, "embedders": names, "depth": depth, "rrf_k": RRF_K}
 
 
+def collections_of(session: Session, job: Job) -> list[Collection]:
+    """Return the collections of a search that are not deleted, in the order of their keys."""
+    query = sa.select(Collection).where(Collection.id == job.collection_id)
+    if job.collection_id is None:
+        theirs = sa.select(SearchCollection.collection_id).where(SearchCollection.search_id == job.id)
+        query = sa.select(Collection).where(Collection.id.in_(theirs))
+    return list(session.scalars(query.order_by(Collection.id).execution_options(populate_existing=True)))
+
+
+def searchable(session: Session, among: Among, search: Search) -> set[UUID]:
+    """Return those collections that a source of the search can answer: indexed with an embedder, or with captions."""
+    names = embedders_of(search)
+    if not names:
+        return filled_among(session, among)
+    return indexed_among(session, among, *(current_model(session, name) for name in names))
+
+
 def require_indexed(session: Session, collection_id: UUID, search: Search) -> None:
     """Reject a search that none of its embedders can answer.
 
@@ -87,6 +111,30 @@ def require_indexed(session: Session, collection_id: UUID, search: Search) -> No
         )
 
 
+def may_filter(collection: Collection, text: str | None) -> bool:
+    """Return whether searches of a collection may have this filter.
+
+    All who see the collection see the results of a search, which would tell them which items were made where.
+    """
+    return collection.positions is Positions.EVERYONE or Field("position") not in fields_of(parse(text or ""))
+
+
+def require_filter(collections: Iterable[Collection], search: Search) -> None:
+    """Reject a search whose results would tell what not all who see them may know.
+
+    Raises:
+        InvalidInput: it does.
+    """
+    for collection in collections:
+        if not may_filter(collection, search.filter):
+            raise InvalidInput(
+                f"Not all who see the collection “{collection.name}” may see where its items were made, but all see "
+                "the results of a search: leave position out of the filter. Editors can filter the list of items by "
+                "it.",
+                field="filter",
+            )
+
+
 def embedders_of(search: Search) -> list[str]:
     """Return the embedders that a search uses as sources; none if captions are its only source."""
     return [search.embedder] if search.coarse is None else list(search.coarse["embedders"])
@@ -99,12 +147,12 @@ def has_one_source(search: Search) -> bool:
 
 
 def unindexed(session: Session, search: Search) -> dict[str, str]:
-    """Return the embedders of the search that the collection is not indexed with, each with a message."""
-    collection_id = session.get_one(Job, search.id).collection_id
+    """Return the embedders of the search that none of its collections is indexed with, each with a message."""
+    collections = [collection.id for collection in collections_of(session, session.get_one(Job, search.id))]
     return {
         name: _NOT_INDEXED
         for name in embedders_of(search)
-        if not is_indexed(session, collection_id, current_model(session, name))
+        if not indexed_among(session, collections, current_model(session, name))
     }
 
 
@@ -120,13 +168,16 @@ def store_pool(
 
     Raises:
         Conflict: no source can answer; the message names the reason for each.
+        InvalidInput: comparing the items with the filter takes too long, or the collection does not allow it any more.
     """
     search = session.get_one(Search, job.id)
-    own = questions[search.embedder]
-    if search.coarse is None:
-        pool = _nearest(session, job, search, own)
-    else:
-        pool = _fused(session, job, search, questions, unused)
+    own, among = questions[search.embedder], collections_of(session, job)
+    require_filter(among, search)
+    with bounded(session, _FILTER_SECONDS) if search.filter else nullcontext():
+        if search.coarse is None:
+            pool = _nearest(session, among, search, own)
+        else:
+            pool = _fused(session, among, search, questions, unused)
     for candidate in pool:
         candidate.token = token
     # each row locks its item; sort to keep the global lock order (retllm.db.locks)
@@ -136,26 +187,33 @@ def store_pool(
     search.coarse_at = sa.func.clock_timestamp()
 
 
-def _nearest(session: Session, job: Job, search: Search, own: QueryVector) -> list[Candidate]:
-    pool, searched, exact = nearest(session, own.model, job.collection_id, own.vector, search.k, _kinds(search))
-    if not pool and not is_indexed(session, job.collection_id, own.model):
+def _nearest(session: Session, among: Sequence[Collection], search: Search, own: QueryVector) -> list[Candidate]:
+    keys = [collection.id for collection in among]
+    pool, searched, exact = nearest_of_all(
+        session, own.model, keys, own.vector, search.k, _kinds(search), _where(search)
+    )
+    if not pool and not indexed_among(session, keys, own.model):
         raise Conflict(f"No item in the collection is indexed with {search.embedder}: submit an index job first.")
     search.searched_items, search.exact = searched, exact
     return [
-        Candidate(search_id=job.id, item_id=near.item_id, coarse_rank=near.rank, similarity=near.similarity)
+        Candidate(search_id=search.id, item_id=near.item_id, coarse_rank=near.rank, similarity=near.similarity)
         for near in pool
     ]
 
 
 def _fused(
-    session: Session, job: Job, search: Search, questions: Mapping[str, QueryVector], unused: Mapping[str, str]
+    session: Session,
+    among: Sequence[Collection],
+    search: Search,
+    questions: Mapping[str, QueryVector],
+    unused: Mapping[str, str],
 ) -> list[Candidate]:
     plan: dict[str, Any] = dict(search.coarse or {})
     answers = [
-        _by_embedder(session, job, search, name, questions.get(name), unused.get(name)) for name in plan["embedders"]
+        _by_embedder(session, among, search, name, questions.get(name), unused.get(name)) for name in plan["embedders"]
     ]
     if plan["captions"]:
-        answers.append(_by_captions(session, job, search))
+        answers.append(_by_captions(session, among, search))
     used = {answer.source.name: answer.ranks for answer in answers if answer.source.unused is None}
     if not used:
         reasons = [f"{answer.source.name}: {answer.source.unused}" for answer in answers]
@@ -170,7 +228,7 @@ def _fused(
     search.searched_items = max(len(ranking), *(answer.source.searched or 0 for answer in answers))
     return [
         Candidate(
-            search_id=job.id,
+            search_id=search.id,
             item_id=entry.key,
             coarse_rank=rank,
             similarity=cosines.get(entry.key),
@@ -181,40 +239,54 @@ def _fused(
 
 
 def _by_embedder(
-    session: Session, job: Job, search: Search, name: str, question: QueryVector | None, unused: str | None
+    session: Session,
+    among: Sequence[Collection],
+    search: Search,
+    name: str,
+    question: QueryVector | None,
+    unused: str | None,
 ) -> _SourceAnswer:
     source = SourceView(name=name, kind="embedder", revision=None, searched=None, found=None, unused=unused)
     if question is None:
         return _SourceAnswer(source, {})
     source.revision = question.model.revision
-    if not is_indexed(session, job.collection_id, question.model):
+    indexed = indexed_among(session, [collection.id for collection in among], question.model)
+    if not indexed:
         # or only with an older revision
         source.unused = _NOT_INDEXED
         return _SourceAnswer(source, {})
     depth = (search.coarse or {})["depth"]
-    pool, searched, exact = nearest(session, question.model, job.collection_id, question.vector, depth, _kinds(search))
+    pool, searched, exact = nearest_of_all(
+        session, question.model, sorted(indexed), question.vector, depth, _kinds(search), _where(search)
+    )
     source.searched, source.exact, source.found, source.unused = searched, exact, len(pool), None
     return _SourceAnswer(
         source, {near.item_id: SourceRank(rank=near.rank, similarity=near.similarity) for near in pool}
     )
 
 
-def _by_captions(session: Session, job: Job, search: Search) -> _SourceAnswer:
+def _by_captions(session: Session, among: Sequence[Collection], search: Search) -> _SourceAnswer:
     source = SourceView(name=CAPTIONS, kind="captions", revision=None, searched=None, found=None, unused=None)
     if search.query_text is None:
         source.unused = _NO_TEXT
         return _SourceAnswer(source, {})
-    kinds = _kinds(search)
-    collection = session.get_one(Collection, job.collection_id, populate_existing=True)
-    source.revision = collection.language
-    matches = by_captions(session, collection, search.query_text, (search.coarse or {})["depth"], kinds)
+    kinds, where = _kinds(search), _where(search)
+    source.revision = ", ".join(sorted({collection.language for collection in among}))
+    matches = by_captions_of_all(session, among, search.query_text, (search.coarse or {})["depth"], kinds, where)
+    searched = sum(count_captions(session, collection.id, kinds, where) for collection in among)
     # a match may have been added after the count
-    source.searched, source.found = max(count_captions(session, job.collection_id, kinds), len(matches)), len(matches)
+    source.searched, source.found = max(searched, len(matches)), len(matches)
     return _SourceAnswer(source, {match.item_id: SourceRank(rank=match.rank, score=match.score) for match in matches})
 
 
 def _kinds(search: Search) -> list[ItemKind]:
     return [ItemKind(kind) for kind in search.item_kinds]
+
+
+def _where(search: Search) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of the filter of a search."""
+    found = parse(search.filter or "")
+    return [condition(found)] if found else []
 
 
 def sources_of(search: Search, revision: str | None, candidates: int) -> list[SourceView]:

@@ -11,12 +11,13 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemState, JobKind, JobState
+from retllm.db.enums import DecidedBy, ItemState, JobKind, JobState
 from retllm.db.reviews import Judgment
-from retllm.db.searches import Search
+from retllm.db.searches import Candidate, Search
 from retllm.db.tables import Collection, EmbeddingModel, Item, Job, User
 from retllm.errors import InvalidInput, NotFound
-from retllm.identity.access import within_visible
+from retllm.history.job_views import name_of_collections
+from retllm.identity.access import collections_of, visible_jobs
 from retllm.identity.actor import Actor
 from retllm.search import ranking
 from retllm.search.agreement import Agreement, agreement
@@ -33,6 +34,8 @@ class ComparedRank:
     rank: int
     coarse_rank: int
     score: float | None
+    entropy: float | None
+    """told if it decided between equal scores"""
     change: int | None
     error: str | None
 
@@ -42,10 +45,11 @@ class ComparedItem:
     """An item with its place in each search and its mark for the question of each; None where there is none."""
 
     id: UUID
+    collection_name: str
     name: str
     text: str | None
     has_thumbnail: bool
-    is_ready: bool
+    state: ItemState
     places: tuple[ComparedRank | None, ...]
     marks: tuple[bool | None, ...]
 
@@ -59,7 +63,10 @@ class Side:
     cancel_requested: bool
     created_at: datetime
     user_name: str
-    collection_id: UUID
+    collection_id: UUID | None
+    """None for a search of several"""
+    collections: frozenset[UUID]
+    """those that this account may see"""
     collection_name: str
     text: str | None
     has_picture: bool
@@ -81,9 +88,14 @@ class Comparison:
     """number of items that rank below ``top`` in all of them"""
 
     @property
-    def same_collection(self) -> bool:
-        """Whether all search the same collection."""
-        return len({side.collection_id for side in self.sides}) == 1
+    def same_collections(self) -> bool:
+        """Whether all search the same collections."""
+        return len({side.collections for side in self.sides}) == 1
+
+    @property
+    def share_a_collection(self) -> bool:
+        """Whether there is a collection that all search."""
+        return bool(frozenset.intersection(*(side.collections for side in self.sides)))
 
     @property
     def same_question(self) -> bool:
@@ -103,6 +115,7 @@ class _Found:
 
     job: Job
     search: Search
+    collections: Mapping[UUID, str]
     collection: str
     user: str
     revision: str | None
@@ -111,6 +124,8 @@ class _Found:
 
 def compare(session: Session, actor: Actor, search_ids: Sequence[UUID], *, top: int = 20) -> Comparison:
     """Compare the searches in the order of ``search_ids``. The number of database queries depends only on their number.
+
+    Items of collections that ``actor`` may not see are left out.
 
     Raises:
         NotFound: a search does not exist or this account may not see it.
@@ -130,12 +145,12 @@ def compare(session: Session, actor: Actor, search_ids: Sequence[UUID], *, top: 
 
 def _found(session: Session, actor: Actor, search_ids: Sequence[UUID]) -> list[_Found]:
     query = (
-        sa.select(Job, Search, Collection.name, User.name, EmbeddingModel.revision)
-        .join(Collection, Collection.id == Job.collection_id)
+        sa.select(Job, Search, name_of_collections(), User.name, EmbeddingModel.revision)
+        .outerjoin(Collection, Collection.id == Job.collection_id)
         .join(User, User.id == Job.user_id)
         .outerjoin(Search, Search.id == Job.id)
         .outerjoin(EmbeddingModel, EmbeddingModel.id == Search.model_id)
-        .where(Job.id.in_(search_ids), within_visible(actor, Job.collection_id))
+        .where(Job.id.in_(search_ids), visible_jobs(actor))
     )
     rows = {row[0].id: row for row in session.execute(query)}
     if len(rows) < len(search_ids):
@@ -145,30 +160,45 @@ def _found(session: Session, actor: Actor, search_ids: Sequence[UUID]) -> list[_
     found: list[_Found] = []
     for key in search_ids:
         job, search, collection, name, revision = rows[key]
-        places = _places(session, search, found[0].places if found else None)
-        found.append(_Found(job, search, collection, name, revision, places))
+        theirs = {job.collection_id: collection} if job.collection_id else collections_of(session, actor, job)
+        places = _places(session, search, theirs, found[0].places if found else None)
+        found.append(_Found(job, search, theirs, collection, name, revision, places))
     return found
 
 
-def _places(session: Session, search: Search, first: Mapping[UUID, ComparedRank] | None) -> dict[UUID, ComparedRank]:
-    """Return the place of each candidate in the final order, or in the provisional order."""
+def _places(
+    session: Session, search: Search, collections: Mapping[UUID, str], first: Mapping[UUID, ComparedRank] | None
+) -> dict[UUID, ComparedRank]:
+    """Return the place of each candidate of these collections in the final order, or in the provisional order."""
     rows = ranking.rows_of(session, search.id)
     if search.final_at is None:
-        ranks = {entry.key: entry.rank for entry in ranking.order_of(rows, search)}
+        order = ranking.order_of(rows, search)
+        ranks = {one.key: one.rank for one in order}
+        by_entropy = {one.key for one in order if one.decided_by == "entropy"}
     else:
         ranks = {row.candidate.item_id: row.candidate.final_rank or len(rows) for row in rows}
+        by_entropy = {row.candidate.item_id for row in rows if row.candidate.decided_by is DecidedBy.ENTROPY}
     places = {}
+    seen = None if search.collections is None else _keys_in(session, search.id, collections)
     for row in sorted(rows, key=lambda row: ranks[row.candidate.item_id]):
+        if seen is not None and row.candidate.item_id not in seen:
+            continue
         key, rank = row.candidate.item_id, ranks[row.candidate.item_id]
         in_first = first.get(key) if first is not None else None
         places[key] = ComparedRank(
             rank=rank,
             coarse_rank=row.candidate.coarse_rank,
             score=row.score.score if row.score else None,
+            entropy=row.score.entropy if row.score and key in by_entropy else None,
             change=in_first.rank - rank if in_first else None,
             error=row.candidate.error or (row.score.error if row.score else None),
         )
     return places
+
+
+def _keys_in(session: Session, search_id: UUID, collections: Mapping[UUID, str]) -> set[UUID]:
+    query = sa.select(Item.id).join(Candidate, Candidate.item_id == Item.id)
+    return set(session.scalars(query.where(Candidate.search_id == search_id, Item.collection_id.in_(collections))))
 
 
 def _best(found: Sequence[_Found]) -> list[UUID]:
@@ -183,26 +213,36 @@ def _best(found: Sequence[_Found]) -> list[UUID]:
 
 def _items(session: Session, found: Sequence[_Found], keys: Sequence[UUID]) -> list[ComparedItem]:
     items = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(keys)))}
-    marks = _marks(session, found, keys)
+    marks = _marks(session, found, items)
+    names = {key: name for entry in found for key, name in entry.collections.items()}
     return [
         ComparedItem(
             id=key,
+            collection_name=names[items[key].collection_id],
             name=items[key].name,
-            text=items[key].text,
-            has_thumbnail=items[key].thumbnail_key is not None and items[key].state is ItemState.READY,
-            is_ready=items[key].state is ItemState.READY,
+            text=items[key].shown_text,
+            has_thumbnail=items[key].shows_picture,
+            state=items[key].state,
             places=tuple(entry.places.get(key) for entry in found),
-            marks=tuple(marks.get((entry.job.collection_id, entry.search.question, key)) for entry in found),
+            marks=tuple(
+                marks.get((items[key].collection_id, entry.search.question, key))
+                if items[key].collection_id in entry.collections
+                else None
+                for entry in found
+            ),
         )
         for key in keys
         if key in items
     ]
 
 
-def _marks(session: Session, found: Sequence[_Found], keys: Sequence[UUID]) -> dict[tuple[UUID, str, UUID], bool]:
-    questions = {(entry.job.collection_id, entry.search.question) for entry in found}
+def _marks(session: Session, found: Sequence[_Found], items: Mapping[UUID, Item]) -> dict[tuple[UUID, str, UUID], bool]:
+    theirs = {item.collection_id for item in items.values()}
+    questions = {(key, entry.search.question) for entry in found for key in theirs.intersection(entry.collections)}
+    if not questions:
+        return {}
     query = sa.select(Judgment.collection_id, Judgment.question, Judgment.item_id, Judgment.relevant).where(
-        sa.tuple_(Judgment.collection_id, Judgment.question).in_(questions), Judgment.item_id.in_(keys)
+        sa.tuple_(Judgment.collection_id, Judgment.question).in_(questions), Judgment.item_id.in_(items)
     )
     return {(collection, question, item): relevant for collection, question, item, relevant in session.execute(query)}
 
@@ -216,6 +256,7 @@ def _side(found: _Found, agreed: Agreement | None) -> Side:
         created_at=job.created_at,
         user_name=found.user,
         collection_id=job.collection_id,
+        collections=frozenset(found.collections),
         collection_name=found.collection,
         text=search.query_text,
         has_picture=search.query_picture_key is not None,
@@ -231,7 +272,7 @@ def _side(found: _Found, agreed: Agreement | None) -> Side:
 def _settings(found: _Found) -> dict[str, Any]:
     search = found.search
     return {
-        "collection": found.collection,
+        "collection": ", ".join(found.collections.values()),
         "text": search.query_text,
         # a prefix that identifies the picture
         "picture": (search.query_picture_sha256 or "")[:12] or None,
@@ -273,6 +314,7 @@ def same_question(session: Session, actor: Actor, search_id: UUID, *, limit: int
 def same_collection(session: Session, actor: Actor, search_id: UUID, *, limit: int = 10) -> list[Other]:
     """Return the newest other searches of the collection that have a different query."""
     question = sa.select(Search.question).where(Search.id == search_id).scalar_subquery()
+    # null for a search of several, which no other one is in the same collection as
     collection = sa.select(Job.collection_id).where(Job.id == search_id).scalar_subquery()
     conditions = [Job.collection_id == collection, Job.kind == JobKind.SEARCH, Search.question != question]
     return _others(session, actor, conditions, limit)
@@ -285,7 +327,7 @@ def _others(session: Session, actor: Actor, conditions: Sequence[sa.ColumnElemen
         "state": Job.state,
         "cancel_requested": Job.cancel_requested,
         "user_name": User.name,
-        "collection_name": Collection.name,
+        "collection_name": name_of_collections(),
         "text": Search.query_text,
         "has_picture": Search.query_picture_key.is_not(None),
         "no_match": Search.no_match,
@@ -299,8 +341,8 @@ def _others(session: Session, actor: Actor, conditions: Sequence[sa.ColumnElemen
         .select_from(Job)
         .join(Search, Search.id == Job.id)
         .join(User, User.id == Job.user_id)
-        .join(Collection, Collection.id == Job.collection_id)
-        .where(*conditions, within_visible(actor, Job.collection_id))
+        .outerjoin(Collection, Collection.id == Job.collection_id)
+        .where(*conditions, visible_jobs(actor))
         .order_by(Job.id.desc())
         .limit(limit)
     )

@@ -14,7 +14,7 @@ from retllm.db.tables import Item
 from retllm.errors import NotFound
 from retllm.fine.injection import Injection
 from retllm.fine.trace import Trace
-from retllm.identity.access import job_for
+from retllm.identity.access import job_for, within_visible
 from retllm.identity.actor import Actor
 
 
@@ -48,7 +48,7 @@ def evidence_of(session: Session, actor: Actor, search_id: UUID, item_id: UUID) 
     """Return the evidence for one candidate.
 
     Raises:
-        NotFound: the search does not exist or this account may not see it, or the item is not a candidate of it.
+        NotFound: the search or the item does not exist or this account may not see it, or it is no candidate of it.
     """
     job_for(session, actor, search_id)
     scored = sa.and_(
@@ -59,7 +59,7 @@ def evidence_of(session: Session, actor: Actor, search_id: UUID, item_id: UUID) 
     row = session.execute(
         sa.select(Search, Candidate, Item, Score)
         .join(Candidate, Candidate.search_id == Search.id)
-        .join(Item, Item.id == Candidate.item_id)
+        .join(Item, sa.and_(Item.id == Candidate.item_id, within_visible(actor, Item.collection_id)))
         .outerjoin(Score, scored)
         .where(Candidate.search_id == search_id, Candidate.item_id == item_id)
         .options(undefer(Score.trace))

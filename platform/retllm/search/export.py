@@ -15,7 +15,9 @@ from retllm.db.reviews import Judgment
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Collection, Item, Job, User
+from retllm.history.job_views import name_of_collections
 from retllm.history.listing import JobFilters, is_best
+from retllm.identity.access import within_visible
 from retllm.identity.actor import Actor
 from retllm.media.came_in import archives_of
 from retllm.search.settings import SETTINGS, SearchSettings
@@ -38,7 +40,7 @@ _OF_JOB: dict[str, Any] = {
     "kind": Job.kind,
     "state": Job.state,
     "collection_id": Job.collection_id,
-    "collection": Collection.name,
+    "collection": name_of_collections(),
     "person": User.name,
     "created_at": Job.created_at,
     "started_at": Job.started_at,
@@ -54,16 +56,18 @@ _OF_JOB: dict[str, Any] = {
     "no_match": Search.no_match,
 }
 _BEST: dict[str, Any] = {"best_item_id": Item.id, "best_item": Item.name, "best_score": Score.score}
+"""Null if the account may not see the item."""
 _OF_RESULT: dict[str, Any] = {
     "job_id": Job.id,
     "created_at": Job.created_at,
-    "collection_id": Job.collection_id,
+    "collection_id": Item.collection_id,
     "collection": Collection.name,
     "person": User.name,
     "query": Search.query_text,
     "query_picture_sha256": Search.query_picture_sha256,
     "item_id": Item.id,
     "item": Item.name,
+    "text_in_picture": Item.shown_ocr_text,
     # looked up for each batch
     "archive": sa.null(),
     "coarse_rank": Candidate.coarse_rank,
@@ -90,7 +94,7 @@ COLUMNS = {Rows.JOBS: (*_OF_JOB, *_BEST, *_OF_SETTING.values()), Rows.RESULTS: t
 def rows(sessions: Sessions, actor: Actor, filters: JobFilters, what: Rows) -> Iterator[Row]:
     """Yield the matching jobs, newest first, or the candidates of the searches among them, best first.
 
-    Jobs accepted during the export are left out.
+    Jobs accepted during the export are left out, and so are items of collections that ``actor`` may not see.
     """
     after: UUID | None = None
     size = BATCH[what]
@@ -100,7 +104,7 @@ def rows(sessions: Sessions, actor: Actor, filters: JobFilters, what: Rows) -> I
             if what is Rows.RESULTS:
                 keys = keys.where(Job.kind == JobKind.SEARCH)
             batch = session.scalars(keys if after is None else keys.where(Job.id < after)).all()
-            found = session.execute(_QUERIES[what](batch)).mappings().all() if batch else []
+            found = session.execute(_QUERIES[what](actor, batch)).mappings().all() if batch else []
             archives = archives_of(session, {row["item_id"] for row in found}) if what is Rows.RESULTS else {}
         for row in found:
             yield _row(row) if what is Rows.JOBS else {**row, "archive": archives.get(row["item_id"])}
@@ -130,12 +134,14 @@ def _score_of_candidate(keys: Sequence[UUID]) -> sa.ColumnElement[bool]:
     )
 
 
-def _jobs(keys: Sequence[UUID]) -> sa.Select[Any]:
+def _jobs(actor: Actor, keys: Sequence[UUID]) -> sa.Select[Any]:
     best = sa.and_(Candidate.search_id == Job.id, Candidate.search_id.in_(keys), is_best())
+    # not a condition of the join, for which the planner may read all items
+    seen = {name: sa.case((within_visible(actor, Item.collection_id), column)) for name, column in _BEST.items()}
     return (
-        sa.select(*_named(_OF_JOB | _BEST), Search)
+        sa.select(*_named(_OF_JOB | seen), Search)
         .select_from(Job)
-        .join(Collection, Collection.id == Job.collection_id)
+        .outerjoin(Collection, Collection.id == Job.collection_id)
         .join(User, User.id == Job.user_id)
         .outerjoin(Search, sa.and_(Search.id == Job.id, Search.id.in_(keys)))
         .outerjoin(Candidate, best)
@@ -146,9 +152,9 @@ def _jobs(keys: Sequence[UUID]) -> sa.Select[Any]:
     )
 
 
-def _results(keys: Sequence[UUID]) -> sa.Select[Any]:
+def _results(actor: Actor, keys: Sequence[UUID]) -> sa.Select[Any]:
     marked = sa.and_(
-        Judgment.collection_id == Job.collection_id,
+        Judgment.collection_id == Item.collection_id,
         Judgment.question == Search.question,
         Judgment.item_id == Candidate.item_id,
     )
@@ -158,11 +164,11 @@ def _results(keys: Sequence[UUID]) -> sa.Select[Any]:
         .join(Search, Search.id == Job.id)
         .join(Candidate, sa.and_(Candidate.search_id == Job.id, Candidate.search_id.in_(keys)))
         .join(Item, Item.id == Candidate.item_id)
-        .join(Collection, Collection.id == Job.collection_id)
+        .join(Collection, Collection.id == Item.collection_id)
         .join(User, User.id == Job.user_id)
         .outerjoin(Score, _score_of_candidate(keys))
         .outerjoin(Judgment, marked)
-        .where(Job.id.in_(keys))
+        .where(Job.id.in_(keys), within_visible(actor, Item.collection_id))
         .order_by(Job.id.desc(), sa.func.coalesce(Candidate.final_rank, Candidate.coarse_rank), Candidate.item_id)
     )
 

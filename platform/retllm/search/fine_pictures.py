@@ -10,7 +10,7 @@ from PIL.Image import Image
 
 from retllm.db.searches import Search
 from retllm.db.tables import Item
-from retllm.errors import Conflict, MediaRejected, NotFound, RetllmError, StorageUnavailable, TooLarge
+from retllm.errors import MediaRejected, NotFound, Obsolete, RetllmError, StorageUnavailable, TooLarge
 from retllm.fine import Content, Picture
 from retllm.fine.content import PreparedPicture
 from retllm.fine.interface import FineScorer
@@ -92,11 +92,12 @@ class PicturesAhead:
 def query_content(context: WorkerContext, search: Search) -> Content:
     """Return the query of a search; its picture is opened when the scorer asks for it.
 
-    Opening raises Conflict if the picture was decoded when the search was submitted, and can't be now (no candidate is
+    Opening raises Obsolete if the picture was decoded when the search was submitted, and can't be now (no candidate is
     at fault), and StorageUnavailable if it can't be read now.
     """
     key = search.query_picture_key
-    picture = Picture(partial(_open_query, context, key), search.query_picture_sha256) if key else None
+    # a key of its own: it is decoded in full, a JPEG of an item as small as the scorer allows
+    picture = Picture(partial(_open_query, context, key), f"{search.query_picture_sha256}-query") if key else None
     return Content(image=picture, text=search.query_text)
 
 
@@ -104,7 +105,7 @@ def _open_query(context: WorkerContext, key: str) -> Image:
     try:
         return _open(query_picture, context, key)
     except (MediaRejected, NotFound, TooLarge) as error:
-        raise Conflict(f"The picture of the query can't be used any more: {error.message} Search again.") from error
+        raise Obsolete(f"The picture of the query can't be used any more: {error.message} Search again.") from error
 
 
 def _open(open_: Callable[..., Image], *arguments: object) -> Image:

@@ -1,4 +1,4 @@
-"""The language of a collection's full-text search in texts and captions: a text search configuration of the server."""
+"""The language of a collection's full-text search in texts, captions and pictures: a configuration of the server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.locks import lock_collection
-from retllm.db.tables import ITEM_WORDS, Collection, Item, words_of
+from retllm.db.tables import ITEM_WORDS, Collection, Item, has_searched_text, searched_text, words_of
 from retllm.errors import Conflict
 
 
@@ -51,5 +51,5 @@ def change_language(session: Session, collection: Collection, name: str) -> None
         return
     collection.language = name
     session.flush()
-    items = sa.update(cast(sa.Table, Item.__table__)).values({ITEM_WORDS: words_of(name, Item.text)})
-    session.execute(items.where(Item.collection_id == collection.id, Item.text.is_not(None)))
+    items = sa.update(cast(sa.Table, Item.__table__)).values({ITEM_WORDS: words_of(name, searched_text())})
+    session.execute(items.where(Item.collection_id == collection.id, has_searched_text()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import DecidedBy, JobKind
@@ -89,31 +90,43 @@ def write_final_order(session: Session, search_id: UUID) -> None:
     """
     search = session.get_one(Search, search_id)
     rows = rows_of(session, search_id)
-    ranked = {entry.key: entry for entry in order_of(rows, search)}
-    for row in rows:
-        entry = ranked[row.candidate.item_id]
-        row.candidate.final_rank = entry.rank
-        row.candidate.decided_by = DecidedBy(entry.decided_by)
+    _store_order(session, search_id, order_of(rows, search))
     known = [row.score.log_odds for row in rows if row.score and row.score.log_odds is not None]
-    if known:
-        threshold = _threshold(session, search)
-        search.match_threshold = threshold.value if threshold else None
+    # without a threshold nothing is claimed: a score above one half may be wrong, and one below it right
+    if known and (threshold := _threshold(session, search)) is not None:
+        search.match_threshold = threshold.value
         search.no_match = no_match(max(known), threshold)
     search.final_at = sa.func.clock_timestamp()
     session.flush()
 
 
+def _store_order(session: Session, search_id: UUID, order: Sequence[Ranked[UUID]]) -> None:
+    """Store the order in one statement, since there may be a thousand candidates."""
+    keys = sa.literal([entry.key for entry in order], ARRAY(sa.Uuid))
+    ranks = sa.literal([entry.rank for entry in order], ARRAY(sa.Integer))
+    reasons = sa.literal([DecidedBy(entry.decided_by).value for entry in order], ARRAY(sa.String))
+    ranked = sa.func.unnest(keys, ranks, reasons).table_valued("key", "rank", "reason").render_derived("ranked")
+    own = (Candidate.search_id == search_id, Candidate.item_id == ranked.c.key)
+    values = {"final_rank": ranked.c.rank, "decided_by": ranked.c.reason}
+    session.execute(sa.update(Candidate).where(*own).values(values).execution_options(synchronize_session=False))
+
+
 def _threshold(session: Session, search: Search) -> Threshold | None:
     """Learn the match threshold from the newest scores of this version in the same collection.
 
-    Not from those of other collections, which others may have filled with anything.
+    None for a search of several: each has a threshold of its own, and a match by that of one may be none by another's.
+    Not from those of other collections, which others may have filled with anything, nor from those of queries of
+    another kind: a picture beside its like has other scores than words beside what they say.
     """
+    if search.collections is not None:
+        return None
     jobs = aliased(Job)
     own = sa.select(Job.collection_id).where(Job.id == search.id).scalar_subquery()
     recent = (
         sa.select(jobs.id, jobs.kind).where(jobs.collection_id == own).order_by(jobs.id.desc()).limit(_JOBS).subquery()
     )
-    searches = sa.select(recent.c.id).where(recent.c.kind == JobKind.SEARCH).order_by(recent.c.id.desc())
+    alike = recent.c.kind == JobKind.SEARCH, Search.kind == search.kind
+    searches = sa.select(recent.c.id).join(Search, Search.id == recent.c.id).where(*alike).order_by(recent.c.id.desc())
     newest = (
         sa.select(Score.log_odds)
         .where(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag
 
 from retllm.embedding.info import not_configured
 from retllm.errors import InvalidInput
+from retllm.filters import parse
 from retllm.fine.decision import default_tie_decimals
 from retllm.search.settings import (
     AdaptiveSettings,
@@ -78,6 +79,38 @@ class SearchRequest(Strict):
     )
 
 
+MAX_COLLECTIONS = 100
+"""Maximum number of collections of one search; each is asked by itself."""
+
+
+def _kind_of_collections(value: object) -> str:
+    return "all" if isinstance(value, str) else "named"
+
+
+# discriminated, so that an error in a key is not also reported as "not all"
+Collections = Annotated[
+    Annotated[Literal["all"], Tag("all")]
+    | Annotated[list[UUID], Field(min_length=1, max_length=MAX_COLLECTIONS), Tag("named")],
+    Discriminator(_kind_of_collections),
+]
+
+
+class SeveralRequest(SearchRequest):
+    """A search of several collections by text, picture or both; the picture is sent separately as bytes."""
+
+    collections: Collections = Field(
+        description=f"the collections to search, at most {MAX_COLLECTIONS}; `all`: those that the caller may search "
+        "now and that have something indexed"
+    )
+
+    def of_one(self) -> tuple[UUID, SearchRequest] | None:
+        """Return the collection and the search of it, if the request names only one."""
+        if self.collections == "all" or len(set(self.collections)) > 1:
+            return None
+        plain = {name: getattr(self, name) for name in self.model_fields_set - {"collections"}}
+        return self.collections[0], SearchRequest.model_construct(**plain)
+
+
 def resolve(request: SearchRequest, settings: Settings, embedder: str) -> SearchSettings:
     """Return the settings of a search: the requested ones, and defaults for those that the request omits.
 
@@ -87,12 +120,15 @@ def resolve(request: SearchRequest, settings: Settings, embedder: str) -> Search
         embedder: the main embedder of the collection.
 
     Raises:
-        InvalidInput: k is above the maximum, or an embedder is not configured.
+        InvalidInput: k is above the maximum, an embedder is not configured, or the filter can't be read.
     """
     values = _filled(SearchSettings, request, settings)
     if values["k"] > settings.max_k:
         raise InvalidInput(f"k is at most {settings.max_k} here (setting RETLLM_MAX_K).", field="k")
     values["kinds"] = sorted(set(values["kinds"]))
+    # one way to write it, so that equal filters do not make searches look different
+    found = parse(values["filter"] or "")
+    values["filter"] = str(found) if found else None
     if values["injection"]["trigger"] != "fixed":
         # it has no effect, and must not make searches look different
         values["injection"]["fixed_layer"] = None

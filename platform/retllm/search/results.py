@@ -47,12 +47,22 @@ class CandidateView(BaseModel):
         default=None, description="what was changed for the scorer: a picture padded, a text shortened"
     )
     item_id: UUID
+    collection_id: UUID = Field(description="the collection of the item")
+    collection_name: str
     name: str
     archive: str | None = Field(default=None, description="the archive that the item came in, while its upload is kept")
     kind: ItemKind
     item_state: ItemState
     text: str | None
+    text_in_picture: str | None = Field(description="the text in its picture, as a job read it")
     has_thumbnail: bool
+
+
+class SearchedCollection(BaseModel):
+    """A collection that a search was asked of."""
+
+    id: UUID
+    name: str
 
 
 class SourceView(BaseModel):
@@ -77,6 +87,11 @@ class SearchView(BaseModel):
 
     id: UUID
     job: JobView
+    collections: list[SearchedCollection] = Field(description="the searched collections that the caller may see")
+    hidden_collections: int = Field(
+        description="number of searched collections that the caller may not see, or that were deleted; what the search "
+        "found in them is left out, and its ranks are missing"
+    )
     kind: ItemKind
     text: str | None
     has_picture: bool
@@ -94,9 +109,10 @@ class SearchView(BaseModel):
         description="whether every item was compared; false if an index found the nearest; null if not known"
     )
     match_threshold: float | None = Field(
-        description="log-odds from which a candidate is a match, learned from earlier scores; null: 0 was used"
+        description="log-odds from which a candidate is a match, learned from scores of queries of this kind in this "
+        "collection; null if there are too few, and for a search of several collections"
     )
-    no_match: bool | None = Field(description="true if no candidate is a good match; null if not known yet")
+    no_match: bool | None = Field(description="true if no candidate is a good match; null if not known")
     provisional: bool
     coarse_at: datetime | None
     final_at: datetime | None

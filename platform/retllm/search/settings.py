@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from retllm.db.enums import ItemKind
 from retllm.db.searches import Search
+from retllm.filters import MAX_CHARS
 from retllm.fine.injection import Injection
 from retllm.fine.prompts import Mode
 from retllm.settings import Settings
@@ -56,7 +57,7 @@ class CoarseSettings(Strict):
     captions: bool = _setting(
         lambda settings: settings.coarse_captions,
         "Search words in captions",
-        "search the query's words in texts and captions too",
+        "search the query's words in texts, captions and text in pictures too",
     )
 
 
@@ -114,6 +115,12 @@ class SearchSettings(Strict):
     )
     kinds: list[ItemKind] = _setting(
         lambda _: list(ItemKind), "Kinds of items", "kinds of items to search; default: all", min_length=1
+    )
+    filter: str | None = _setting(
+        lambda _: None,
+        "Filter",
+        'items to search, such as `taken >= 1998 and folder ~ "Italy/"`; default: all',
+        max_length=MAX_CHARS,
     )
     query_image_weight: float = _setting(
         lambda settings: settings.query_image_weight,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind, ItemState, JobKind, Stage, TokenScope
+from retllm.db.enums import ItemKind, JobKind, Stage, TokenScope
 from retllm.db.searches import Search
-from retllm.db.tables import Item
+from retllm.db.tables import Collection
 from retllm.errors import Conflict, InvalidInput
 from retllm.fine.injection import Injection
 from retllm.fine.opening import configured_profile, served_settings
@@ -19,12 +19,12 @@ from retllm.fine.prompts import Mode
 from retllm.fine.sources import decoder_layers
 from retllm.identity.access import collection_for, require_scope
 from retllm.identity.actor import Actor
-from retllm.indexing.indexed import embedder_of
+from retllm.indexing.indexed import embedder_of, has_items
 from retllm.queue import lifecycle
 from retllm.queue.submission import Submitted, insert_job
-from retllm.search import coarse
-from retllm.search.request import SearchRequest, resolve
-from retllm.search.settings import SearchSettings
+from retllm.search import coarse, several
+from retllm.search.request import SearchRequest, SeveralRequest, resolve
+from retllm.search.settings import InjectionSettings, SearchSettings, in_force
 from retllm.settings import Settings, public_name
 
 
@@ -39,7 +39,7 @@ class StoredPicture:
 def submit_search(
     session: Session,
     actor: Actor,
-    collection_id: UUID,
+    collection_id: UUID | None,
     request: SearchRequest,
     settings: Settings,
     *,
@@ -48,15 +48,24 @@ def submit_search(
 ) -> Submitted:
     """Create a search job with its coarse unit; the fine units follow when that is done.
 
+    Args:
+        collection_id: the collection to search; None for a ``SeveralRequest``, which says which ones.
+
     Raises:
-        NotFound: the collection does not exist.
+        NotFound: a collection does not exist.
         Forbidden: the actor has a smaller scope than ``search``.
         InvalidInput: the query is empty, a field is out of bounds, the scorer is not configured, or it can't do what
-            the request asks for.
-        Conflict: the collection is empty or not indexed, or the idempotency key belongs to a different request.
+            the request asks for, or the filter names what not all may see; or ``all`` are too many collections.
+        Conflict: a collection is empty or not indexed, or the idempotency key belongs to a different request.
     """
     settings = served_settings(settings, request.scorer)
-    embedder = embedder_of(collection_for(session, actor, collection_id), settings)
+    asked = several.asked(session, actor, request) if isinstance(request, SeveralRequest) else None
+    if asked is None:
+        assert collection_id is not None
+        collections: Sequence[Collection] = [collection_for(session, actor, collection_id)]
+        embedder = embedder_of(collections[0], settings)
+    else:
+        collections, embedder = asked.collections, several.main_embedder(asked, settings)
     require_scope(actor, TokenScope.SEARCH)
     text = _checked_text(request, settings, has_picture=picture is not None)
     params = request.model_dump(mode="json", exclude_none=True) | ({"picture": picture.sha256} if picture else {})
@@ -64,10 +73,15 @@ def submit_search(
     job, created = insert_job(session, actor, collection_id, JobKind.SEARCH, params, idempotency_key)
     if not created:
         return Submitted(job, [], created=False)
-    _require_items(session, collection_id)
-    coarse.require_indexed(session, collection_id, search)
+    coarse.require_filter(collections, search)
     search.id = job.id
-    session.add(search)
+    if asked is not None:
+        several.add(session, asked, search)
+    elif collection_id is not None:
+        if not has_items(session, collection_id):
+            raise Conflict("The collection is empty: upload something first.")
+        coarse.require_indexed(session, collection_id, search)
+        session.add(search)
     session.flush()
     return Submitted(job, lifecycle.add_units(session, job, Stage.COARSE, [{}]), created=True)
 
@@ -88,7 +102,7 @@ def _search_row(
 ) -> Search:
     resolved = resolve(request, settings, embedder)
     columns = resolved.columns()
-    _check_remote(resolved, settings)
+    _check_remote(request, resolved, settings)
     _check_mode(resolved.mode, settings)
     _check_layers(Injection.from_json(columns["injection"]), settings)
     kind_with_picture = ItemKind.BOTH if text else ItemKind.IMAGE
@@ -107,8 +121,10 @@ def _search_row(
     )
 
 
-def _check_remote(search: SearchSettings, settings: Settings) -> None:
+def _check_remote(request: SearchRequest, search: SearchSettings, settings: Settings) -> None:
     """Check that the search asks nothing of a scorer on a server that only a model in a worker can do.
+
+    What the request sets to its default, as a form does with every field, is not asked for.
 
     Raises:
         InvalidInput: it does.
@@ -122,6 +138,14 @@ def _check_remote(search: SearchSettings, settings: Settings) -> None:
             "of the re-injection to off.",
             field="injection.trigger",
         )
+    usual = in_force(InjectionSettings, settings)
+    for name, value in request.injection:
+        if value is not None and value != usual[name]:
+            raise InvalidInput(
+                f"The scorer {address.name} runs on a server, where visual tokens can't be re-injected: leave out the "
+                f"{InjectionSettings.model_fields[name].title} of the re-injection.",
+                field=f"injection.{name}",
+            )
     if search.trace:
         raise InvalidInput(
             f"The scorer {address.name} runs on a server, which does not tell what its layers do: omit the trace.",
@@ -164,9 +188,3 @@ def _check_layers(injection: Injection, settings: Settings) -> None:
 def question_of(text: str | None, picture_sha256: str | None) -> str:
     """Return a hash of the query, independent of the settings of the search."""
     return hashlib.sha256(f"{text or ''}\0{picture_sha256 or ''}".encode()).hexdigest()
-
-
-def _require_items(session: Session, collection_id: UUID) -> None:
-    ready = sa.select(Item.id).where(Item.collection_id == collection_id, Item.state == ItemState.READY).limit(1)
-    if session.scalar(ready) is None:
-        raise Conflict("The collection is empty: upload something first.")

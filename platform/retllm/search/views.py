@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import DecidedBy, ItemState
+from retllm.db.enums import DecidedBy
 from retllm.db.searches import Score, Search
 from retllm.db.tables import EmbeddingModel, Item
 from retllm.errors import NotFound
 from retllm.history.job_views import job_view
-from retllm.identity.access import job_for
+from retllm.identity.access import collections_of, job_for, within_visible
 from retllm.identity.actor import Actor
 from retllm.media.came_in import archives_of
 from retllm.search import coarse, ranking
-from retllm.search.results import CandidateView, SearchView
+from retllm.search.results import CandidateView, SearchedCollection, SearchView
 from retllm.search.settings import SearchSettings
 from retllm.settings import Settings
 
 
 def search_view(session: Session, search_id: UUID, settings: Settings, *, actor: Actor) -> SearchView:
     """Return a search with its candidates in their final order, or in the provisional order.
+
+    Candidates of collections that ``actor`` may not see are left out.
 
     Raises:
         NotFound: the search does not exist, or this account may not see it.
@@ -33,10 +36,16 @@ def search_view(session: Session, search_id: UUID, settings: Settings, *, actor:
     if search is None:
         raise NotFound("This job is not a search.")
     model = session.get(EmbeddingModel, search.model_id) if search.model_id else None
-    candidates = _candidates(session, search)
+    view = job_view(session, job)
+    collections = collections_of(session, actor, job) if view.collection_id is None else {}
+    if view.collection_id is not None:
+        collections[view.collection_id] = view.collection_name
+    candidates = _candidates(session, search, collections)
     return SearchView(
         id=search.id,
-        job=job_view(session, job),
+        job=view,
+        collections=[SearchedCollection(id=key, name=name) for key, name in collections.items()],
+        hidden_collections=(search.collections or 1) - len(collections),
         kind=search.kind,
         text=search.query_text,
         has_picture=search.query_picture_key is not None,
@@ -62,12 +71,16 @@ def search_view(session: Session, search_id: UUID, settings: Settings, *, actor:
     )
 
 
-def _candidates(session: Session, search: Search) -> list[CandidateView]:
+def _candidates(session: Session, search: Search, collections: Mapping[UUID, str]) -> list[CandidateView]:
     rows = ranking.rows_of(session, search.id)
     by_item = {row.candidate.item_id: row for row in rows}
     fused = dict(zip(by_item, ranking.fused_of(rows, search), strict=True))
-    items = {item.id: item for item in session.scalars(sa.select(Item).where(Item.id.in_(list(by_item))))}
-    if len(items) < len(by_item):
+    items = {
+        item.id: item
+        for item in session.scalars(sa.select(Item).where(Item.id.in_(list(by_item))))
+        if item.collection_id in collections
+    }
+    if search.collections is None and len(items) < len(by_item):
         # items are deleted with their whole collection only
         raise NotFound("There is no such search.")
     archives = archives_of(session, items)
@@ -83,16 +96,24 @@ def _candidates(session: Session, search: Search) -> list[CandidateView]:
             rank,
             by_item[item_id],
             items[item_id],
+            collections[items[item_id].collection_id],
             archives.get(item_id),
             decided if by_item[item_id].score else None,
             fused[item_id],
         )
         for rank, item_id, decided in shown
+        if item_id in items
     ]
 
 
 def _candidate(
-    rank: int, row: ranking.Row, item: Item, archive: str | None, decided: DecidedBy | None, fused: float | None
+    rank: int,
+    row: ranking.Row,
+    item: Item,
+    collection: str,
+    archive: str | None,
+    decided: DecidedBy | None,
+    fused: float | None,
 ) -> CandidateView:
     candidate, score = row.candidate, row.score or Score()
     return CandidateView(
@@ -113,12 +134,15 @@ def _candidate(
         error=candidate.error or score.error,
         remark=score.remark,
         item_id=item.id,
+        collection_id=item.collection_id,
+        collection_name=collection,
         name=item.name,
         archive=archive,
         kind=item.kind,
         item_state=item.state,
-        text=item.text,
-        has_thumbnail=item.thumbnail_key is not None and item.state is ItemState.READY,
+        text=item.shown_text,
+        text_in_picture=item.shown_ocr_text,
+        has_thumbnail=item.shows_picture,
     )
 
 
@@ -132,6 +156,7 @@ def trace_of(session: Session, search_id: UUID, item_id: UUID, *, actor: Actor) 
     trace: dict[str, Any] | None = session.scalar(
         sa.select(Score.trace)
         .join(Search, sa.and_(Search.id == Score.search_id, Search.scorer_version == Score.scorer_version))
+        .join(Item, sa.and_(Item.id == Score.item_id, within_visible(actor, Item.collection_id)))
         .where(Score.search_id == search_id, Score.item_id == item_id)
     )
     if trace is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
 from retllm.errors import StackError
+from retllm.priority import give_way
 from retllm.stack.account import Account
 from retllm.stack.leftovers import ProcessRecord, created_at, kill_group
 
@@ -22,7 +23,8 @@ class ProcessSpec:
     """What to run, how to detect that it is ready, and how to stop it.
 
     `ready` is polled while the process runs, for at most `ready_seconds`. With `once`, the process is ready when it has
-    exited with status 0. `stop_signal` stops it; after `stop_seconds` its group is killed.
+    exited with status 0. `stop_signal` stops it; after `stop_seconds` its group is killed. One that `gives_way` has a
+    lower priority than the others.
     """
 
     name: str
@@ -36,6 +38,7 @@ class ProcessSpec:
     once: bool = False
     cwd: Path | None = None
     account: Account | None = None
+    gives_way: bool = False
 
 
 def log_tail(path: Path, lines: int = 15) -> list[str]:
@@ -73,6 +76,8 @@ class Child:
                 **identity,
             )
         self.pid: int = self._popen.pid
+        if spec.gives_way:
+            give_way(self.pid)
         self._created = created_at(self.pid)
 
     @property

@@ -10,7 +10,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 MIN_BYTES = 16 << 10
@@ -57,18 +57,30 @@ class ClientSocket(socket.socket):
         super().__init__(fileno=accepted.detach())
         super().setblocking(False)
         self._timeout: float | None = None
-        self._slots = slots
+        self.slots = slots
+        """Those of the requests of this connection; changed only between two requests."""
         self._seconds = seconds
         self._received = self._sent = self._mark = 0
         self._waited = 0.0
+        # of the thread that handles a request of this connection
+        self._holds_slot = True
 
     def start_period(self) -> None:
         """Start a new period for the client."""
         self._mark, self._waited = self._progress(), 0.0
 
-    def without_slot(self) -> AbstractContextManager[None]:
-        """Release the request slot of this thread while it waits for something other than its client."""
-        return self._slots.released()
+    @contextmanager
+    def without_slot(self) -> Iterator[None]:
+        """Release the request slot of this thread inside the context, which may be inside another one."""
+        if not self._holds_slot:
+            yield
+            return
+        self._holds_slot = False
+        try:
+            with self.slots.released():
+                yield
+        finally:
+            self._holds_slot = True
 
     def setblocking(self, flag: bool) -> None:
         """Let calls wait, or raise ``BlockingIOError``."""
@@ -120,7 +132,7 @@ class ClientSocket(socket.socket):
             raise BlockingIOError
         poll = select.poll()
         poll.register(self, event)
-        with self._slots.released():
+        with self.without_slot():
             while True:
                 if self._progress() - self._mark >= MIN_BYTES:
                     self.start_period()

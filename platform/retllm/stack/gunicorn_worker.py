@@ -4,8 +4,9 @@ Gunicorn's own worker starts a thread at the first byte of a request, which then
 for the client to read the answer: a few slow clients can block all threads. In this worker
 
 - the main loop reads the header of a request, and a thread starts when the header is complete;
-- a thread that waits for its client to send a body or read an answer, or for a decoder, holds no request slot
-  (``client_socket``);
+- a thread that waits for its client to send a body or read an answer, or for a decoder, or that sends an export or an
+  original, holds no request slot (``client_socket``);
+- each health check has a request slot of its own, so that it is answered while all others are in use;
 - too slow clients are disconnected, and at the maximum number of connections the longest waiting one is closed.
 """
 
@@ -18,6 +19,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -38,6 +40,7 @@ _LINGER_BYTES = 64 << 10
 _SWEEP_SECONDS = 0.5
 # what forms are parsed in; Gunicorn reads up to 1 MiB ahead, and copies all of it again for each piece that is parsed
 _BODY_BYTES = 64 << 10
+_CHECK = re.compile(rb"(?:GET|HEAD) /(healthz|readyz)[ ?]")
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -63,6 +66,23 @@ class Connection(TConn):  # type: ignore[misc]  # Gunicorn has no types
         )
 
 
+class Line:
+    """Connections with a request that waits for one of ``count`` slots."""
+
+    def __init__(self, count: int, on_release: Callable[[], object]) -> None:
+        self.slots = RequestSlots(count, on_release)
+        self._ready: deque[Connection] = deque()
+
+    def add(self, conn: Connection) -> None:
+        """Let a connection wait for a slot."""
+        conn.sock.slots = self.slots
+        self._ready.append(conn)
+
+    def next(self) -> Connection | None:
+        """Return the connection that has waited longest, with a slot for it, if there is one of each."""
+        return self._ready.popleft() if self._ready and self.slots.try_acquire() else None
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
     """Serves requests with ``threads`` threads, which slow clients do not block."""
 
@@ -70,10 +90,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
         super().__init__(*args, **kwargs)
         SocketUnreader.max_body_chunk = _BODY_BYTES
         self._seconds = get_settings().client_seconds
-        self._slots = RequestSlots(self.cfg.threads, lambda: self.method_queue.defer(self._start_ready))
+        self._requests, *checks = (
+            Line(count, lambda: self.method_queue.defer(self._start_ready)) for count in (self.cfg.threads, 1, 1)
+        )
+        # one that waits for the database does not delay the other
+        self._checks = dict(zip((b"healthz", b"readyz"), checks, strict=True))
         # connections in the main loop with their deadlines, oldest first
         self._waiting: dict[Connection, float] = {}
-        self._ready: deque[Connection] = deque()
         self._swept = 0.0
 
     @classmethod
@@ -96,7 +119,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
                 raise
             return
         self.nr_conns += 1
-        client = ClientSocket(accepted, self._slots, self._seconds)
+        client = ClientSocket(accepted, self._requests.slots, self._seconds)
         self._watch(Connection(self.cfg, client, address, listener.getsockname()), self._seconds, self._read_header)
         if self.nr_conns >= self.worker_connections:
             self._evict()
@@ -152,26 +175,29 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
 
     def enqueue_req(self, conn: Connection) -> None:
         """Let a thread handle the request as soon as a slot is free."""
-        self._ready.append(conn)
+        # a thread that still reads the header would keep others waiting for its slot
+        check = _CHECK.match(conn.received) if b"\r\n\r\n" in conn.received else None
+        line = self._checks[check[1]] if check else self._requests
+        line.add(conn)
         self._start_ready()
 
     def _start_ready(self) -> None:
-        while self._ready and self._slots.try_acquire():
-            conn = self._ready.popleft()
-            try:
-                threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
-            except RuntimeError as error:
-                self.log.warning("Can't start a thread: %s", error)
-                self._close(conn)
-                self._slots.release()
+        for line in (*self._checks.values(), self._requests):
+            while conn := line.next():
+                try:
+                    threading.Thread(target=self._serve, args=(conn, line.slots), daemon=True).start()
+                except RuntimeError as error:
+                    self.log.warning("Can't start a thread: %s", error)
+                    self._close(conn)
+                    line.slots.release()
 
-    def _serve(self, conn: Connection) -> None:
+    def _serve(self, conn: Connection, slots: RequestSlots) -> None:
         keep = False
         try:
             keep = self.handle(conn)
         finally:
             self.method_queue.defer(self._finish, conn, keep)
-            self._slots.release()
+            slots.release()
 
     def handle(self, conn: Connection) -> bool:
         """Handle the request whose header was read; return whether the connection stays open."""

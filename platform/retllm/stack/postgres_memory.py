@@ -1,7 +1,7 @@
 """How much of its machine's memory the embedded PostgreSQL uses.
 
 The models of the workers need the most, so the server takes less than one on a machine of its own would. An HNSW index
-is built fast while it fits in ``maintenance_work_mem``: about 2 KB for each vector of 512 dimensions. One is built
+is built fast while it fits in ``maintenance_work_mem``: about 3 KB for each vector of 512 dimensions. One is built
 at a time (:mod:`retllm.indexing.vector_indexes`).
 """
 

@@ -94,6 +94,7 @@ def _spec(
     ready_seconds: float = 60,
     once: bool = False,
     stop_seconds: float = 15,
+    gives_way: bool = False,
 ) -> ProcessSpec:
     return ProcessSpec(
         name=name,
@@ -104,6 +105,7 @@ def _spec(
         ready_seconds=ready_seconds,
         once=once,
         stop_seconds=stop_seconds,
+        gives_way=gives_way,
         cwd=Path("/"),  # so that no file of the current folder is imported by mistake
     )
 
@@ -137,6 +139,7 @@ def _worker(
         ready_seconds=_MODEL_LIBRARIES_SECONDS,
         # the worker returns its unit before that
         stop_seconds=stop_seconds + _STOP_MORE_SECONDS,
+        gives_way=True,
     )
 
 

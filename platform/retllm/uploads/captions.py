@@ -229,7 +229,9 @@ def _missing_files(session: Session, job: Job) -> Sequence[str]:
     not_sent = (file.job_id == job.id, file.status == FileStatus.NOT_SENT, file.parent_id.is_(None))
     # a sidecar whose picture did not come is here itself
     never_came = file.error_code != PictureNotSent.code
-    query = sa.select(file.name).where(*not_sent, never_came, file.name.not_in(came_later(job)))
+    # NOT IN would compare each name with all that came later, if the planner expects many
+    later = came_later(job).subquery()
+    query = sa.select(file.name).where(*not_sent, never_came, ~sa.exists().where(later.c.name == file.name))
     return session.scalars(query.order_by(file.id)).all()
 
 

@@ -21,7 +21,7 @@ from retllm.settings import get_settings
 from retllm.uploads.kept import FAILED
 from retllm.uploads.rest import settle
 from retllm.uploads.retry import retry_rejected, something_left
-from retllm.uploads.submit import close, waiting
+from retllm.uploads.submit import IMPORT, close, end_upload, waiting
 from retllm.uploads.vectors import CAPTIONS, embed_rest
 
 _UNSENT = "Not sent: the upload was cancelled. Upload the same files again to send the rest."
@@ -66,6 +66,9 @@ def _on_dead(session: Session, job: Job, unit: Unit, error: str, at_fault: bool)
     if unit.stage is not Stage.MEDIA:
         INDEX_HANDLER.on_dead(session, job, unit, error, at_fault)
         return
+    if IMPORT in unit.payload:
+        end_upload(session, job, f"Not sent: {error}")
+        return
     if at_fault:
         unit.error = f"{session.get_one(UploadFile, UUID(unit.payload['items'][0])).name}: {error}"
     files = [UUID(file) for file in unit.payload["items"]]
@@ -94,6 +97,9 @@ def _cancelled(session: Session, job: Job) -> None:
 
 def _reopen(session: Session, job: Job, units: Sequence[Unit]) -> None:
     """Make the files of these units wait again, and all that waited when the upload was cancelled."""
+    if any(IMPORT in unit.payload for unit in units):
+        # it takes files again
+        session.get_one(Upload, job.id, populate_existing=True).closed_at = None
     files = [UUID(file) for unit in units if unit.stage is Stage.MEDIA for file in unit.payload["items"]]
     failed = sa.and_(one_of(UploadFile.id, files), UploadFile.error_code == FAILED)
     session.execute(

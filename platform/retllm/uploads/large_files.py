@@ -94,7 +94,7 @@ def begin(session: Session, job: Job, file: Announced, settings: Settings) -> Ar
     large = _earlier(session, job, clean, file)
     if large is None:
         hashes = {"sha256": file.sha256, "fingerprint": file.fingerprint}
-        large = LargeFile(id=new_id(), collection_id=job.collection_id, size_bytes=file.size, **hashes)
+        large = LargeFile(id=new_id(), collection_id=job.one_collection, size_bytes=file.size, **hashes)
         session.add(large)
     large.job_id, large.name, large.raw_end, large.active_at = job.id, clean, raw_end(file.name), sa.func.now()
     session.flush()
@@ -112,7 +112,7 @@ def _earlier(session: Session, job: Job, name: str, file: Announced) -> LargeFil
     query = (
         sa.select(LargeFile)
         .where(
-            LargeFile.collection_id == job.collection_id,
+            LargeFile.collection_id == job.one_collection,
             LargeFile.size_bytes == file.size,
             sa.or_(*equal),
             LargeFile.file_id.is_(None),

@@ -100,7 +100,7 @@ def take_duplicates(session: Session, job: Job, offers: Sequence[Offer]) -> list
     """
     known = arrived(session, job.id, offers)
     contents = [offer.sha256 for offer, here in zip(offers, known, strict=True) if offer.sha256 and not here]
-    pictures = records.find_contents(session, job.collection_id, contents)
+    pictures = records.find_contents(session, job.one_collection, contents)
     duplicates: list[UploadFile] = []
     for number, offer in enumerate(offers):
         item = pictures.get(offer.sha256 or "")

@@ -15,7 +15,8 @@ from retllm.media import streams
 from retllm.media.fingerprints import Fingerprint
 from retllm.media.names import clean_name, one_line, raw_end
 from retllm.media.outcomes import FileOutcome, IncomingFile
-from retllm.media.sniffing import FileKind, limit_of, sniff
+from retllm.media.references import Place, Reference
+from retllm.media.sniffing import PICTURED, FileKind, limit_of, sniff
 from retllm.media.storage import Storage
 from retllm.settings import Settings
 
@@ -68,10 +69,27 @@ def missing(error: RetllmError) -> dict[str, Any]:
     return {**rejection(error), "status": FileStatus.NOT_SENT}
 
 
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """A file that stays where it lies; ``version`` is what it is while it is read."""
+
+    place: Place
+    version: str
+
+
 def receive(
-    storage: Storage, job_id: UUID, file: IncomingFile, settings: Settings, fingerprint: Fingerprint | None = None
+    storage: Storage,
+    job_id: UUID,
+    file: IncomingFile,
+    settings: Settings,
+    fingerprint: Fingerprint | None = None,
+    stays: Stays | None = None,
 ) -> ReceivedFile:
     """Store a file of an upload under a key of its own; ``fingerprint`` gets the bytes that are stored.
+
+    Args:
+        stays: store a reference to the file instead, if it is a picture, document or film; of others nothing has to
+            be kept once they were read.
 
     Raises:
         StorageFull: the storage is full.
@@ -84,7 +102,12 @@ def receive(
     key = f"{folder_of_upload(job_id)}/{file_id}"
     sha256 = hashlib.sha256()
     hashed = _Hashed(file.stream, [sha256, fingerprint] if fingerprint else [sha256])
-    storage.put(key, hashed)  # type: ignore[arg-type]  # `put` only reads
+    if stays is None or content not in PICTURED:
+        storage.put(key, hashed)  # type: ignore[arg-type]  # `put` only reads
+    else:
+        while hashed.read(streams.CHUNK):
+            pass
+        key = storage.refer(key, Reference.to(stays.place, size, stays.version, sha256.hexdigest()))
     return ReceivedFile(file_id, name, size, content, sha256.hexdigest(), key, raw_end=raw_end(file.name))
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
+from retllm.db.deletion import WITH_DELETED
 from retllm.db.enums import FileStatus, JobKind
 from retllm.db.tables import Job
 from retllm.db.uploads import Upload, UploadFile
@@ -21,6 +23,8 @@ from retllm.uploads.kept import to_try_again
 _IGNORED: Mapping[str, Any] = {"status": FileStatus.IGNORED, "error": None}
 _CAME_LATER = "Not sent with this upload; it came with a later one."
 _SHOWN_EARLIER = 3
+
+_ROW, _CAME = aliased(UploadFile), aliased(UploadFile)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ def settle(session: Session, job: Job) -> None:
     The files and rows in question are "ignored" from now on. Those that another transaction changes are left alone, so
     that this one waits for nobody.
     """
+    if session.scalar(_lacking(), {"collection_id": job.collection_id}) is None:
+        return
     brought = sa.select(UploadFile.name).where(
         UploadFile.job_id == job.id, has_come(), UploadFile.status != FileStatus.UNPROCESSED
     )
@@ -92,15 +98,25 @@ def settle(session: Session, job: Job) -> None:
     _change(session, [UploadFile.job_id.in_(earlier), *is_row, ~lacks.exists()], told)
 
 
+@cache
+def _lacking() -> sa.Select[UUID]:
+    """Return the query of a file or row that an upload to a collection lacks, also to a deleted one."""
+    # part of the text, so that the plan of a prepared statement can use the index of these
+    not_sent = sa.literal(FileStatus.NOT_SENT, UploadFile.status.type, literal_execute=True)
+    lacking = (Job.collection_id == sa.bindparam("collection_id"), UploadFile.status == not_sent)
+    query = sa.select(UploadFile.id).join(Job, Job.id == UploadFile.job_id).where(*lacking).limit(1)
+    return query.execution_options(**WITH_DELETED)
+
+
 def earlier_rows(session: Session, job: Job) -> Sequence[EarlierRows]:
     """Return the newest earlier uploads of which this one brought files, and whose rows wait to be tried again."""
-    row, came = aliased(UploadFile), aliased(UploadFile)
-    rows = sa.select(sa.func.sum(row.count)).where(row.job_id == Job.id, _is_missing_row(row)).scalar_subquery()
+    waiting = _ROW.job_id == Job.id, _is_missing_row(_ROW)
+    rows = sa.select(sa.func.sum(_ROW.count)).where(*waiting).scalar_subquery()
     brought = sa.select(UploadFile.name).where(UploadFile.job_id == job.id, has_come())
     query = sa.select(Job.id, rows).where(
         Job.id.in_(_earlier(job)),
-        sa.select(row.id).where(row.job_id == Job.id, _is_missing_row(row)).exists(),
-        sa.select(came.id).where(_came(came, Job.id), came.name.in_(brought)).exists(),
+        sa.select(_ROW.id).where(*waiting).exists(),
+        sa.select(_CAME.id).where(_came(_CAME, Job.id), _CAME.name.in_(brought)).exists(),
     )
     found = session.execute(query.order_by(Job.id.desc()).limit(_SHOWN_EARLIER))
     return [EarlierRows(job_id, count) for job_id, count in found]

@@ -12,9 +12,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import FileStatus, JobKind, JobState, Stage
+from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind, JobState, Stage
 from retllm.db.session import Sessions, run_transaction
-from retllm.db.tables import Job
+from retllm.db.tables import Job, Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.errors import Conflict, NotFound
 from retllm.identity.access import Right, collection_for
@@ -31,6 +31,8 @@ from retllm.uploads.receive import ReceivedFile
 UNIT_FILES = 32
 """Maximum number of files in one unit of an upload."""
 _UNIT_BYTES = 64 << 20
+IMPORT = "import"
+"""In the payload of a unit that imports files into the upload of its job: what it imports (``retllm.imports``)."""
 
 
 def open_upload(
@@ -112,11 +114,18 @@ def close_upload(session: Session, job_id: UUID, reason: str = unsent.LEFT) -> l
     job = lifecycle.lock_job(session, job_id)
     if job is None:
         raise NotFound("There is no such upload.")
-    upload = session.get_one(Upload, job_id, populate_existing=True)
-    if not close(session, upload, reason):
-        return []
+    return lifecycle.finish_if_complete(session, job) if end_upload(session, job, reason) else []
+
+
+def end_upload(session: Session, job: Job, reason: str = unsent.LEFT) -> bool:
+    """Do the same in a transaction that has locked the job and looks afterwards whether it is complete.
+
+    Returns false if the upload was closed before.
+    """
+    if not close(session, session.get_one(Upload, job.id, populate_existing=True), reason):
+        return False
     rest.settle(session, job)
-    return lifecycle.finish_if_complete(session, job)
+    return True
 
 
 def close(session: Session, upload: Upload, reason: str) -> bool:
@@ -154,10 +163,17 @@ def lock_open(session: Session, job_id: UUID, *, or_cancelled: bool = False) -> 
 
 
 def close_idle(sessions: Sessions, idle: timedelta) -> list[Notification]:
-    """Close the uploads that have got no file for so long; return the units to notify workers of."""
+    """Close the uploads that have got no file for so long; return the units to notify workers of.
+
+    An import closes its upload itself.
+    """
+    importing = sa.select(Unit.id).where(
+        Unit.job_id == Upload.id, Unit.state.in_(OPEN_UNITS), Unit.payload.has_key(IMPORT)
+    )
+    before = sa.func.now() - idle
     with sessions() as session:
-        before = sa.func.now() - idle
-        found = session.scalars(sa.select(Upload.id).where(Upload.closed_at.is_(None), Upload.active_at < before)).all()
+        left = sa.select(Upload.id).where(Upload.closed_at.is_(None), Upload.active_at < before, ~importing.exists())
+        found = session.scalars(left).all()
     notified: list[Notification] = []
     for job_id in found:
         with suppress(NotFound):

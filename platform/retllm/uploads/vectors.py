@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
@@ -12,24 +11,17 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, Stage, UnitState
 from retllm.db.tables import Item, Job, Unit
-from retllm.db.uploads import UploadFile, items_named
-from retllm.indexing.indexed import is_ready
-from retllm.indexing.submit import items_in_units, to_embed
-from retllm.media.file_table import SUFFIXES, FileRole
-from retllm.media.sniffing import FileKind
+from retllm.db.uploads import MAY_DESCRIBE, UploadFile, items_named
+from retllm.indexing.indexed import has_content
+from retllm.indexing.submit import in_no_unit, items_in_units, to_embed
 from retllm.queue import lifecycle
 from retllm.queue.routing import Notification
 from retllm.settings import Settings
-from retllm.uploads.submit import waiting
 
 CAPTIONS = "captions"
 """The pass of the unit that reads the sheets and texts of an upload; a further one has a number behind it."""
 AGAIN = "again"
 """The pass of units for items that got a caption after they were embedded."""
-
-_PICTURED = (FileRole.PICTURE, FileRole.PAGES, FileRole.FILM)
-_PICTURED_NAME = rf"({'|'.join(re.escape(suffix) for role in _PICTURED for suffix in SUFFIXES[role])})$"
-_DESCRIBING = (FileKind.TEXT, FileKind.CSV, FileKind.JSONL, FileKind.XMP, FileKind.ARCHIVE)
 
 
 def embed_early(session: Session, job: Job, files: Collection[UUID], settings: Settings) -> list[Notification]:
@@ -37,20 +29,19 @@ def embed_early(session: Session, job: Job, files: Collection[UUID], settings: S
 
     The job is locked. Returns the units to notify workers of.
     """
-    if not job.params["index"] or _may_get_captions(session, job.id):
+    if not job.params["index"] or may_get_captions(session, job.id):
         return []
     added = sa.select(UploadFile.item_id).where(
         sa.or_(UploadFile.id.in_(files), UploadFile.parent_id.in_(files)), UploadFile.status == FileStatus.ADDED
     )
-    ready = sa.select(Item.id).where(Item.id.in_(added), is_ready())
-    return lifecycle.append_units(session, job, Stage.EMBED, to_embed(session, ready, job.params, settings))
+    there = sa.select(Item.id).where(Item.id.in_(added), has_content())
+    return lifecycle.append_units(session, job, Stage.EMBED, to_embed(session, there, job.params, settings))
 
 
-def _may_get_captions(session: Session, job_id: UUID) -> bool:
-    # the kind of an entry of an archive is not known before its unit; its name tells what it may be
-    unknown = sa.and_(UploadFile.content.is_(None), ~UploadFile.name.regexp_match(_PICTURED_NAME, flags="i"))
-    describing = sa.or_(UploadFile.content.in_(_DESCRIBING), unknown)
-    return session.scalar(sa.select(UploadFile.id).where(*waiting(job_id), describing).limit(1)) is not None
+def may_get_captions(session: Session, job_id: UUID) -> bool:
+    """Return whether a file of an upload waits that may have captions for others."""
+    describing = sa.select(UploadFile.id).where(UploadFile.job_id == job_id, sa.text(MAY_DESCRIBE))
+    return session.scalar(describing.limit(1)) is not None
 
 
 def embed_rest(session: Session, job: Job, settings: Settings) -> Sequence[dict[str, Any]]:
@@ -60,8 +51,8 @@ def embed_rest(session: Session, job: Job, settings: Settings) -> Sequence[dict[
     unit is dead, which wait for a retry.
     """
     arrived = sa.select(items_named()).where(UploadFile.job_id == job.id, UploadFile.item_id.is_not(None))
-    ready = sa.select(Item.id).where(Item.id.in_(arrived), is_ready())
-    payloads = to_embed(session, ready.where(Item.id.not_in(items_in_units(job.id))), job.params, settings)
+    there = sa.select(Item.id).where(Item.id.in_(arrived), has_content())
+    payloads = to_embed(session, there.where(in_no_unit(job.id)), job.params, settings)
     label = Unit.payload["pass"].astext
     counted = sa.select(
         sa.func.count(sa.distinct(label)).filter(Unit.stage == Stage.EMBED, label.startswith(AGAIN)),
@@ -69,9 +60,7 @@ def embed_rest(session: Session, job: Job, settings: Settings) -> Sequence[dict[
     )
     passes, captioned = session.execute(counted.where(Unit.job_id == job.id)).one()
     if passes < captioned:
-        done = ready.where(
-            Item.id.in_(items_in_units(job.id)), Item.id.not_in(items_in_units(job.id, Unit.state == UnitState.DEAD))
-        )
+        done = there.where(Item.id.in_(items_in_units(job.id)), in_no_unit(job.id, Unit.state == UnitState.DEAD))
         name = f"{AGAIN}-{passes + 1}" if passes else AGAIN
         payloads += [{**payload, "pass": name} for payload in to_embed(session, done, job.params, settings)]
     return payloads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -79,8 +80,14 @@ def upload_state(session: Session, job_id: UUID) -> UploadState | None:
 
 def is_processed(session: Session, job_id: UUID) -> bool | None:
     """Return whether an upload is closed and every file has its outcome; None if there is none with this key."""
+    return session.scalar(_processed(), {"job_id": job_id})
+
+
+@cache
+def _processed() -> sa.Select[bool]:
+    job_id: sa.BindParameter[UUID] = sa.bindparam("job_id")
     unit = sa.select(Unit.id).where(Unit.job_id == job_id, Unit.stage == Stage.MEDIA, Unit.state.in_(OPEN_UNITS))
-    return session.scalar(sa.select(sa.and_(Upload.closed_at.is_not(None), ~unit.exists())).where(Upload.id == job_id))
+    return sa.select(sa.and_(Upload.closed_at.is_not(None), ~unit.exists())).where(Upload.id == job_id)
 
 
 def outcomes_of(session: Session, job_id: UUID) -> list[FileOutcome]:
@@ -162,6 +169,8 @@ def received_file(session: Session, key: UUID) -> tuple[UploadFile, str | None] 
     return (row[0], place(row[0].name, row[1])) if row is not None else None
 
 
+# its parts take longer to be put together than the database takes to answer
+@cache
 def _files() -> sa.Select[UploadFile, str, str, str]:
     parent, archive = sa.orm.aliased(UploadFile), sa.orm.aliased(UploadFile)
     # one row at a time by the key; for a join the planner may read all items

@@ -12,10 +12,11 @@ import sqlalchemy as sa
 
 from retllm.db.enums import FileStatus
 from retllm.db.uploads import UploadFile
-from retllm.errors import MediaRejected, TooLarge
+from retllm.errors import MediaRejected, OriginalLost, TooLarge
 from retllm.media import records, sources, streams
-from retllm.media.ingest import Ingest, keys_of
+from retllm.media.ingest import Ingest, keys_of, where_lies
 from retllm.media.parts import BrokenPart, RenderedPart, read_parts
+from retllm.media.references import suffix_like
 from retllm.media.sniffing import FileKind, whole_media_type
 from retllm.uploads.processed import Processed
 from retllm.uploads.receive import rejection
@@ -31,6 +32,7 @@ def split(
 
     Raises:
         MediaRejected, TooLarge: no part can be read; nothing stays stored.
+        OriginalLost: the file stays where it lies, and changed; nothing stays stored.
         StorageFull, StackError, OSError: the storage or the decoders can't be used.
     """
     done = _Splitting(ingest, file, sha256)
@@ -41,10 +43,10 @@ def split(
                 done.add(part)
         if not done.readable:
             raise MediaRejected(f"None of its parts can be read; the first one: {done.first_reason}")
-    except (MediaRejected, TooLarge):
+        return done.processed(stream)
+    except (MediaRejected, TooLarge, OriginalLost):
         done.discard()
         raise
-    return done.processed(stream)
 
 
 class _Splitting:
@@ -107,12 +109,15 @@ class _Splitting:
         columns = {"status": FileStatus.READ, "remark": self._left_out}
         if all(part.item is None for part in self._parts):
             return Processed(file.id, columns, parts=self._parts)
-        key, media_type = sources.source_key(file.id), whole_media_type(streams.head(stream))
-        size = streams.length(stream)
+        key, media_type = (
+            sources.source_key(file.id) + suffix_like(file.file_key),
+            whole_media_type(streams.head(stream)),
+        )
+        size, storage = streams.length(stream), self._ingest.storage
         if file.file_key is not None:
-            self._ingest.storage.copy(file.file_key, key)
+            storage.copy(file.file_key, key)
         else:
-            self._ingest.storage.put(key, stream)
+            storage.put(key, stream)
         source = {
             "id": file.id,
             "name": file.name,
@@ -120,6 +125,7 @@ class _Splitting:
             "content_sha256": self._sha256,
             "size_bytes": size,
             "file_key": key,
+            **where_lies(storage, key),
         }
         return Processed(file.id, columns, source=source, parts=self._parts)
 

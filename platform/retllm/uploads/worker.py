@@ -16,7 +16,7 @@ from retllm.db.many import one_of
 from retllm.db.session import Sessions
 from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
-from retllm.errors import MediaRejected, TooLarge
+from retllm.errors import MediaRejected, OriginalLost, TooLarge
 from retllm.media import archives, records, streams
 from retllm.media.ingest import Ingest, delete_files
 from retllm.media.parallel import InParallel, PixelBudget
@@ -46,7 +46,7 @@ def media_unit(context: WorkerContext, held: LeasedUnit) -> list[Notification] |
         job = session.get_one(Job, held.claim.job_id)
         rows = session.scalars(sa.select(UploadFile).where(one_of(UploadFile.id, ids)).order_by(UploadFile.id)).all()
         files = [row for row in rows if row.status is FileStatus.WAITING]
-    ingest = Ingest(context.sessions, context.storage, context.settings, job.collection_id)
+    ingest = Ingest(context.sessions, context.storage, context.settings, job.one_collection)
     if str(held.claim.payload.get("pass", "")).startswith(CAPTIONS):
         return apply_captions(context, held, ingest, job, files)
     # one inside another is refused like any file
@@ -150,6 +150,6 @@ def _process(
                     columns = done.columns
                     done = split(ingest, file, stream, content, sha256, check)
                     done.columns = columns | done.columns
-    except (MediaRejected, TooLarge) as error:
+    except (MediaRejected, TooLarge, OriginalLost) as error:
         done.columns |= rejection(error)
     return done

@@ -82,9 +82,12 @@ def test_the_command_prints_all_measurements(
     }
     for way, by_filter in result["answers"].items():
         for name, found in by_filter.items():
-            if way in ("platform", "exact", "tuned"):
+            if way in ("platform", "exact"):
                 assert found["recall_10"] >= 0.99
                 assert found["recall_100"] >= 0.99
+            if way == "tuned":
+                # a tenth came later than the index
+                assert 0.85 <= found["recall_100"] < 0.95
             if way == "platform":
                 assert found["fewest"] == min(100, matches[name])
             assert 0 < found["p50_ms"] <= found["p95_ms"]

@@ -15,13 +15,21 @@ from retllm.fine import Content, Scorer
 
 def test_the_ratios_are_to_the_scorer_alone() -> None:
     speed = ConcurrentSpeed(
-        20, 10, platform=8.0, one_by_one=2.5, scorer=10.0, median_seconds=12.3456, slowest_seconds=25.0
+        20,
+        10,
+        platform=8.0,
+        one_by_one=2.5,
+        scorer=10.0,
+        median_seconds=12.3456,
+        slowest_seconds=25.0,
+        processor_ms={"web": 1.0, "score": 90.04, "scorer alone": 85.0},
     )
     assert speed.as_json() == {
         "searches": 20,
         "k": 10,
         "median_seconds": 12.346,
         "slowest_seconds": 25.0,
+        "processor_ms": {"score": 90.0, "scorer alone": 85.0, "web": 1.0},
         "rates": {
             "scorer": {"pairs_per_second": 10.0, "of_scorer": 1.0},
             "platform": {"pairs_per_second": 8.0, "of_scorer": 0.8},
@@ -53,6 +61,10 @@ def test_the_scorer_alone_gets_the_pairs_of_the_searches(
     assert (result["searches"], result["k"]) == (3, 2)
     assert all(rate["pairs_per_second"] > 0 for rate in result["rates"].values())
     assert 0 < result["median_seconds"] <= result["slowest_seconds"]
+    spent = result["processor_ms"]
+    assert {"web", "dispatch", "embed", "score", "postgres", "client"} <= spent.keys()
+    assert spent["score"] > 0
+    assert spent["scorer alone"] > 0
     # one search to warm up, one alone, three at once
     before, measured = calls
     assert (len(before), len(measured)) == (4, 6)

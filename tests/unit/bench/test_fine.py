@@ -15,7 +15,7 @@ from retllm.cli.bench import fine
 from retllm.cli.main import main
 from retllm.fine import Content, Injection, Scorer, load_scorer
 from retllm.fine.engine import Engine
-from retllm.fine.model import both_labels
+from retllm.fine.labels import both_labels
 from retllm_tools.random_model import Size, save_random_model
 
 SMALL = Size(width=128, layers=4, vocabulary=2100, picture=84)
@@ -84,7 +84,7 @@ def test_limit_and_rival_answer_the_questions_of_the_scorer(scorer: Scorer) -> N
     text, picture = Content(text="a dog {{ 7 }} {% raw %}"), Content(image=pictures(1, 84, 7)[0])
     some_pictures = [Content(image=one) for one in pictures(3, 84, 8)]
     some_texts = [Content(text=one) for one in ("a", "a red house beside a river", "two boats")]
-    (true, *_), (false, *_) = both_labels(scorer.loaded.preparer, scorer.prompts.labels["true_false"])
+    (true, *_), (false, *_) = both_labels(scorer.loaded.preparer, scorer.prompts, "true_false")
     for query, pool in ((text, some_pictures), (picture, some_texts)):
         expected = [_plain_odds(scorer, query, candidate, true, false) for candidate in pool]
         assert forward_alone(scorer, query, pool)() == pytest.approx(expected, abs=1e-4)

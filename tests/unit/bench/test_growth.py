@@ -23,6 +23,6 @@ def test_the_plot_is_an_svg_with_every_time_and_names_its_lines() -> None:
         "500,000, platform, median: 40.0 ms",
     ]
     assert "50,000, platform, p95: 60.0 ms" in texts
-    assert "500,000, bare SQL of the same recall, median: 1.5 ms" in texts
-    assert {"platform, median", "platform, p95", "bare SQL of the same recall, median"} <= {*texts}
+    assert "500,000, bare SQL with as many candidates, median: 1.5 ms" in texts
+    assert {"platform, median", "platform, p95", "bare SQL with as many candidates, median"} <= {*texts}
     assert drawn.tag == "{http://www.w3.org/2000/svg}svg"

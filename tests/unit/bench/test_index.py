@@ -18,7 +18,7 @@ from retllm.cli.main import main
 def test_the_ratios_are_to_the_smaller_limit_and_to_the_loop() -> None:
     used = {"web": 0.4, "media decoders": 4.0}
     flow = Flow(8.0, upload_seconds=5.0, again_seconds=4.0, one_upload_seconds=0.25, processor_seconds=used)
-    speed = IndexSpeed(40, cores=2, embedder="e", forward=100.0, preparing=20.0, loop=2.0, flow=flow)
+    speed = IndexSpeed(40, 12_000_000, cores=2, embedder="e", forward=100.0, preparing=20.0, loop=2.0, flow=flow)
     assert speed.as_json() == {
         "photographs": 40,
         "pixels": 12_000_000,
@@ -37,14 +37,11 @@ def test_the_ratios_are_to_the_smaller_limit_and_to_the_loop() -> None:
     }
 
 
-def test_generated_photographs_differ_and_are_the_same_in_every_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(photographs, "SIZE", (400, 300))
+def test_generated_photographs_differ_and_are_the_same_in_every_run(tmp_path: Path) -> None:
     first, second = (tmp_path / name for name in ("first", "second"))
     for folder in (first, second):
         folder.mkdir()
-        photographs.write_photographs(folder, 3)
+        photographs.write_photographs(folder, 3, width=400)
     files = [[path.read_bytes() for path in sorted(folder.iterdir())] for folder in (first, second)]
     assert files[0] == files[1]
     assert len(set(files[0])) == 3
@@ -57,7 +54,6 @@ def test_generated_photographs_differ_and_are_the_same_in_every_run(
 def test_the_command_uploads_to_real_processes_and_prints_all_measurements(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(photographs, "SIZE", (640, 480))
     monkeypatch.setattr(index, "_LEAST_SECONDS", 0.0)
     seen: list[int] = []
     wait = index_stack._Side._await_vectors
@@ -71,10 +67,10 @@ def test_the_command_uploads_to_real_processes_and_prints_all_measurements(
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     with pytest.raises(SystemExit) as caught:
-        main(["bench", "index", "--photographs", "6", "--json"])
+        main(["bench", "index", "--photographs", "6", "--width", "640", "--json"])
     assert not caught.value.code
     result = json.loads(capsys.readouterr().out)
-    assert result["photographs"] == 6
+    assert (result["photographs"], result["pixels"]) == (6, 640 * 480)
     assert all(rate["per_second"] > 0 for rate in result["rates"].values())
     assert result["upload_ms"] > 0
     spent = result["processor_ms"]

@@ -78,6 +78,18 @@ def test_right_and_wrong_that_are_mixed_up_are_told() -> None:
     assert "in 0 of 36" in warnings(lambda _, right: (0.1 if right else 0.9, 0.98))[0]
 
 
+def test_scores_on_one_side_of_even_odds_are_told_if_nothing_else_is_wrong() -> None:
+    (low,) = warnings(lambda _, right: (0.42 if right else 0.01, 0.98))
+    assert low == (
+        "Right and wrong are told apart, but both are below even odds (0.4200 and 0.0100, medians). The order of "
+        "results is right, but a score is no probability. What is no good match is told as soon as a collection has 50 "
+        "scores that part into two clusters."
+    )
+    (high,) = warnings(lambda _, right: (0.99 if right else 0.7, 0.98))
+    assert "both are above even odds (0.9900 and 0.7000, medians)" in high
+    assert warnings(lambda _, right: (0.6 if right else 0.4, 0.98)) == []
+
+
 def test_everything_wrong_is_told_at_once() -> None:
     assert len(warnings(lambda _, __: (0.5, 0.001))) == 3
 
@@ -120,3 +132,13 @@ def test_a_scorer_that_cannot_be_loaded_fails(tmp_path: Path) -> None:
     assert found.state == "failed"
     assert "has no config.json" in found.message
     assert (other.name, other.state) == ("answers 2", "failed")
+
+
+def test_answers_of_several_tokens_fail_before_the_model_is_asked(tmp_path: Path) -> None:
+    several = tmp_path / "several.toml"
+    several.write_text('[labels.choice]\npositive = ["certainly so"]\nnegative = ["not so"]\n', encoding="utf-8")
+    found = checks.run_checks(Settings(home=tmp_path / "home", profile=str(several), device="cpu"))
+    (scorer,) = (check for check in found if check.name == "scorer")
+    assert scorer.state == "failed"
+    assert 'The answer "certainly so" is not a single token of ' in scorer.message
+    assert scorer.advice == "Set another answer in labels.choice of the profile several (RETLLM_PROFILE)."

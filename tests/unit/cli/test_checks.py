@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from retllm.cli import check_models, checks
 from retllm.cli.doctor import doctor
 from retllm.errors import StackError
-from retllm.fine import ModelSource
+from retllm.fine import ModelSource, sources
 from retllm.settings import PRESETS, Settings
 from retllm.stack import LocalStack
 from retllm.stack.leftovers import running_stack
@@ -177,7 +177,9 @@ def test_the_scorer_is_shown_with_its_limit_of_visual_tokens(tmp_path: Path) -> 
 
 
 def test_each_extra_scorer_has_its_own_check(tmp_path: Path) -> None:
-    extras = [str(tmp_path / "away"), {"scorer": PRESETS["demo"].scorer, "profile": "qwen3_vl_reranker"}]
+    one_mode = tmp_path / "one_mode.toml"
+    one_mode.write_text('modes = ["true_false"]', encoding="utf-8")
+    extras = [str(tmp_path / "away"), {"scorer": PRESETS["demo"].scorer, "profile": str(one_mode)}]
     configured = settings(tmp_path / "home", port=0, scorer="/models/main", mode="choice", extra_scorers=extras)
     found = {check.name: check for check in checks.run_checks(configured)}
     second, third = found["scorer 2"], found["scorer 3"]
@@ -189,7 +191,7 @@ def test_each_extra_scorer_has_its_own_check(tmp_path: Path) -> None:
     )
     # it is asked in a mode that it has
     assert third.state == "ok"
-    assert "Its profile is qwen3_vl_reranker and has the mode true_false only." in third.message
+    assert "Its profile is one_mode and has the mode true_false only." in third.message
     assert "RETLLM_SCORER to" in found["scorer"].advice
 
 
@@ -218,7 +220,7 @@ def source(where: str) -> ModelSource:
 def test_a_model_that_must_be_downloaded_needs_a_reachable_hub(
     monkeypatch: pytest.MonkeyPatch, where: str, problem: str | None, state: str
 ) -> None:
-    monkeypatch.setattr(check_models, "_hub_problem", lambda: problem)
+    monkeypatch.setattr(sources, "hub_problem", lambda: problem)
     assert check_models._model("scorer", source(where), "RETLLM_SCORER").state == state
 
 
@@ -227,7 +229,7 @@ def test_a_model_from_the_hub_causes_a_warning_until_its_commit_is_pinned(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, commit: str | None
 ) -> None:
     found = ModelSource("org/model", "cache" if commit else "download", None, commit, "It is somewhere.")
-    monkeypatch.setattr(check_models, "_hub_problem", lambda: None)
+    monkeypatch.setattr(sources, "hub_problem", lambda: None)
     monkeypatch.setattr("retllm.fine.can_load", lambda *_: found)
     named = commit or "COMMIT"
     for revision, state in ((None, "warning"), ("main", "warning"), ("1" * 40, "ok")):

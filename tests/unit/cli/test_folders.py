@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from retllm.cli.folders import Found, Unreadable, walk
+from retllm.cli.folders import Found, walk
 from retllm.media import special_files
 from retllm.media.file_table import FileRole
+from retllm.media.local_files import Unreadable
 from retllm.media.names import base_name, coded
 from retllm.media.outcomes import FileOutcome
 

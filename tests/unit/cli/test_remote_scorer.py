@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.scoring_server import MODEL, OFFERS, ScoringServer, refusing_server, serving, small_model
 
-from retllm.cli import checks
+from retllm.cli import check_remote, checks
 from retllm.cli import main as entry
+from retllm.fine import Content
 from retllm.fine.remote import client
+from retllm.fine.scores import PairScore
 from retllm.settings import Settings
 
 EVAL = ["eval", "scenes", "--families", "1", "--pairs", "0", "--seed", "907", "--limit", "2", "-k", "3", "--json"]
@@ -41,6 +45,42 @@ def test_doctor_asks_the_server_about_known_pairs(server: ScoringServer, protoco
     assert "red" in check.message
 
 
+class _Sure:
+    """A scorer with given log-odds by the text and the colour of the picture."""
+
+    info = SimpleNamespace(revision="r", prompt_version="p")
+
+    def __init__(self, odds: Callable[[str, str], float]) -> None:
+        self._odds = odds
+
+    def score(self, query: Content, candidates: Sequence[Content]) -> list[PairScore]:
+        found = []
+        for one in candidates:
+            seen = "text" if one.image is None else "red" if one.image.getpixel((0, 0)) == (255, 0, 0) else "blue"
+            value = self._odds("red" if "red" in str(query.text) else "blue", seen)
+            found.append(PairScore(1 / (1 + math.exp(-value)), value, None, None, None, 9))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("odds", "state"),
+    [
+        (lambda asked, seen: 2.0 if asked == seen else -2.0, "ok"),
+        (lambda asked, seen: -20.0 if asked == seen else -22.0, "ok"),
+        (lambda asked, seen: 0.4 if asked == "red" else 0.0, "warning"),
+        (lambda asked, seen: 0.4 if seen == "red" else 0.0, "warning"),
+        (lambda asked, seen: 1e-9 if asked == seen else 0.0, "warning"),
+        (lambda asked, seen: 0.0, "warning"),
+    ],
+    ids=["right", "sure of little", "likes red", "likes a red picture", "rounds", "flat"],
+)
+def test_doctor_is_content_only_if_the_server_looks_at_the_pictures(
+    server: ScoringServer, monkeypatch: pytest.MonkeyPatch, odds: Callable[[str, str], float], state: str
+) -> None:
+    monkeypatch.setattr(check_remote, "open_scorer", lambda settings: _Sure(odds))
+    assert _check(server).state == state
+
+
 @pytest.mark.parametrize(
     ("missing", "state", "message"),
     [("pictures", "warning", "takes no pictures"), ("logprobs", "failed", "gives no log-probabilities")],
@@ -63,9 +103,13 @@ def test_doctor_says_that_the_server_is_away_or_refuses_the_key(monkeypatch: pyt
     assert (refused.state, refused.advice) == ("failed", "Set RETLLM_SCORER_KEY, or its key in RETLLM_EXTRA_SCORERS.")
     assert "refuses the key (401)" in refused.message
     away = checks._guarded("scorer", lambda: checks.check_scorer(settings))
-    assert (away.state, away.advice) == ("failed", "Start the server, or correct RETLLM_SCORER.")
+    assert (away.state, away.advice) == (
+        "failed",
+        "Start the server, or correct the port in its address (RETLLM_SCORER).",
+    )
     assert away.message == (
-        f"The server of the scorer openai:m is away: it can't be reached. Its address is {root}/v1."
+        f"The server of the scorer openai:m is away: it can't be reached: nothing listens at its port. "
+        f"Its address is {root}/v1."
     )
 
 

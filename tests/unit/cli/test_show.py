@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from retllm.cli import jobs, search, show, upload
+from retllm.db.enums import JobState
 from retllm.history.same_errors import MAX_ERRORS
 
 
@@ -32,7 +33,17 @@ def _row(**columns: Any) -> dict[str, Any]:
 
 def _search(**fields: Any) -> dict[str, Any]:
     plain = {"provisional": False, "fusion_weight": 0.0, "no_match": False, "sources": [], "candidates": [_row()]}
-    return plain | fields
+    return plain | {"job": {"state": "running"}} | fields
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_an_order_that_stays_incomplete_is_not_called_provisional(
+    capsys: pytest.CaptureFixture[str], state: JobState
+) -> None:
+    show.candidates(_search(provisional=True, job={"state": str(state)}))
+    title = capsys.readouterr().out.splitlines()[0].strip()
+    runs = state in (JobState.QUEUED, JobState.RUNNING)
+    assert title == ("Provisional order" if runs else "Unfinished order")
 
 
 def test_a_result_is_printed_as_a_table_of_candidates(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,6 +53,15 @@ def test_a_result_is_printed_as_a_table_of_candidates(capsys: pytest.CaptureFixt
     assert head.split() == ["rank", "coarse", "score", "entropy", "similarity", "decided", "by", "item"]
     assert first.split()[:6] == ["1", "2", "0.9000", "0.1000", "0.3000", "score"]
     assert "no number" in second
+
+
+def test_an_error_that_several_candidates_have_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    same, other = "The server refuses the picture (400).", "no number"
+    rows = [_row(rank=rank, score=None, error=error) for rank, error in enumerate((same, other, same, same), 1)]
+    show.candidates(_search(candidates=[*rows, _row(rank=5)]))
+    told = capsys.readouterr().out
+    assert (told.count(same), told.count(other)) == (1, 1)
+    assert f"3 candidates were not scored: {same}" in told
 
 
 def test_candidates_of_one_name_are_printed_with_their_archives(capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,9 +235,11 @@ class _Waiting:
 
     def watch(self, job_id: str, shown: Any) -> dict[str, Any]:
         job = {"kind": "search", "state": "running", "stages": [], "errors": [], "progress": 0.0}
-        waits = {"error": "The server of the scorer openai:m is away.", "waits": True}
+        until = "2026-01-02T04:04:05+01:00"
+        waits = {"stage": "fine", "state": "ready", "attempt": 0, "waits": True, "waits_until": until}
+        waits["error"] = "The server of the scorer openai:m is away."
         for errors in ([], [waits, waits], [waits], []):
-            shown(job | {"errors": errors})
+            shown(job | {"errors": errors, "pauses": [{"queue": "score", "by": "ada", "reason": "a new GPU"}]})
         return job
 
 
@@ -225,7 +247,30 @@ class _Waiting:
 def test_a_watched_job_says_once_what_it_waits_for(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
     with show.progress(quiet=quiet) as bar:
         show.watch(_Waiting(), "1", bar, bar.add_task("", total=None))  # type: ignore[arg-type]
-    assert capsys.readouterr().err.count("The server of the scorer openai:m is away.") == (0 if quiet else 1)
+    told = "Waiting until 2026-01-02 03:04 UTC at most: The server of the scorer openai:m is away."
+    said = " ".join(capsys.readouterr().err.split())
+    paused = "ada paused the queue score: a new GPU. The job goes on when it is resumed."
+    assert [said.count(told), said.count(paused)] == [0 if quiet else 1] * 2
+
+
+class _Building:
+    """An API whose job builds a vector index."""
+
+    def watch(self, job_id: str, shown: Any) -> dict[str, Any]:
+        stages = [{"stage": "embed", "items_done": 3, "items_failed": 0, "items_total": 3}]
+        job = {"kind": "index", "state": "running", "stages": stages, "errors": [], "error": None}
+        for share in (None, 0.1, 0.424):
+            shown(job | {"index_build": share})
+        return job
+
+
+def test_a_watched_job_tells_how_far_its_vector_index_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with show.progress(quiet=False) as bar:
+        task = bar.add_task("", total=None)
+        show.watch(_Building(), "1", bar, task)  # type: ignore[arg-type]
+        (shown,) = bar.tasks
+    assert (shown.description, shown.completed, shown.total) == ("index", 42, 100)
+    assert " ".join(capsys.readouterr().err.split()).count("The database builds the vector index") == 1
 
 
 def test_equal_errors_of_units_are_told_once_with_what_becomes_of_the_units(
@@ -235,9 +280,12 @@ def test_equal_errors_of_units_are_told_once_with_what_becomes_of_the_units(
     refused = {"stage": "fine", "attempt": 4, "state": "dead", "waits": False, "error": "It refuses the key (401)."}
     broken = {"stage": "embed", "attempt": 1, "state": "ready", "waits": False, "error": "OSError: disk"}
     again = broken | {"attempt": 3, "state": "leased"}
-    show.errors({"error": None, "errors": [away, away, refused, refused, refused, broken, again]})
+    until = {"waits_until": "2026-01-02T03:04:05Z"}
+    later = {"waits_until": "2026-01-02T03:05:05Z", "error": "The server is away."}
+    some = [away | until | later, away | until, refused, refused, refused, broken, again]
+    show.errors({"error": None, "errors": some})
     assert capsys.readouterr().err.splitlines() == [
-        "fine stage, 2 units wait: The server is away.",
+        "fine stage, 2 units wait until 2026-01-02 03:05 UTC at most: The server is away.",
         "fine stage, 3 units failed after 4 attempts: It refuses the key (401).",
         "embed stage, 1 unit failed in 1 attempt and will be tried again: OSError: disk",
         "embed stage, 1 unit failed in 2 attempts and will be tried again: OSError: disk",

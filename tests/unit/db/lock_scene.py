@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,24 +16,36 @@ from tests.factories import make_user, store
 from tests.unit.deleting import delete_collection
 from tests.unit.stand_ins import FakeEmbedder, SilentNotifier
 
+from retllm.db.duplicates import DuplicateGroup, DuplicateMember
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Stage, UnitState, Visibility
 from retllm.db.locks import lock_collection
 from retllm.db.searches import Candidate, Search
 from retllm.db.session import Sessions, run_transaction, transaction
 from retllm.db.tables import Collection, EmbeddingModel, Item, Job, Source, Unit, new_id
+from retllm.duplicates import replacing
+from retllm.duplicates.grouping import Member
+from retllm.duplicates.pictures import HashedPictures
 from retllm.history import control
 from retllm.history.control import BulkAction
-from retllm.identity import members
+from retllm.identity import links, members
 from retllm.identity.access import Right, collection_for
 from retllm.identity.actor import Actor
 from retllm.indexing import coverage, sharing
 from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import _store, register
-from retllm.media import copies, records
+from retllm.maps.replacing import Placed
+from retllm.maps.replacing import replace_map as store_map
+from retllm.media import copies, records, trash
+from retllm.media.editing import change_items
 from retllm.media.ingest import Ingest
 from retllm.media.storage import get_storage
+from retllm.media.transfers import Transfer
+from retllm.ocr import worker as ocr
+from retllm.ocr.reader import PictureText
+from retllm.ocr.submit import submit_ocr
 from retllm.operations import failures
 from retllm.queue import claim as claims
+from retllm.queue import lifecycle
 from retllm.queue.claim import Claim
 from retllm.queue.dispatcher import Dispatcher
 from retllm.review import marks
@@ -47,7 +60,10 @@ MAIN, OTHER = "local-dir:/models/embedder", "local-dir:/models/other"
 
 @dataclass(frozen=True)
 class Scene:
-    """A collection with four captioned pictures, a running index job, a running search, and an ended search."""
+    """A collection with four captioned pictures, a running index job, a running search, and an ended search.
+
+    The first two pictures are a group of near-duplicates.
+    """
 
     sessions: Sessions
     settings: Settings
@@ -58,6 +74,7 @@ class Scene:
     index: Claim
     coarse: Claim
     ended: UUID
+    group: UUID
 
 
 _FILE = {"name": "a.pdf", "media_type": "application/pdf", "content_sha256": "f", "size_bytes": 1, "file_key": "f"}
@@ -94,6 +111,9 @@ def scene_of(sessions: Sessions, settings: Settings, user: Actor) -> Scene:
         # the order of the keys must differ from the order of the rows
         session.add_all(items[::-1])
         session.flush()
+        group = DuplicateGroup(id=new_id(), collection_id=collection.id, size=2)
+        members = (DuplicateMember(item_id=item.id, group_id=group.id, distance=0) for item in items[:2])
+        store(session, group, *members)
         for embedder in (FakeEmbedder(), Other()):
             model = register(session, embedder)
             _store(session, model, collection.id, items, list(vectors), settings.item_image_weight, new_id())
@@ -111,7 +131,7 @@ def scene_of(sessions: Sessions, settings: Settings, user: Actor) -> Scene:
     claimed = [claim for claim in at_work if claim is not None]
     with transaction(sessions) as session:
         sharing.claim_items(session, claimed[0], model.id, [item.id for item in items], weight=0.9)
-    return Scene(sessions, settings, user, collection, items, model.id, *claimed, ended=ended.id)
+    return Scene(sessions, settings, user, collection, items, model.id, *claimed, ended=ended.id, group=group.id)
 
 
 def _job(
@@ -213,6 +233,11 @@ def add_member(scene: Scene, session: Any) -> None:
     members.add_member(session, collection, user, MemberRole.VIEWER)
 
 
+def make_link(scene: Scene, session: Any) -> None:
+    target = links.search_target(session, scene.user, scene.ended)
+    links.make(session, b"key", scene.user, target, "l", days=1, longest=1, downloads=False)
+
+
 def add_parts(scene: Scene, session: Any) -> None:
     """As the unit of an upload does, of the file whose only part the scene has."""
     lock_collection(session, scene.collection.id)
@@ -221,6 +246,47 @@ def add_parts(scene: Scene, session: Any) -> None:
     part = {"kind": ItemKind.IMAGE, "name": "a", "size_bytes": 1, "source_id": source_id, **collection}
     hashes = (scene.items[1].content_sha256, hashlib.sha256(new_id().bytes).hexdigest())
     records.insert_items(session, [{**part, "id": new_id(), "content_sha256": sha256} for sha256 in hashes])
+
+
+def replace_groups(scene: Scene, session: Any) -> None:
+    """As the last unit of a job that looks for near-duplicates does."""
+    job = lifecycle.lock_job(session, scene.index.job_id)
+    if job is not None:
+        nothing = np.zeros(0, dtype=np.uint64)
+        group = [(item.id, Member(place, 0, None)) for place, item in enumerate(scene.items[::-1])]
+        replacing.replace_groups(session, job, HashedPictures(nothing, nothing, nothing), [group])
+
+
+def replace_map(scene: Scene, session: Any) -> None:
+    """As the unit of a job that makes a map does."""
+    job = lifecycle.lock_job(session, scene.index.job_id)
+    if job is not None:
+        keys = np.frombuffer(b"".join(item.id.bytes for item in scene.items[::-1]), dtype=np.uint8).reshape(-1, 16)
+        places = np.zeros((len(keys), 2), dtype=np.float32)
+        store_map(session, job, Placed(new_id(), scene.items[-1].id, keys, places))
+
+
+def store_texts(scene: Scene, session: Any) -> None:
+    """As a unit that reads the text in pictures does."""
+    if lifecycle.lock_job(session, scene.index.job_id) is not None:
+        ocr.store_texts(session, {item.id: PictureText(new_id().hex, 1.0) for item in scene.items[::-1]})
+
+
+def transfer(*, moves: bool) -> Callable[[Scene], None]:
+    """Into a new collection, with the file that one of the items is a part of."""
+
+    def run(scene: Scene) -> None:
+        storage, ids = get_storage(scene.settings), [item.id for item in scene.items]
+        storage.put(str(_FILE["file_key"]), io.BytesIO(b"f"))
+        target = Collection(id=new_id(), owner_id=scene.user.id, name=new_id().hex)
+        with transaction(scene.sessions) as session:
+            session.add(target)
+        plan = Transfer(storage, target.id, moves)
+        plan.prepare(scene.sessions, ids)
+        run_transaction(scene.sessions, lambda session: plan.write(session, ids))
+        plan.finish()
+
+    return run
 
 
 def _in_request(do: Callable[[Any, Collection], object]) -> Callable[[Scene], None]:
@@ -249,6 +315,22 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
     "delete the collection": lambda s: delete_collection(s.sessions, get_storage(s.settings), s.collection.id),
     "delete an item": _in_transaction(lambda s, session: records.empty_item(session, s.items[1].id)),
     "add parts": _in_transaction(add_parts),
+    "change items": _in_transaction(
+        lambda s, session: change_items(session, [item.id for item in s.items], {"title": new_id().hex}, s.settings)
+    ),
+    "delete items": _in_transaction(
+        lambda s, session: records.empty_items(
+            session, records.lock_items(session, [item.id for item in s.items], to_remove=True)
+        )
+    ),
+    "put items into the trash": _in_transaction(
+        lambda s, session: trash.trash_items(
+            session, records.lock_items(session, [item.id for item in s.items]), days=1, by=None
+        )
+    ),
+    "empty the trash": _in_transaction(lambda s, session: trash.empty_trash(session, s.collection.id)),
+    "move items": transfer(moves=True),
+    "copy items": transfer(moves=False),
     "change captions": _in_transaction(
         lambda s, session: records.set_captions(session, {item.id: records.Caption("another") for item in s.items})
     ),
@@ -277,6 +359,7 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
             session, collection_for(session, s.user, s.collection.id, Right.MANAGE), OTHER, s.settings
         )
     ),
+    "make a link": _in_transaction(make_link),
     "add a member": _in_transaction(add_member),
     "rename the collection": _in_request(
         lambda session, collection: catalog.change(session, collection, name=new_id().hex, description=None)
@@ -288,6 +371,11 @@ ACTIONS: dict[str, Callable[[Scene], object]] = {
         lambda session, collection: membership.set_visibility(session, collection, Visibility.EVERYONE)
     ),
     "remove vectors": lambda s: coverage.remove_vectors(s.sessions, s.collection.id, _other_model(s), s.settings),
+    "replace groups": _in_transaction(replace_groups),
+    "replace a map": _in_transaction(replace_map),
+    "store texts in pictures": _in_transaction(store_texts),
+    "submit a job that reads": _in_transaction(lambda s, session: submit_ocr(session, s.user, s.collection.id)),
+    "dismiss a group": _in_transaction(lambda s, session: replacing.dismiss(session, s.collection.id, s.group)),
     "mark a result": _in_transaction(lambda s, session: marks.set_mark(session, s.user, s.ended, s.items[0].id, False)),
 }
 

@@ -1,10 +1,14 @@
-"""A process opens as many connections as it may, and its threads wait for one of them."""
+"""Connections to the database: how many a process opens, and what becomes of idle ones."""
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
-from retllm.db.session import sessions_of
+import pytest
+import sqlalchemy as sa
+
+from retllm.db.session import make_engine, sessions_of
 from retllm.settings import Settings
 
 
@@ -21,3 +25,23 @@ def test_a_thread_that_needs_one_more_connection_than_there_may_be_waits_for_one
     for connection in held:
         connection.close()
     engine.dispose()
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_an_idle_transaction_is_ended_whatever_its_last_statement_was(fresh_database: str, rows: int) -> None:
+    engine = make_engine(fresh_database, idle_seconds=0.5)
+    watching = make_engine(fresh_database).execution_options(isolation_level="AUTOCOMMIT")
+    there = sa.text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid")
+    with engine.connect() as idle, watching.connect() as watcher:
+        pid = idle.scalar(sa.text("SELECT pg_backend_pid()"))
+        idle.execute(sa.text("CREATE TEMP TABLE numbers (number integer)"))
+        idle.execute(sa.text("INSERT INTO numbers VALUES (:number)"), [{"number": n} for n in range(rows)])
+        deadline = time.monotonic() + 60
+        while watcher.scalar(there, {"pid": pid}):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        idle.invalidate()
+    engine.dispose()
+    watching.dispose()
+    engine.dispose()
+    watching.dispose()

@@ -9,18 +9,19 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
-from tests.factories import make_collection, make_job, make_text, make_unit, make_user, store
+from tests.factories import make_collection, make_job, make_search, make_text, make_unit, make_user, store
 
 from retllm.db.deletion import WITH_DELETED
 from retllm.db.enums import RunSource
 from retllm.db.locks import lock_collection, lock_collections_of_jobs
 from retllm.db.reviews import EvaluationRun, Judgment
+from retllm.db.searches import SearchCollection
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Collection, Item, Job, Source, Unit, new_id
 from retllm.errors import NotFound
 from retllm.media import records
 
-ENTITIES: tuple[Any, ...] = (Collection, Item, Source, Job, Unit, EvaluationRun, Judgment)
+ENTITIES: tuple[Any, ...] = (Collection, Item, Source, Job, Unit, EvaluationRun, Judgment, SearchCollection)
 FILE = {"name": "a.pdf", "media_type": "application/pdf", "content_sha256": "f", "size_bytes": 1, "file_key": "f"}
 
 
@@ -36,10 +37,11 @@ def deleted(fresh_sessions: Sessions) -> UUID:
             collection = make_collection(user.id, name)
             store(session, collection)
             item, job = make_text(collection.id, "a"), make_job(user.id, collection.id)
-            store(session, item, job, make_unit(job.id))
+            store(session, item, job, make_unit(job.id), make_search(job.id))
             inside = {"collection_id": collection.id}
             session.add(Source(id=new_id(), **FILE, **inside))
             session.add(EvaluationRun(id=new_id(), source=RunSource.REVIEWED, **run, **inside))
+            session.add(SearchCollection(search_id=job.id, **inside))
             session.add(Judgment(question="q", item_id=item.id, relevant=True, **inside))
             made.append(collection.id)
         session.add(EvaluationRun(id=new_id(), source=RunSource.UPLOADED, **run))

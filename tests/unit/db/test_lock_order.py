@@ -55,8 +55,8 @@ def kept(template_database: str, tmp_path_factory: pytest.TempPathFactory) -> It
         register(session, FakeEmbedder())
         register(session, Other())
     scene = scene_of(sessions, settings, user)
-    database.keep()
-    yield database, scene
+    with database.kept():
+        yield database, scene
     database.close()
 
 
@@ -167,7 +167,8 @@ def test_a_collection_can_be_deleted_during_any_other_action(
     assert _pause_at_statements(restored, aborted, name, "delete the collection", range(1, 1000)) > 1
 
 
-@pytest.mark.parametrize("name", ACTIONS)
+# a second deletion comes at every statement of the first one in the test above
+@pytest.mark.parametrize("name", [name for name in ACTIONS if name != "delete the collection"])
 def test_any_other_action_can_come_while_a_collection_is_removed(
     restored: Callable[[], Scene], aborted: list[str], name: str
 ) -> None:
@@ -212,6 +213,10 @@ _PAIRS = [
     ("delete an item", "remove vectors"),
     ("change captions", "delete an item"),
     ("mark a result", "delete jobs"),
+    ("replace groups", "delete items"),
+    ("replace groups", "dismiss a group"),
+    ("dismiss a group", "delete items"),
+    ("delete an item", "delete items"),
     ("retry a job", "delete jobs"),
     ("change the embedder", "add a text"),
     ("rescue a unit", "cancel jobs"),
@@ -221,7 +226,11 @@ _PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), _PAIRS + [(b, a) for a, b in _PAIRS])
+# a deletion that comes during each of the others is tested above
+_REVERSED = [(b, a) for a, b in _PAIRS if a != "delete the collection"]
+
+
+@pytest.mark.parametrize(("one", "other"), _PAIRS + _REVERSED)
 def test_two_transactions_on_the_same_rows_do_not_deadlock(
     restored: Callable[[], Scene], aborted: list[str], one: str, other: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -20,8 +21,6 @@ from retllm.db.session import make_engine
 from retllm.db.tables import Attempt, Embedding, Unit, new_id
 from retllm.db.vectors import index_name
 from retllm.errors import StackError
-from retllm.identity import audit
-from retllm.identity.audit import Action
 from retllm.queue.audit import violations
 
 pytestmark = pytest.mark.slow
@@ -120,25 +119,23 @@ def test_rows_without_a_token_get_the_token_of_the_attempt_that_stored_them(own_
     engine.dispose()
 
 
-def test_collections_from_before_languages_stay_english_with_their_words(own_database: str) -> None:
-    command.downgrade(config(own_database), "0012")
+def test_the_previous_schema_has_no_text_in_pictures_nor_their_words(own_database: str) -> None:
     engine = make_engine(own_database)
-    key = "00000000-0000-7000-8000-000000000001"
     user, collection, item, *_ = filter(str.strip, _ROWS_WITHOUT_TOKENS.split(";"))
+    read = sa.text("SELECT words::text FROM items")
     with engine.begin() as connection:
         for statement in (user, collection, item):
-            connection.execute(sa.text(statement), {"id": key})
-    read = sa.text("SELECT c.language, i.words::text FROM items i JOIN collections c ON c.id = i.collection_id")
+            connection.execute(sa.text(statement), {"id": "00000000-0000-7000-8000-000000000001"})
+        connection.execute(sa.text("UPDATE items SET ocr_text = 'exit to boats'"))
+        assert connection.scalar(read) == "'bird':3 'boat':6 'circl':2 'exit':4 'two':1"
+    command.downgrade(config(own_database), "0038")
+    with engine.connect() as connection:
+        assert connection.scalar(read) == "'bird':3 'circl':2 'two':1"
     upgrade(own_database)
     with engine.begin() as connection:
-        assert connection.execute(read).all() == [("english", "'bird':3 'circl':2 'two':1")]
-        # as the previous release does, which knows no language
+        assert connection.scalar(read) == "'bird':3 'circl':2 'two':1"
         connection.execute(sa.text("UPDATE items SET text = 'three boats'"))
-        assert connection.execute(read).all() == [("english", "'boat':2 'three':1")]
-    command.downgrade(config(own_database), "0012")
-    with engine.connect() as connection:
-        assert connection.scalar(sa.text("SELECT words::text FROM items")) == "'boat':2 'three':1"
-    upgrade(own_database)
+        assert connection.scalar(read) == "'boat':2 'three':1"
     engine.dispose()
 
 
@@ -200,21 +197,6 @@ def test_files_that_waited_at_a_cancellation_have_an_outcome_of_their_own(own_da
     with engine.connect() as connection:
         assert connection.execute(read).all() == [rejected, ("waited.png", "rejected", "cancelled")]
     upgrade(own_database)
-    engine.dispose()
-
-
-def test_names_of_refused_log_ins_that_are_no_accounts_are_forgotten(own_database: str) -> None:
-    command.downgrade(config(own_database), "0024")
-    engine = make_engine(own_database)
-    with Session(engine) as session, session.begin():
-        session.add(make_user("Ada"))
-        for name in ("ada", "correct horse"):
-            audit.record(session, None, Action.LOGIN_REFUSED, name=name)
-        audit.record(session, None, Action.ITEM_DELETED, name="correct horse")
-    upgrade(own_database)
-    with engine.connect() as connection:
-        kept = connection.execute(sa.text("SELECT detail FROM audit_log ORDER BY id")).scalars().all()
-    assert kept == [{"name": "ada"}, {"no_account": True}, {"name": "correct horse"}]
     engine.dispose()
 
 
@@ -297,55 +279,56 @@ def test_the_previous_schema_has_no_deleted_collections(own_database: str) -> No
     engine.dispose()
 
 
-def test_there_is_exactly_one_head_revision() -> None:
-    assert len(ScriptDirectory.from_config(config("postgresql://x/y")).get_heads()) == 1
+def test_the_previous_schema_has_no_searches_of_several_collections(own_database: str) -> None:
+    engine = make_engine(own_database)
+    with engine.begin() as connection:
+        for statement in _ROWS_WITHOUT_TOKENS.split(";"):
+            if re.search("INTO (users|collections|jobs|searches) ", statement):
+                connection.execute(sa.text(statement), {"id": "00000000-0000-7000-8000-000000000001"})
+        connection.execute(sa.text("INSERT INTO search_collections SELECT id, collection_id FROM jobs"))
+        connection.execute(sa.text("UPDATE jobs SET collection_id = NULL"))
+    command.downgrade(config(own_database), "0033")
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM jobs")) == 0
+        assert connection.scalar(sa.text("SELECT count(*) FROM collections")) == 1
+    upgrade(own_database)
+    command.check(config(own_database))
+    engine.dispose()
 
 
-def test_files_keep_their_rows_when_raw_names_come_and_go(own_database: str) -> None:
-    command.downgrade(config(own_database), "0018")
+_TRASH = """
+    UPDATE collections SET deleted_at = now(), kept_until = now() + interval '1 day';
+    INSERT INTO collections (id, owner_id, name, description)
+        SELECT gen_random_uuid(), owner_id, name, '' FROM collections;
+    INSERT INTO items (id, collection_id, kind, state, name, content_sha256, version, text, size_bytes, kept_until)
+        SELECT gen_random_uuid(), :id, 'text', CASE WHEN kept THEN 'trashed' ELSE 'ready' END, name, sha256, 1,
+            'secret', 9, CASE WHEN kept THEN now() END
+        FROM (VALUES ('restored', 'a', true), ('twin', 'b', true), ('again', 'b', false)) AS made(name, sha256, kept)
+"""
+
+
+def test_the_previous_schema_has_no_trash(own_database: str) -> None:
     engine = make_engine(own_database)
     user, collection, *_ = filter(str.strip, _ROWS_WITHOUT_TOKENS.split(";"))
-    large = """INSERT INTO large_files (id, job_id, collection_id, name, size_bytes)
-        VALUES (:id, :id, :id, 'large.zip', 9)"""
     with engine.begin() as connection:
-        for statement in (user, collection, *filter(str.strip, _CANCELLED.split(";")), large):
+        for statement in (user, collection, *_TRASH.split(";")):
             connection.execute(sa.text(statement), {"id": "00000000-0000-7000-8000-000000000001"})
-    names = sa.text("SELECT name FROM upload_files UNION ALL SELECT name FROM large_files ORDER BY name")
-    raw = sa.text("SELECT raw_end FROM upload_files UNION ALL SELECT raw_end FROM large_files")
-    kept = ["broken.png", "large.zip", "waited.png"]
-    upgrade(own_database)
-    with engine.begin() as connection:
-        assert (connection.scalars(names).all(), connection.scalars(raw).all()) == (kept, [None] * 3)
-        connection.execute(sa.text("UPDATE upload_files SET raw_end = 'x'"))
-        # as the previous release does, which knows no raw names
-        connection.execute(sa.text("UPDATE upload_files SET name = name, status = 'waiting', error = NULL"))
-    command.downgrade(config(own_database), "0018")
+    command.downgrade(config(own_database), "0034")
     with engine.connect() as connection:
-        assert connection.scalars(names).all() == kept
+        names = connection.scalars(sa.text("SELECT name FROM collections WHERE deleted_at IS NULL")).all()
+        items = connection.execute(sa.text("SELECT name, state, text FROM items ORDER BY name")).all()
+        counts = connection.scalar(sa.text("SELECT sum(count) FROM collection_counts"))
+    assert len(set(names)) == len(names) == 2
+    # nothing is lost but what is there twice
+    assert items == [("again", "ready", "secret"), ("restored", "ready", "secret"), ("twin", "deleted", None)]
+    assert counts == 2
     upgrade(own_database)
     command.check(config(own_database))
     engine.dispose()
 
 
-def test_large_files_keep_their_rows_when_fingerprints_come_and_go(own_database: str) -> None:
-    command.downgrade(config(own_database), "0022")
-    engine = make_engine(own_database)
-    large = """INSERT INTO large_files (id, collection_id, name, size_bytes)
-        VALUES (gen_random_uuid(), gen_random_uuid(), 'large.zip', 9)"""
-    with engine.begin() as connection:
-        connection.execute(sa.text(large))
-    upgrade(own_database)
-    with engine.begin() as connection:
-        assert connection.scalars(sa.text("SELECT fingerprint FROM large_files")).all() == [None]
-        # as the previous release does, which knows no fingerprints
-        connection.execute(sa.text(large))
-        connection.execute(sa.text("UPDATE large_files SET fingerprint = 'x'"))
-    command.downgrade(config(own_database), "0022")
-    with engine.connect() as connection:
-        assert connection.scalars(sa.text("SELECT name FROM large_files")).all() == ["large.zip"] * 2
-    upgrade(own_database)
-    command.check(config(own_database))
-    engine.dispose()
+def test_there_is_exactly_one_head_revision() -> None:
+    assert len(ScriptDirectory.from_config(config("postgresql://x/y")).get_heads()) == 1
 
 
 def test_an_unknown_schema_is_rejected_with_advice(own_database: str) -> None:

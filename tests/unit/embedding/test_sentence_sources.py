@@ -24,6 +24,7 @@ from tests.unit.embedding.test_hostile_models import Trap
 from retllm.embedding import can_load, load_embedder, sentence_sources
 from retllm.embedding.sentence_sources import SentenceName, parse
 from retllm.errors import ModelUnavailable, ModelUnsuited
+from retllm.fine import sources as fine_sources
 from retllm.settings import public_name
 
 WEIGHTS = "model.safetensors"
@@ -241,6 +242,7 @@ def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     made = Hub(folder, tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(made.cache))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", made.download)
+    monkeypatch.setattr(fine_sources, "hub_problem", lambda: None)
     return made
 
 

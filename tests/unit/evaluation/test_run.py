@@ -202,10 +202,10 @@ def test_choices_are_measured_in_both_stages(tmp_path):
 
 
 def test_abstention_is_measured_with_and_without_the_right_picture(tmp_path, tasks):
-    """Every right pair has log-odds 2.2 and every wrong one -2.2, so there are no errors."""
+    """Every right pair has log-odds 2.2 and every wrong one -2.2; too few to learn a threshold, so all match."""
     clear = [replace(tasks[0], queries=tasks[0].queries[:2], right=tasks[0].right[:2])]
     base, other = run(tmp_path, clear, [replace(BASE, k=2), replace(BASE, name="other")], Attentive(), abstain=True)
     assert other.abstention is None
     assert base.abstention is not None
-    assert (base.abstention.queries, base.abstention.area, base.abstention.right) == (2, 1.0, 1.0)
-    assert base.abstention.threshold is None
+    assert (base.abstention.queries, base.abstention.area, base.abstention.matched) == (2, 1.0, 1.0)
+    assert (base.abstention.threshold, base.abstention.refused) == (None, 0.0)

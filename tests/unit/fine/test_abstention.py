@@ -139,9 +139,7 @@ def test_the_threshold_shifts_and_scales_with_the_values_and_ignores_their_order
     assert other.value == pytest.approx(moved + stretched * plain.value, abs=1e-3 * stretched)
 
 
-def test_log_odds_below_the_threshold_or_below_0_without_one_are_no_match() -> None:
-    assert no_match(-0.1, None)
-    assert not no_match(0.0, None)
+def test_log_odds_below_the_threshold_are_no_match() -> None:
     threshold = learn_threshold(_mixture(6, (-9.0, 1.0, 300), (-3.0, 1.0, 300)))
     assert isinstance(threshold, Threshold)
     assert not no_match(-3.0, threshold)

@@ -136,7 +136,8 @@ def test_a_letter_of_several_tokens_is_refused_when_the_mode_is_first_used(
     shipped = load_prompts()
     labels = {**shipped.labels, "choice": Labels(("Alpha", " Alpha"), ("B",))}
     changed = Prompts(shipped.version, shipped.ask, labels, shipped.pairs)
-    monkeypatch.setattr("retllm.fine.scorer.load_prompts", lambda: changed)
+    for module in ("scorer", "labels"):
+        monkeypatch.setattr(f"retllm.fine.{module}.load_prompts", lambda: changed)
     scorer = load_scorer(str(model_folder("qwen2_5_vl")), device="cpu")
     assert scorer.score(Content(text="a"), [Content(text="b")])[0].score is not None
     with pytest.raises(ModelUnsuited, match=r'"Alpha" is not a single token'):

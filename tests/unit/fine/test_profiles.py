@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tests.scoring_server import MODEL, ScoringServer, SmallModel, serving, small_model
+from tests.scoring_server import MODEL, OFFERS, ScoringServer, SmallModel, serving, small_model
 from tests.unit.fine.families import FAMILIES
 from tests.unit.fine.families.parts import WORDS
 from tests.unit.fine.families.qwen import qwen3_vl
@@ -19,12 +19,13 @@ from retllm.demo.claims import caption
 from retllm.demo.scenes import render
 from retllm.demo.variants import gallery
 from retllm.errors import InvalidInput, ModelUnsuited
-from retllm.fine import Content, Injection, Scorer, load_prompts, load_scorer
+from retllm.fine import Content, Injection, Scorer, can_load, load_prompts, load_scorer
 from retllm.fine.opening import open_scorer
 from retllm.fine.prompts import with_profile
+from retllm.fine.questions import check_questions
 from retllm.fine.sources import profile_of
-from retllm.profiles import parse_profile, shipped_profiles
-from retllm.settings import Settings
+from retllm.profiles import load_profile, parse_profile, shipped_profiles
+from retllm.settings import PRESETS, Settings
 
 OFF = Injection(trigger="off")
 RERANKER = "qwen3_vl_reranker"
@@ -293,6 +294,8 @@ def test_a_reranker_behind_its_own_endpoint_has_the_question_of_the_server(serve
 def test_a_server_that_names_the_reranker_is_asked_as_one(server: ScoringServer, told: str) -> None:
     name = "Qwen/Qwen3-VL-Reranker-8B"
     server.entry[told] = name
+    # the small model has no tokens for its answers
+    server.offers = OFFERS - {"tokenize"}
     settings = Settings(scorer=f"openai+{server.root}#{name if told == 'id' else MODEL}", picture_tokens=4000)
     scorer = open_scorer(settings)
     assert scorer.info.picture_tokens == 1800
@@ -306,3 +309,57 @@ def test_a_server_that_names_the_reranker_is_asked_as_one(server: ScoringServer,
     ]
     with pytest.raises(ModelUnsuited, match="has no mode choice"):
         scorer.score(Content(text="Q"), [Content(text="C")], OFF, mode="choice")
+
+
+# mistakes that only the model shows
+
+SEVERAL = {
+    "true_false": '[labels.true_false]\npositive = ["certainly so"]\nnegative = ["not so"]\n',
+    "choice": '[labels.choice]\npositive = ["certainly so"]\nnegative = ["not so"]\n',
+}
+
+
+@pytest.mark.parametrize("mode", sorted(SEVERAL))
+def test_an_answer_of_several_tokens_is_refused_when_the_scorer_is_opened(
+    mode: str, server: ScoringServer, tmp_path: Path
+) -> None:
+    """Of a model in this process and of one on a server alike, also in a mode that no search has used yet."""
+    mine = tmp_path / "several.toml"
+    mine.write_text(SEVERAL[mode], encoding="utf-8")
+    message = rf'The answer "certainly so" is not a single token of .*: set another answer in labels.{mode} of the '
+    for scorer in (PRESETS["demo"].scorer, f"openai+{server.root}#{MODEL}"):
+        with pytest.raises(ModelUnsuited, match=f"{message}profile several"):
+            open_scorer(Settings(scorer=scorer, profile=str(mine)))
+    mine = tmp_path / "without.toml"
+    mine.write_text(f'modes = ["true_false"]\n{SEVERAL["choice"]}', encoding="utf-8")
+    assert open_scorer(Settings(scorer=PRESETS["demo"].scorer, profile=str(mine))).prompts.profile == "without"
+
+
+def test_a_server_without_its_tokenizer_is_opened_with_any_answers(server: ScoringServer, tmp_path: Path) -> None:
+    mine = tmp_path / "several.toml"
+    mine.write_text(SEVERAL["true_false"], encoding="utf-8")
+    server.offers = OFFERS - {"tokenize"}
+    assert open_scorer(Settings(scorer=f"openai+{server.root}#{MODEL}", profile=str(mine))).info.prompt_version
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ depth + 1 }}", "{{ raise_exception('no') }}", "{{ 1 / (depth | length - 3) }}", "{% if %}", "{{ x.y.z }}"],
+)
+def test_a_chat_template_that_fails_is_one_sentence(
+    template: str, model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Whatever it raises; its arguments are those of a profile."""
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[template_arguments]\ndepth = "two"\n', encoding="utf-8")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in model_folder("qwen2_5_vl").iterdir():
+        (folder / file.name).symlink_to(file)
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.jinja").write_text(f"{{# depth #}}{template}", encoding="utf-8")
+    with pytest.raises(ModelUnsuited, match=r"The chat template of .* can't be used: "):
+        load_scorer(str(folder), device="cpu", profile=str(mine))
+    found = can_load(str(folder))
+    with pytest.raises(ModelUnsuited, match=r"The chat template of .* can't be used: "):
+        check_questions(found, load_profile(str(mine)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -16,7 +19,7 @@ from retllm.demo.variants import gallery
 from retllm.errors import ModelUnavailable, RetllmError, ScoreUnreadable, ServerAway, ServerBusy, ServerFailed
 from retllm.fine import Content, Injection
 from retllm.fine.interface import FineScorer
-from retllm.fine.remote import answers, chat, contents
+from retllm.fine.remote import answers, chat, client, contents
 
 OFF = Injection(trigger="off")
 TEXTS = [Content(text=caption(scene)) for members in gallery(1, 4713) for scene in members]
@@ -64,6 +67,25 @@ def test_refused_ids_of_one_spelling_are_unknown_until_the_server_tells_them(
     assert found.score == pytest.approx(small.scorer.score(TEXTS[0], TEXTS[:1], OFF)[0].score, abs=1e-3)
 
 
+@pytest.mark.parametrize("fault", [500, 501, 502, 503])
+def test_a_tokenizer_that_always_fails_is_done_without(
+    server: ScoringServer, opened: Open, monkeypatch: pytest.MonkeyPatch, fault: int
+) -> None:
+    """A gateway before the server may lead to its API alone."""
+    monkeypatch.setattr(client, "_RETRY_SECONDS", 0.1)
+    scorer = opened()
+    # the labels are not among the two tokens that are told
+    tokens = [{"token": token, "logprob": math.log(value)} for token, value in (("Yes", 0.995), ("No", 0.004))]
+    server.instead = {"choices": [{"message": {"content": "Yes"}, "logprobs": {"content": [{"top_logprobs": tokens}]}}]}
+    server.fault_of = lambda path, body: fault if path == "/tokenize" else None
+    for _ in range(chat._FAILURES):
+        with contextlib.suppress(ServerAway, ServerFailed):
+            scorer.score(TEXTS[0], TEXTS[:1], OFF)
+    (found,) = scorer.score(TEXTS[0], TEXTS[:1], OFF)
+    assert found.remark is not None
+    assert "only the likeliest tokens" in found.remark
+
+
 @pytest.mark.usefixtures("asks_for_ids")
 @pytest.mark.parametrize("fault", [400, "restricted"])
 def test_ids_that_are_refused_for_one_pair_are_asked_for_with_the_next(
@@ -87,7 +109,12 @@ def test_ids_that_are_refused_for_one_pair_are_asked_for_with_the_next(
 
 
 #: what servers quote, with the key at the beginning and across the place where a message is cut
-QUOTES = (f"Incorrect API key: {KEY}", f"Authorization: Bearer {KEY}", *("x" * at + KEY for at in (185, 195)))
+QUOTES = (
+    f"Incorrect API key: {KEY}",
+    f"Authorization: Bearer {KEY}",
+    *("x" * at + KEY for at in (185, 195)),
+    *(form + "x" * 20_000 for form in (quote(KEY), html.escape(KEY))),
+)
 
 
 @pytest.mark.parametrize("says", QUOTES)
@@ -138,6 +165,15 @@ def test_the_time_limit_covers_all_of_an_answer(server: ScoringServer, opened: O
         scorer.score(TEXTS[0], TEXTS[:3])
 
 
+def test_a_second_answer_is_not_that_to_the_next_request(server: ScoringServer, opened: Open) -> None:
+    scorer = opened()
+    expected = [one.score for one in scorer.score(TEXTS[0], TEXTS[:3], OFF)]
+    server.faults.append("twice")
+    with pytest.raises(ServerFailed, match="more than one answer"):
+        scorer.score(TEXTS[0], TEXTS[:1], OFF)
+    assert [one.score for one in scorer.score(TEXTS[0], TEXTS[:3], OFF)] == expected
+
+
 def test_a_packed_answer_is_refused_unopened(server: ScoringServer, opened: Open) -> None:
     scorer = opened()
     server.faults.extend(["packed"] * 10)
@@ -165,6 +201,21 @@ def test_the_entropy_of_rounded_probabilities_is_possible_or_unknown(rest: float
     listed = answers.as_listed([("True", math.log(0.5)), ("False", math.log(0.5 - missing)), ("x", rest)])
     entropy = listed.entropy()
     assert entropy is None or entropy == pytest.approx(math.log(2), abs=0.02)
+
+
+@pytest.mark.parametrize("rest", [-22.0, -25.0, -40.0, -9999.0])
+@pytest.mark.parametrize("sure", ["True", "False"])
+def test_rounding_makes_no_label_impossible(sure: str, rest: float) -> None:
+    """Beside a probability that is rounded to 1, others are between nothing and the precision of the answer.
+
+    Hosted servers write -9999 for whatever they do not tell.
+    """
+    listed = answers.as_listed([(sure, 0.0), *((f"w{at}", rest - at / 8) for at in range(19))])
+    bounds = {label: listed.bounds([label, f" {label}"]) for label in ("True", "False")}
+    odds = math.log(bounds["True"].middle) - math.log(bounds["False"].middle)
+    least = rest - 18 / 8 if rest > -100 else math.log(answers.ROUNDING)
+    assert abs(odds) == pytest.approx(-least, abs=1)
+    assert (odds > 0) == (sure == "True")
 
 
 def test_a_token_that_is_listed_twice_counts_once_or_twice() -> None:
@@ -210,3 +261,68 @@ def test_a_picture_of_any_shape_is_within_the_budget(size: tuple[int, int], toke
 def test_the_version_does_not_depend_on_what_is_hidden(server: ScoringServer, opened: Open) -> None:
     server.entry["root"] = "canary-of-a-root"
     assert opened(scorer_key="canary-of-a-root").version(OFF) == opened().version(OFF)
+
+
+@pytest.mark.parametrize("path", ["/version", "/tokenize"])
+def test_what_a_gateway_keeps_from_people_but_not_the_api_is_done_without(
+    server: ScoringServer, opened: Open, path: str
+) -> None:
+    server.entry["owned_by"] = "vllm"
+    server.closed = {path}
+    assert opened().score(TEXTS[0], TEXTS[:1], OFF)[0].score is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HTTP_PROXY", "garbage://u:canary-of-a-proxy@x"), ("SSL_CERT_FILE", "/nonexistent")]
+)
+def test_settings_of_connections_that_are_wrong_are_named(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ModelUnavailable, match=name) as caught:
+        opened().score(TEXTS[0], TEXTS[:1], OFF)
+    assert "canary" not in str(caught.value)
+
+
+NONSENSE = (0, -1, 1e999, math.nan, 10**400, "x", [], {}, [None], True)
+
+
+def parts_of(answer: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the paths of all parts of an answer, of lists those of the first two."""
+    yield path
+    inner = answer.items() if isinstance(answer, dict) else enumerate(answer[:2]) if isinstance(answer, list) else ()
+    for key, value in inner:
+        yield from parts_of(value, (*path, key))
+
+
+def replaced(answer: Any, path: tuple[Any, ...], value: Any) -> Any:
+    if not path:
+        return value
+    keys = range(len(answer)) if isinstance(answer, list) else list(answer)
+    made = {key: replaced(answer[key], path[1:], value) if key == path[0] else answer[key] for key in keys}
+    return list(made.values()) if isinstance(answer, list) else made
+
+
+@pytest.mark.parametrize(("protocol", "path"), [("openai", ""), ("rerank", ""), ("rerank", "/score")])
+def test_an_answer_of_any_other_form_is_an_error_or_a_possible_score(
+    server: ScoringServer, opened: Open, protocol: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_RETRY_SECONDS", 0)
+    scorer = opened(protocol, path)
+    assert scorer.score(TEXTS[0], [TEXTS[1]])[0].error is None
+    answer, refused = server.last, 0
+    for part, value in itertools.product(list(parts_of(answer)), NONSENSE):
+        server.instead = replaced(answer, part, value)
+        try:
+            (found,) = scorer.score(TEXTS[0], [TEXTS[1]])
+        except RetllmError:
+            refused += 1
+            continue
+        # PostgreSQL's integer
+        assert 0 <= found.tokens < 1 << 31, (part, value)
+        if found.error is None:
+            assert found.score is not None, (part, value)
+            assert 0 <= found.score <= 1, (part, value)
+            assert math.isfinite(found.log_odds or 0), (part, value)
+            assert 0 <= (found.entropy or 0) < math.inf, (part, value)
+    assert refused

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from retllm.fine import Content
 from retllm.fine.prompts import load_prompts, with_profile
+from retllm.fine.remote import contents
 from retllm.fine.remote.contents import broken_up
 from retllm.profiles import shipped_profiles
 
@@ -91,3 +94,37 @@ def test_other_forms_of_letters_are_broken_up_beside_usual_ones() -> None:
 )
 def test_other_texts_stay(text: str) -> None:
     assert broken_up(text) == text
+
+
+@given(st.text(alphabet="<>|[]/_ aIN1think", max_size=200))
+def test_no_control_token_is_left_and_nothing_but_spaces_is_added(text: str) -> None:
+    broken = broken_up(text)
+    assert contents._CONTROL.search(broken) is None
+    assert broken.replace(" ", "") == text.replace(" ", "")
+
+
+class Counted:
+    """A pattern that counts how often a whole text is read."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.pattern, self.read = pattern, 0
+
+    def sub(self, by: str, text: str) -> str:
+        self.read += 1
+        return self.pattern.sub(by, text)
+
+    def search(self, text: str) -> re.Match[str] | None:
+        self.read += 1
+        return self.pattern.search(text)
+
+
+@pytest.mark.parametrize("text", ["<|" * 100 + "|>", "<|a" * 300 + "|>", "<" * 300 + ">", "[A" * 300 + "]"])
+def test_the_time_for_nested_control_tokens_grows_with_the_text_alone(text: str, monkeypatch) -> None:
+    counted = Counted(contents._CONTROL)
+    monkeypatch.setattr(contents, "_CONTROL", counted)
+    broken_up.cache_clear()
+    broken = broken_up(text)
+    assert counted.read <= 3
+    assert counted.pattern.search(broken) is None
+    broken_up(text)
+    assert counted.read <= 3, "a query is the same for all its candidates"

@@ -164,7 +164,7 @@ def test_lists_contain_exactly_the_visible_collections_and_jobs(world: World, ro
     listed = sa.select(Collection.name).where(access.visible_collections(world.user))
     assert set(world.session.scalars(listed)) == seen
     jobs = {world.job(place, world.other).id: place for place in PLACES}
-    within = sa.select(Job.id).where(access.within_visible(world.user, Job.collection_id))
+    within = sa.select(Job.id).where(access.visible_jobs(world.user))
     assert {jobs[key] for key in world.session.scalars(within)} == seen
     for key, place in jobs.items():
         if place in seen:
@@ -188,7 +188,7 @@ def test_jobs_can_be_changed_by_their_owner_and_by_accounts_with_change_rights(
         else:
             with pytest.raises(NotFound if TABLE[role][place] is None else Forbidden):
                 access.require_job_rights(world.session, world.user, job)
-    both = access.changeable_jobs(world.user), access.within_visible(world.user, Job.collection_id)
+    both = access.changeable_jobs(world.user), access.visible_jobs(world.user)
     listed = set(world.session.scalars(sa.select(Job.id).where(*both)))
     assert listed == {jobs[place].id for place in allowed}
 

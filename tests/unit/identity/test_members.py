@@ -70,3 +70,16 @@ def test_pages_of_members_follow_each_other_without_a_gap(session: Session, bird
     first = members.page(session, birds, limit=3)
     second = members.page(session, birds, after=first[-1].id, limit=3)
     assert [one.name for one in (*first, *second)] == names
+
+
+def test_members_are_counted_up_to_a_maximum(
+    session: Session, owner: User, birds: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Collection(id=new_id(), owner_id=owner.id, name="Others")
+    session.add(other)
+    session.flush()
+    for name in ("ann", "bea", "cid"):
+        members.add_member(session, birds, accounts.create_user(session, name, PASSWORD), MemberRole.VIEWER)
+    assert members.counts(session, [birds.id, other.id]) == {birds.id: 3, other.id: 0}
+    monkeypatch.setattr(members, "MAX_COUNTED", 1)
+    assert members.counts(session, [birds.id]) == {birds.id: 2}

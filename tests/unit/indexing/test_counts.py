@@ -20,10 +20,12 @@ from retllm.db.enums import ItemKind
 from retllm.db.migrate import config, upgrade
 from retllm.db.session import Sessions, make_sessions, transaction
 from retllm.db.tables import Collection, Embedding, Item, new_id
+from retllm.db.trash import is_trashed
 from retllm.indexing import coverage
 from retllm.indexing.counts import counts_of
 from retllm.indexing.indexed import clear_errors, keep_error
-from retllm.media import records
+from retllm.media import records, trash
+from retllm.media.trash import restore_items
 from retllm.queue.audit import violations
 
 _OF = OF_COLLECTIONS.of
@@ -78,6 +80,12 @@ def some(session: Session, random: random.Random) -> list[Item]:
     return random.sample(list(found), min(len(found), random.randint(1, 5)))
 
 
+def restore_all(session: Session, collection_id: UUID) -> None:
+    """Restore what is in the trash."""
+    keys = session.scalars(sa.select(Item.id).where(Item.collection_id == collection_id, is_trashed(Item))).all()
+    restore_items(session, collection_id, keys)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_counts_follow_every_change(world, models: list[UUID], seed: int) -> None:
     chance = random.Random(seed)
@@ -94,6 +102,10 @@ def test_the_counts_follow_every_change(world, models: list[UUID], seed: int) ->
             session, {item.id: records.Caption(str(new_id())) for item in some(session, chance)}
         ),
         lambda session: records.empty_item(session, some(session, chance)[0].id),
+        lambda session: trash.trash_items(
+            session, records.lock_items(session, [i.id for i in some(session, chance)]), days=1, by=None
+        ),
+        lambda session: restore_all(session, chance.choice(collections)),
         lambda session: session.execute(sa.delete(Item).where(Item.id.in_([i.id for i in some(session, chance)]))),
         lambda session: session.execute(sa.delete(Embedding).where(Embedding.item_id == some(session, chance)[0].id)),
         lambda session: session.execute(sa.update(Item).values(name="another")),

@@ -18,7 +18,8 @@ from retllm.db.session import transaction
 from retllm.db.tables import Attempt, Collection, Embedding, Item, Job, Unit
 from retllm.db.vectors import INDEX_PREFIX, VectorIndex, index_name
 from retllm.errors import JobCancelled
-from retllm.history import control
+from retllm.history import control, index_builds
+from retllm.history.job_etag import EtagValues, job_etag
 from retllm.history.job_views import job_view
 from retllm.indexing import vector_indexes
 from retllm.indexing.submit import submit_index
@@ -270,6 +271,7 @@ def test_a_cancelled_job_stops_building_and_leaves_no_index(
         assert stopped.wait(60)
     thread.join(60)
     assert world.job(job_id).state is JobState.CANCELLED
+    assert [one.error for one in world.units(job_id) if one.id == unit.id] == [None]
     assert (listed(world), on_server(world)) == ([], {})
 
 
@@ -288,7 +290,7 @@ def test_a_build_takes_the_memory_that_it_needs_if_the_server_lets_it(world, siz
 
 
 def test_the_worker_goes_on_while_an_index_is_built_and_the_job_tells_its_progress(
-    context: WorkerContext, world
+    context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id, unit = prepared(context, world)
     texts(world, 1, "more")
@@ -310,10 +312,19 @@ def test_the_worker_goes_on_while_an_index_is_built_and_the_job_tells_its_progre
         while progress is None:
             progress = build_of(world, job_id)
         assert progress == 0.0
+        before = etag_of(world, job_id)
+        monkeypatch.setattr(index_builds, "build_progress", lambda _, keys: dict.fromkeys(keys, 0.25))
+        assert etag_of(world, job_id) != before, "pages that are open follow the build"
+        monkeypatch.undo()
         assert build_of(world, job.job.id) is None
     finisher.wait_aside()
     assert build_of(world, job_id) is None
     assert on_server(world) == {index_name(unit.id): True}
+
+
+def etag_of(world, job_id: UUID) -> EtagValues:
+    with transaction(world.sessions) as session:
+        return job_etag(session, world.user, job_id)
 
 
 def build_of(world, job_id: UUID) -> float | None:

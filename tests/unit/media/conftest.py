@@ -8,15 +8,23 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from PIL import Image
 from tests.factories import make_collection, make_user, store
 
 from retllm.db.session import Sessions, make_sessions, transaction
 from retllm.db.tables import Item
+from retllm.media import sandbox
 from retllm.media.decoding.opening import prepare
 from retllm.media.ingest import Ingest
 from retllm.media.storage import Storage, get_storage
 from retllm.settings import Settings
+
+
+@pytest.fixture
+def fresh_decoders() -> Iterator[None]:
+    """Stop all decoders before and after the test."""
+    sandbox.close()
+    yield
+    sandbox.close()
 
 
 @pytest.fixture
@@ -35,9 +43,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def decoding_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def decoding_here() -> None:
     """Lets a test call the decoder in this process, for many small pictures."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     prepare()
 
 

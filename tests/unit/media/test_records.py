@@ -10,6 +10,7 @@ from tests.unit.media.samples import picture
 from retllm.db.session import Sessions, transaction
 from retllm.media import records
 from retllm.media.ingest import Ingest
+from retllm.media.stems import pictures_with_stems
 
 
 def test_a_deleted_item_is_not_found_and_gets_no_caption(ingest: Ingest, media_sessions: Sessions) -> None:
@@ -18,7 +19,7 @@ def test_a_deleted_item_is_not_found_and_gets_no_caption(ingest: Ingest, media_s
     for exists in (True, False):
         with media_sessions() as session:
             for stem, found in [("Ä.b", True), ("Ä", False), ("dir/Ä.b", False), ("Ä.b.PNG", True), ("ä.b.png", True)]:
-                rows = records.pictures_with_stems(session, ingest.collection_id, [stem, "b"])
+                rows = pictures_with_stems(session, ingest.collection_id, [stem, "b"])
                 assert rows == ([("dir/Ä.b.PNG", item_id, "", None)] if exists and found else [])
             changes = records.set_captions(session, {item_id: records.Caption("a cat")})
             assert changes == ({item_id: records.Change(True)} if exists else {})
@@ -32,4 +33,4 @@ def test_texts_and_unknown_ids_get_no_caption(ingest: Ingest, media_sessions: Se
     assert text_id is not None
     with media_sessions() as session:
         assert records.set_captions(session, dict.fromkeys([text_id, uuid.uuid4()], records.Caption("x"))) == {}
-        assert records.pictures_with_stems(session, ingest.collection_id, ["words"]) == []
+        assert pictures_with_stems(session, ingest.collection_id, ["words"]) == []

@@ -8,11 +8,12 @@ import pytest
 import sqlalchemy as sa
 
 from retllm.db.enums import Stage, UnitState
-from retllm.db.session import transaction
+from retllm.db.session import snapshot, transaction
 from retllm.db.tables import Unit
 from retllm.errors import NotFound
 from retllm.indexing.submit import submit_index
 from retllm.operations import queues
+from retllm.queue import claim as claims
 from retllm.queue.dispatcher import Dispatcher
 from retllm.queue.routing import ONE_SCORER, Notification
 
@@ -51,6 +52,27 @@ def _resume(world, queue: str):
 def _depths(world) -> dict[str, queues.Queue]:
     with transaction(world.sessions) as session:
         return {one.name: one for one in queues.depths(session, ONE_SCORER)}
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_a_unit_that_is_given_back_meanwhile_is_counted_once(world, after: int) -> None:
+    """As that of a server that is away, which a worker tries and gives back all the time."""
+    job_id = _job(world)
+    claim = world.must_claim(world.units(job_id)[0].id, "w1")
+    engine, left = world.sessions.kw["bind"], [after]
+
+    def give_back(*_: object) -> None:
+        left[0] -= 1
+        if left[0] == -1:
+            claims.release(world.sessions, claim)
+
+    with snapshot(world.sessions) as session:
+        sa.event.listen(engine, "before_cursor_execute", give_back)
+        try:
+            (depth,) = [one for one in queues.depths(session, ONE_SCORER) if one.name == "embed"]
+        finally:
+            sa.event.remove(engine, "before_cursor_execute", give_back)
+    assert depth.waiting + depth.later + depth.at_work == len(world.units(job_id))
 
 
 def test_units_of_a_paused_queue_can_be_claimed_only_after_it_is_resumed(world) -> None:

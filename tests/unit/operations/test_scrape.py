@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import Job, Unit, new_id
 from retllm.operations import queues, scrape, workers
 from retllm.operations.totals import Totals
+from retllm.operations.usage import Usage
 from retllm.operations.workers import WorkerReport
 from retllm.queue.routing import ONE_SCORER, Routing, is_of_scorer
 
@@ -59,6 +61,25 @@ def test_an_idle_installation_reports_zero_for_every_metric(world) -> None:
     assert not [key for key in samples if key[0] == "retllm_queue_hints"], "Redis was not queried"
 
 
+def test_the_metrics_have_what_live_workers_use_as_far_as_they_know_it(world) -> None:
+    on_gpu = Usage(1_000, 2.5, 16, 20_000, 141_000, 0.75)
+    reports = {"gpu:1": on_gpu, "gpu:2": replace(on_gpu, gpu_utilization=None), "cpu:3": Usage(3_000), "old:4": None}
+    with transaction(world.sessions) as session:
+        for name, usage in reports.items():
+            workers.record(session, WorkerReport(name, ["score"], "cuda:0: H200", "0", usage=usage))
+        workers.record(session, WorkerReport("gone:5", ["score"], "cuda:0: H200", "0", usage=on_gpu))
+        workers.leave(session, "gone:5")
+    found = {key: value for key, value in _samples(world).items() if key[0].startswith("retllm_worker_")}
+    assert found == {
+        **{("retllm_worker_resident_bytes", name): value for name, value in (("gpu:1", 1_000), ("gpu:2", 1_000))},
+        ("retllm_worker_resident_bytes", "cpu:3"): 3_000,
+        **{("retllm_worker_load", name): 2.5 for name in ("gpu:1", "gpu:2")},
+        **{("retllm_worker_gpu_used_bytes", name): 20_000 for name in ("gpu:1", "gpu:2")},
+        **{("retllm_worker_gpu_total_bytes", name): 141_000 for name in ("gpu:1", "gpu:2")},
+        ("retllm_worker_gpu_utilization", "gpu:1"): 0.75,
+    }
+
+
 def test_the_metrics_match_the_queues_units_and_workers(world) -> None:
     now = datetime.now(UTC)
     _units(world, Stage.FINE, UnitState.READY, 3, run_after=now - timedelta(minutes=5))
@@ -101,10 +122,7 @@ def crowded(world):
     _units(world, Stage.EMBED, UnitState.DONE, 20_000, finished_at=now)
     _units(world, Stage.FINE, UnitState.READY, 50, run_after=now)
     _units(world, Stage.FINE, UnitState.DEAD, 50, finished_at=now)
-    with world.sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        # what earlier tests left in the indexes makes them look expensive
-        connection.execute(sa.text("REINDEX TABLE units"))
-        connection.execute(sa.text("VACUUM ANALYZE units"))
+    world.settle_units()
     return world
 
 

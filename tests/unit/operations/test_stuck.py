@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from tests.factories import make_collection
 
 from retllm.db.enums import Stage
 from retllm.db.operations import Worker
@@ -207,3 +208,18 @@ def test_each_of_several_causes_is_reported(world, job_id: UUID) -> None:
 )
 def test_a_duration_is_formatted_in_a_suitable_unit(seconds: int, text: str) -> None:
     assert stuck.format_duration(timedelta(seconds=seconds)) == text
+
+
+def test_deleted_collections_that_are_not_removed_for_long_are_reported(world) -> None:
+    with transaction(world.sessions) as session:
+        gone = [make_collection(world.user.id, name, deleted_at=sa.func.now()) for name in "ab"]
+        session.add_all(gone)
+    assert not _found(world)
+    with transaction(world.sessions) as session:
+        session.execute(sa.text("UPDATE collections SET deleted_at = now() - interval '3 hours' WHERE name = 'a'"))
+    what, advice = _only(world)
+    assert what == "1 deleted collection is not removed yet for 3 h."
+    assert "collection.not_removed" in advice
+    with transaction(world.sessions) as session:
+        session.execute(sa.text("UPDATE collections SET deleted_at = now() - interval '2 hours' WHERE name = 'b'"))
+    assert _only(world)[0] == "2 deleted collections are not removed yet, the first for 3 h."

@@ -93,12 +93,15 @@ PAIR = '[pairs]\n"text->image" = '
         ("system = ", "is not valid TOML: Invalid value (at end of document). Correct that place"),
         ('sytem = "x"', 'it has no key "sytem": remove it, or correct its spelling'),
         ("[match]\ntype = 1", 'it has no key "match.type": remove it'),
-        ("system = 3", 'correct the key "system": Input should be a valid string'),
+        ("system = 3", 'correct the key "system": it is a text, in quotes'),
         ('score = "both"', """correct the key "score": Input should be 'vocabulary' or 'labels'"""),
         ("picture_tokens = 3", 'correct the key "picture_tokens": Input should be greater than or equal to 16'),
         ('modes = ["choice"]', 'correct the key "modes": add true_false'),
         ('[labels.true_false]\npositive = ["yes"]', 'the key "labels.true_false.negative" is missing: add it'),
-        ('[labels.true_false]\npositive = ["a"]\nnegative = ["a"]', "'a' is a spelling of both answers: remove it"),
+        (
+            '[labels.true_false]\npositive = ["a"]\nnegative = ["a"]',
+            "'a' and 'a' are spellings of both answers: remove one",
+        ),
         ('[labels.yes_no]\npositive = ["a"]\nnegative = ["b"]', "labels.yes_no"),
         (
             '[labels.true_false]\npositive = ["a"]\nnegative = "b"',

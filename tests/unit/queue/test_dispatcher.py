@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Unit
+from retllm.db.tables import Attempt, Job, Unit
 from retllm.indexing.submit import submit_index
 from retllm.queue import ready
 from retllm.queue.dispatcher import Dispatcher
@@ -35,8 +36,8 @@ class Recorder:
         return self.waiting
 
 
-def _job(world, count: int) -> UUID:
-    world.add_texts(*[f"text {n}" for n in range(count)])
+def _job(world, count: int, name: str = "text") -> UUID:
+    world.add_texts(*[f"{name} {n}" for n in range(count)])
     with transaction(world.sessions) as session:
         return submit_index(session, world.user, world.collection_id, world.settings).job.id
 
@@ -46,6 +47,7 @@ def _age(world, **values: object) -> None:
         session.execute(sa.update(Unit).values(**values))
 
 
+_MINUTE = sa.text("interval '1 minute'")
 _AGO = sa.func.now() - sa.text("interval '10 seconds'")
 
 
@@ -171,6 +173,33 @@ def test_a_unit_that_cannot_be_taken_back_does_not_block_the_others(world, monke
     dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)
     assert [dispatcher.rescue(), dispatcher.rescue(), dispatcher.rescue()] == [0, 1, 0]
     assert {unit.id: unit.state for unit in world.units(job_id)} == {bad: UnitState.LEASED, good: UnitState.READY}
+
+
+def test_a_job_that_is_locked_does_not_block_the_others(world, monkeypatch) -> None:
+    monkeypatch.setattr("retllm.queue.dispatcher._BATCH", 2)
+    locked = _job(world, 4)
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Job).values(finished_at=sa.func.now(), state=JobState.SUCCEEDED))
+    other = _job(world, 2, "other")
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Job).where(Job.id == locked).values(finished_at=None, state=JobState.RUNNING))
+    mine = [unit.id for unit in world.units(locked)]
+    for unit_id in (*mine, *(unit.id for unit in world.units(other))):
+        world.must_claim(unit_id)
+    # those of the locked job come first, and are as many as are looked at together
+    _age(world, lease_until=_AGO)
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Unit).where(Unit.id.in_(mine)).values(lease_until=sa.func.now() - _MINUTE))
+    dispatcher = Dispatcher(world.sessions, Recorder(), world.settings)
+    with transaction(world.sessions) as holder:
+        holder.execute(sa.select(Job.id).where(Job.id == locked).with_for_update())
+        assert [dispatcher.rescue(), dispatcher.rescue()] == [0, 2]
+    assert {unit.state for unit in world.units(locked)} == {UnitState.LEASED}
+    deadline = time.monotonic() + 60
+    while dispatcher.rescue() or UnitState.LEASED in {unit.state for unit in world.units(locked)}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert {unit.state for unit in world.units(locked)} == {UnitState.READY}
 
 
 def _outcomes(world) -> list[AttemptOutcome | None]:

@@ -101,6 +101,18 @@ def test_the_account_with_fewer_units_in_work_comes_first(world: World) -> None:
     assert [claim and claim.user_id for claim in found] == [world.user.id, world.user.id, bob]
 
 
+def test_an_index_that_is_built_costs_no_turn(world: World) -> None:
+    """Its unit is in work for hours, but the database works, not a worker."""
+    with transaction(world.sessions) as session:
+        job = make_job(world.user.id, world.collection_id)
+        store(session, job)
+    (build,) = world.add_units(job.id, Stage.EMBED, {"items": [], "index": str(new_id())})
+    world.must_claim(build, "w0")
+    bob = account(world, "bob")
+    own, others = submit(world, world.user.id, Stage.EMBED), submit(world, bob, Stage.EMBED, units=4)
+    assert world.user.id in work_off(world, [*others, *own])[:2]
+
+
 def test_the_jobs_of_one_account_are_done_in_the_order_of_their_hints(world: World) -> None:
     hints = [submit(world, world.user.id)[0] for _ in range(5)]
     turns = Turns()

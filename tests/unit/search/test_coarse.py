@@ -28,11 +28,11 @@ from retllm import embedding
 from retllm.db.enums import ItemKind, JobState, Stage, UnitState
 from retllm.db.searches import Candidate, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, new_id
+from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Unit, new_id
 from retllm.errors import Conflict, InvalidInput, ModelUnavailable
 from retllm.indexing import vector_indexes
 from retllm.queue.worker import WorkerContext
-from retllm.search import neighbours
+from retllm.search import coarse, neighbours
 from retllm.search.captions import by_captions
 from retllm.search.rrf import reciprocal_rank_fusion
 from retllm.search.submit import StoredPicture
@@ -98,6 +98,22 @@ def test_two_embedders_and_the_captions_are_fused_by_their_ranks(context: Worker
     )
     for row in view.candidates:
         assert row.similarity == pytest.approx(cosines[row.text], abs=1e-5)
+
+
+@pytest.mark.parametrize("captions", [False, True])
+def test_a_search_whose_filter_takes_too_long_fails_and_says_so(
+    context: WorkerContext, world, monkeypatch: pytest.MonkeyPatch, captions: bool
+) -> None:
+    add_pictures(context, world, a="a robin")
+    index(context, world, embedders=both)
+    monkeypatch.setattr(coarse, "_FILTER_SECONDS", 0.2)
+    monkeypatch.setattr(coarse, "condition", lambda _: sa.text("(SELECT pg_sleep(60)) IS NULL"))
+    slow = search(world, text="a robin", filter="name ~ a", coarse={"captions": captions})
+    run(context, world, slow, FakeScorer(even), embedders=both)
+    with world.sessions() as session:
+        (unit,) = session.scalars(sa.select(Unit).filter_by(job_id=slow))
+        assert (unit.state, unit.attempt) == (UnitState.DEAD, 1)
+        assert "takes longer than 0.2 s" in (unit.error or "")
 
 
 def test_candidates_are_inserted_in_the_order_of_their_items(

@@ -12,7 +12,7 @@ from tests.factories import make_collection
 from tests.unit.search.pools import UNLIKELY, fails_for, pool_of, scores_of
 from tests.unit.stand_ins import FakeScorer, run, search, view_of
 
-from retllm.db.enums import DecidedBy, JobState, Stage
+from retllm.db.enums import DecidedBy, ItemKind, JobState, Stage
 from retllm.db.searches import Score, Search
 from retllm.db.session import transaction
 from retllm.errors import NotFound
@@ -104,15 +104,13 @@ def test_without_fusion_candidates_have_no_fused_value(context: WorkerContext, w
     assert [row.log_odds for row in view.candidates] == pytest.approx([math.log(0.05 / 0.95)] * 2)
 
 
-@pytest.mark.parametrize(("best", "none"), [(0.51, False), (0.49, True)])
-def test_with_few_scores_a_score_above_one_half_is_a_match(
-    context: WorkerContext, world, best: float, none: bool
-) -> None:
+@pytest.mark.parametrize("best", [0.51, 0.49])
+def test_with_few_scores_nothing_is_claimed(context: WorkerContext, world, best: float) -> None:
     search_id, texts = pool_of(context, world, 3)
     assert view_of(world, search_id).no_match is None
     run(context, world, search_id, FakeScorer(scores_of({texts[2]: best})))
     view = view_of(world, search_id)
-    assert (view.no_match, view.match_threshold) == (none, None)
+    assert (view.no_match, view.match_threshold) == (None, None)
 
 
 def _fill(world, search_id: UUID, version: str, low: float, high: float, *, cached: bool = False) -> list[float]:
@@ -186,7 +184,18 @@ def test_scores_in_other_collections_do_not_move_the_threshold(context: WorkerCo
     world.collection_id = own
     search_id, _ = pool_of(context, world, 3)
     run(context, world, search_id, FakeScorer(scores_of({}, 0.9)))
-    assert (view_of(world, search_id).match_threshold, view_of(world, search_id).no_match) == (None, False)
+    assert (view_of(world, search_id).match_threshold, view_of(world, search_id).no_match) == (None, None)
+
+
+def test_scores_of_queries_of_another_kind_do_not_move_the_threshold(context: WorkerContext, world) -> None:
+    by_picture, _ = pool_of(context, world, 3)
+    run(context, world, by_picture, FakeScorer(scores_of({}, 0.9)))
+    _fill(world, by_picture, "v1:0.3", low=-1.0, high=9.0)
+    with transaction(world.sessions) as session:
+        session.execute(sa.update(Search).where(Search.id == by_picture).values(kind=ItemKind.IMAGE))
+    search_id, _ = pool_of(context, world, 3)
+    run(context, world, search_id, FakeScorer(scores_of({}, 0.9)))
+    assert (view_of(world, search_id).match_threshold, view_of(world, search_id).no_match) == (None, None)
 
 
 def test_a_match_is_unknown_if_nothing_was_scored_or_the_job_is_retried(context: WorkerContext, world) -> None:
@@ -194,6 +203,7 @@ def test_a_match_is_unknown_if_nothing_was_scored_or_the_job_is_retried(context:
     run(context, world, search_id, FakeScorer(scores_of({}, None)))
     assert view_of(world, search_id).no_match is None
 
+    _fill(world, search_id, "v1:0.3", low=0.0, high=9.0)
     search_id, texts = pool_of(context, world, 3)
     run(context, world, search_id, FakeScorer(fails_for(texts[0])))
     assert view_of(world, search_id).no_match is True

@@ -98,7 +98,7 @@ def test_a_language_of_the_server_s_own_can_be_used(shelf: Shelf, own_words: str
 
 
 def _found(session: sa.orm.Session, shelf: Shelf, text: str) -> list[Item]:
-    return find_items(session, Asked(new_id(), shelf.here.id, "-"), text)
+    return find_items(session, Asked(new_id(), [shelf.here.id], "-"), text)
 
 
 def test_the_search_for_items_to_mark_uses_the_language_too(shelf: Shelf) -> None:

@@ -13,16 +13,16 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
-from tests.factories import make_embedding, make_text, store
+from tests.factories import make_collection, make_embedding, make_text, store
 
 from retllm.db.enums import ItemKind, ItemState
 from retllm.db.session import Sessions, make_sessions, transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, new_id
-from retllm.db.vectors import index_name, register_model, usable_index
+from retllm.db.vectors import beyond, index_name, register_model, usable_index
 from retllm.identity import accounts
 from retllm.indexing import vector_indexes
 from retllm.search import neighbours
-from retllm.search.neighbours import nearest
+from retllm.search.neighbours import nearest, nearest_of_all
 
 DIMENSION = 16
 COUNT = 3000
@@ -145,7 +145,9 @@ def test_a_large_collection_is_searched_by_its_index_and_what_came_later_exactly
         found, searched, exact = nearest(session, gallery.model, gallery.here.id, query, k, sorted(kinds))
         index = usable_index(session, gallery.model.id, gallery.here.id)
     assert index is not None
-    assert [index_name(index.id) in plan for plan in seen] == [True, False]
+    assert [index_name(index.id) in plan for plan in seen] == [True]
+    # what came later is found in this collection, and not among all that came later in any
+    assert ["ix_embeddings_fresh" in plan and "pk_embeddings" not in plan for plan in seen] == [True]
     assert not exact
     expected = gallery.truth(query, k, gallery.here.id, kinds)
     assert len(found) == len(expected) == k
@@ -155,6 +157,84 @@ def test_a_large_collection_is_searched_by_its_index_and_what_came_later_exactly
     assert similarities == sorted(similarities, reverse=True)
     assert [near.rank for near in found] == list(range(1, k + 1))
     assert searched == len(gallery.truth(query, COUNT, gallery.here.id, kinds))
+
+
+def test_each_of_several_collections_is_searched_by_its_own_index(
+    gallery: Gallery, query: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_indexes, "EXACT_LIMIT", 10)
+    both = [gallery.here.id, gallery.there.id]
+    with gallery.sessions() as session, plans(session) as seen:
+        found, _, exact = nearest_of_all(session, gallery.model, both, query, 50, sorted(ALL))
+        indexes = [usable_index(session, gallery.model.id, key) for key in both]
+    assert [index is not None and index_name(index.id) in plan for index, plan in zip(indexes, seen, strict=True)] == [
+        True,
+        True,
+    ]
+    assert not exact
+    best = sorted((row for key in both for row in gallery.truth(query, 50, key, ALL)), key=lambda row: -row[1])[:50]
+    assert len({near.item_id for near in found} & {item for item, _ in best}) >= 49
+    assert [near.rank for near in found] == list(range(1, 51))
+
+
+@pytest.mark.parametrize("kinds", [ALL, {ItemKind.TEXT}])
+@pytest.mark.parametrize("k", [1, 10, 150])
+@given(number=st.integers(0, 2**32 - 1))
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_several_collections_give_what_one_with_all_items_would(gallery: Gallery, k: int, kinds, number: int) -> None:
+    vector = np.random.default_rng(number).normal(size=DIMENSION).astype(np.float32)
+    query = vector / np.linalg.norm(vector)
+    both = [gallery.here.id, gallery.there.id]
+    with gallery.sessions() as session:
+        found, searched, exact = nearest_of_all(session, gallery.model, both, query, k, sorted(kinds))
+        gap = neighbours._gap(Embedding.vector, query)
+        all_of_them = sa.select(Embedding.item_id).join(Item, Item.id == Embedding.item_id)
+        all_of_them = all_of_them.where(Item.collection_id.in_(both), Item.kind.in_(kinds))
+        expected = session.scalars(all_of_them.order_by(gap, Embedding.item_id).limit(k)).all()
+    assert [near.item_id for near in found] == list(expected)
+    assert [near.rank for near in found] == list(range(1, k + 1))
+    assert (searched, exact) == (sum(kind in kinds for kind in gallery.kinds), True)
+
+
+def test_equal_items_of_several_collections_are_in_the_order_of_their_keys(gallery: Gallery) -> None:
+    with gallery.sessions() as session:
+        rows = [
+            row
+            for one in (gallery.here, gallery.there)
+            for row in session.execute(
+                sa.select(Item.id, Item.collection_id).where(Item.collection_id == one.id).order_by(Item.id).limit(20)
+            )
+        ]
+        same = np.zeros(DIMENSION, dtype=np.float32)
+        same[0] = 1.0
+        keys = [row.id for row in rows]
+        session.execute(sa.update(Embedding).where(Embedding.item_id.in_(keys)).values(vector=same))
+        both = [gallery.there.id, gallery.here.id]
+        found, *_ = nearest_of_all(session, gallery.model, both, same, 20, sorted(ALL))
+        session.rollback()
+    assert len(rows) == 40
+    assert [near.item_id for near in found] == sorted(keys)[:20]
+
+
+def test_finding_what_came_later_reads_nothing_of_what_came_before(gallery: Gallery) -> None:
+    """Nor anything of other collections, also before the planner has looked at what is there."""
+    with gallery.sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("VACUUM embeddings"))
+    with gallery.sessions() as session:
+        index = usable_index(session, gallery.model.id, gallery.here.id)
+        assert index is not None
+        statement = sa.select(Embedding.item_id).where(*beyond(index))
+        compiled = statement.compile(session.get_bind(), compile_kwargs={"render_postcompile": True})
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}"
+        for disabled in ("seqscan", "bitmapscan"):
+            session.execute(sa.text(f"SET LOCAL enable_{disabled} = off"))
+        (found,) = session.connection().exec_driver_sql(explain, dict(compiled.params)).scalar_one()
+        pages = session.scalar(sa.text("SELECT pg_relation_size('ix_embeddings_fresh') / 8192"))
+    plan = found["Plan"]
+    later = [n for n in range(INDEXED, COUNT) if gallery.collections[n] == gallery.here.id]
+    assert (plan["Index Name"], plan["Actual Rows"]) == ("ix_embeddings_fresh", len(later))
+    # the rows themselves have some pages, too
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= 20 < 40 <= pages
 
 
 def test_a_statement_that_the_driver_prepares_still_uses_the_index(
@@ -283,6 +363,12 @@ def clusters(database_url: str) -> Iterator[Clusters]:
     sessions.kw["bind"].dispose()
 
 
+def as_if_many(patch: pytest.MonkeyPatch) -> None:
+    """Let scans of an index go on where what matches is far, as they do for very many vectors."""
+    patch.setattr(neighbours, "_FEW_FAR", 0)
+    patch.setattr(neighbours, "_MORE_IF_FAR", 10)
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(sorted(SIZES)),
@@ -292,12 +378,21 @@ def clusters(database_url: str) -> Iterator[Clusters]:
     kinds=st.sampled_from([ALL, {ItemKind.TEXT}, {ItemKind.IMAGE}]),
     most_scanned=st.sampled_from([1, 100, 60_000]),
     by_index=st.booleans(),
+    goes_on=st.booleans(),
 )
-@example(name="far", direction=0, seed=0, k=10, kinds=ALL, most_scanned=1, by_index=True)
-@example(name="gap", direction=0, seed=0, k=10, kinds={ItemKind.TEXT}, most_scanned=100, by_index=True)
-@example(name="gap", direction=0, seed=0, k=10, kinds={ItemKind.TEXT}, most_scanned=60_000, by_index=True)
+@example(name="far", direction=0, seed=0, k=10, kinds=ALL, most_scanned=1, by_index=True, goes_on=True)
+@example(name="gap", direction=0, seed=0, k=10, kinds={ItemKind.TEXT}, most_scanned=100, by_index=True, goes_on=True)
+@example(name="gap", direction=0, seed=0, k=10, kinds={ItemKind.TEXT}, most_scanned=60_000, by_index=True, goes_on=True)
 def test_a_search_finds_all_matches_up_to_k_wherever_they_lie(
-    clusters: Clusters, name: str, direction: int, seed: int, k: int, kinds, most_scanned: int, by_index: bool
+    clusters: Clusters,
+    name: str,
+    direction: int,
+    seed: int,
+    k: int,
+    kinds,
+    most_scanned: int,
+    by_index: bool,
+    goes_on: bool,
 ) -> None:
     query = clusters.directions[direction] + 0.02 * np.random.default_rng(seed).normal(size=DIMENSION)
     query = (query / np.linalg.norm(query)).astype(np.float32)
@@ -306,11 +401,15 @@ def test_a_search_finds_all_matches_up_to_k_wherever_they_lie(
             patch.setattr(vector_indexes, "EXACT_LIMIT", 0)
         patch.setattr(neighbours, "_SCANNED", 0)
         patch.setattr(neighbours, "_LEAST_SCANNED", most_scanned)
+        if goes_on:
+            as_if_many(patch)
         found, searched, exact = nearest(session, clusters.model, clusters.collections[name], query, k, sorted(kinds))
     expected = clusters.by_numpy(name, query, kinds)
     similarity = dict(expected)
-    assert searched == len(expected)
-    assert len(found) == min(k, searched)
+    # what came later than the index, a fifth, is taken to match as often as the rest; a tenth of it is deleted
+    assert searched == pytest.approx(len(expected), abs=0 if exact else 1 + SIZES[name] // 20)
+    assert searched >= len(found)
+    assert len(found) == min(k, len(expected))
     assert len({near.item_id for near in found}) == len(found)
     assert [near.rank for near in found] == list(range(1, len(found) + 1))
     # the similarities are correct, and the order is by similarity, then by key
@@ -322,7 +421,8 @@ def test_a_search_finds_all_matches_up_to_k_wherever_they_lie(
         assert similarities == pytest.approx([nearness for _, nearness in expected[:k]], abs=1e-5)
     elif most_scanned > SIZES[name]:
         near_enough = sum(one >= expected[k - 1][1] - 1e-5 for one in similarities)
-        assert near_enough >= 0.95 * k
+        # the graph of an index is random: now and then it misses one
+        assert near_enough >= min(0.95 * k, k - 1)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -336,6 +436,7 @@ def test_a_search_finds_all_matches_up_to_k_wherever_they_lie(
     share=st.sampled_from([None, 0, 0.01, 0.1, 0.5, 0.9, 1]),
     together=st.booleans(),
     expected_share=st.sampled_from([None, 0.01, 1]),
+    goes_on=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_a_search_finds_the_nearest_whatever_a_collection_looks_like(
@@ -349,6 +450,7 @@ def test_a_search_finds_the_nearest_whatever_a_collection_looks_like(
     share: float | None,
     together: bool,
     expected_share: float | None,
+    goes_on: bool,
     seed: int,
 ) -> None:
     """And whatever the filter leaves, in the groups of some vectors or anywhere, and however many are expected."""
@@ -373,6 +475,8 @@ def test_a_search_finds_the_nearest_whatever_a_collection_looks_like(
     where = () if share is None else (Item.width <= limit,)
     with pytest.MonkeyPatch.context() as patch, clusters.sessions() as session:
         patch.setattr(vector_indexes, "EXACT_LIMIT", 0)
+        if goes_on:
+            as_if_many(patch)
         if expected_share is not None:
             patch.setattr(neighbours, "_estimate", lambda *_: max(1, int(expected_share * size)))
         found, searched, exact = nearest(session, clusters.model, collection_id, query, k, sorted(kinds), where)
@@ -397,7 +501,7 @@ def test_an_index_answers_a_filtered_search_if_the_planner_expects_many_matches(
     with gallery.sessions() as session, plans(session) as seen:
         found, searched, exact = nearest(session, gallery.model, gallery.here.id, query, 10, sorted(ALL), where)
     chosen = [n for n in range(COUNT) if gallery.collections[n] == gallery.here.id and gallery.widths[n] < limit]
-    assert ["hnsw" in plan for plan in seen] == ([True, False] if by_index else [False])
+    assert ["hnsw" in plan for plan in seen] == [by_index]
     assert exact is not by_index
     assert searched == pytest.approx(len(chosen), rel=0.2)
     best = sorted(chosen, key=lambda n: -float(gallery.vectors[n] @ query))[:10]
@@ -415,6 +519,25 @@ def test_a_small_collection_is_compared_with_every_item_even_if_it_has_an_index(
         _, _, exact = nearest(session, clusters.model, clusters.collections[name], query, 10, sorted(ALL))
     assert exact
     assert ["hnsw" in plan for plan in seen] == [False]
+
+
+@pytest.mark.parametrize("where", [(), (Item.width < 100,)])
+def test_a_collection_that_came_after_the_last_analyze_is_not_searched_by_comparing_all_pairs(
+    gallery: Gallery, query: np.ndarray, where
+) -> None:
+    """The planner expects a single item and a single vector in it."""
+    with transaction(gallery.sessions) as session:
+        new = make_collection(gallery.here.owner_id, "new")
+        items = [make_text(new.id, str(n), width=n) for n in range(200)]
+        vectors = zip(items, gallery.vectors, strict=False)
+        store(session, new, *items, *(make_embedding(item, gallery.model.id, vector) for item, vector in vectors))
+        # nothing of it is left for other tests, and it is not analyzed
+        with plans(session) as seen:
+            found, searched, _ = nearest(session, gallery.model, new.id, query, 10, sorted(ALL), where)
+            settings = session.scalar(sa.text("SHOW enable_nestloop"))
+        session.rollback()
+    assert (len(found), searched, settings) == (10, 100 if where else 200, "on")
+    assert ["Join Filter" in plan for plan in seen] == [False]
 
 
 def test_a_zero_vector_has_similarity_zero(clusters: Clusters) -> None:

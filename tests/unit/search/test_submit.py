@@ -25,6 +25,7 @@ from retllm.indexing.submit import submit_index
 from retllm.queue.routing import Notification
 from retllm.queue.submission import Submitted
 from retllm.search.request import SearchRequest
+from retllm.search.settings import InjectionSettings, in_force
 from retllm.search.submit import StoredPicture, submit_search
 from retllm.settings import PRESETS
 
@@ -236,6 +237,33 @@ def test_what_a_scorer_on_a_server_cannot_do_is_refused_at_submission(indexed, s
     assert caught.value.detail["field"] == field
     stored = _stored(indexed)
     assert (stored.scorer, stored.injection["trigger"]) == (f"{scorer[:6]}:m", "off")
+
+
+#: another value than the default of each setting of the re-injection
+OTHERS = {
+    "trigger": "entropy",
+    "alpha": 0.2,
+    "tau": 0.5,
+    "start": 1,
+    "end": 9,
+    "fixed_layer": 3,
+    "scope": "all",
+    "scaling": False,
+}
+
+
+@pytest.mark.parametrize("scorer", ["openai+http://gpu#m", "rerank+http://gpu#m"])
+@pytest.mark.parametrize("name", list(InjectionSettings.model_fields))
+def test_each_setting_without_a_use_on_a_server_is_refused_unless_it_is_the_default(indexed, scorer, name) -> None:
+    """Also beside the trigger off, which a form always sends."""
+    indexed.settings = indexed.settings.model_copy(update={"scorer": scorer})
+    usual = in_force(InjectionSettings, indexed.settings)
+    for beside in ({}, {"trigger": "off"}):
+        with pytest.raises(InvalidInput, match="runs on a server") as caught:
+            _search(indexed, text="a", injection=beside | {name: OTHERS[name]})
+        assert caught.value.detail["field"] == f"injection.{name}"
+    assert _stored(indexed, injection={name: usual[name]}).injection["trigger"] == "off"
+    assert _stored(indexed, injection=usual).injection["trigger"] == "off"
 
 
 def test_the_decimals_of_a_tie_depend_on_the_mode_unless_they_are_set(indexed) -> None:

@@ -33,6 +33,21 @@ def test_a_child_leads_its_own_process_group(standin: Standin) -> None:
     assert not psutil.pid_exists(child.pid)
 
 
+def test_a_child_that_gives_way_goes_after_others_from_its_start_on(standin: Standin) -> None:
+    first, other = Child(standin("worker", SLEEP, gives_way=True), 0), Child(standin("web", SLEEP), 0)
+    try:
+        ours, theirs = (os.getpriority(os.PRIO_PROCESS, one.pid) for one in (first, other))
+        assert theirs == os.getpriority(os.PRIO_PROCESS, 0)
+        # what was set from outside stays
+        assert ours == (theirs or 5)
+        group = Path(f"/proc/{first.pid}/autogroup")
+        if group.exists() and not theirs:
+            assert group.read_text().split()[-1] == str(ours)
+    finally:
+        for one in (first, other):
+            one.stop(0)
+
+
 def test_a_child_that_ends_while_starting_is_reported_with_the_last_lines_of_its_log(standin: Standin) -> None:
     child = Child(
         standin("bad", "import sys; print('line one'); print('no such thing'); sys.exit(3)", ready=lambda: False), 0

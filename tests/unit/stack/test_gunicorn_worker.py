@@ -9,7 +9,7 @@ from gunicorn.config import Config
 from gunicorn.workers.gthread import ThreadWorker
 
 from retllm.stack.client_socket import ClientSocket, RequestSlots
-from retllm.stack.gunicorn_worker import Connection, Worker
+from retllm.stack.gunicorn_worker import Connection, Line, Worker
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,30 @@ def test_each_request_of_a_connection_gives_its_client_a_new_period(monkeypatch:
             connection.add(b"POST / HTTP/1.1\r\n\r\n")
             assert worker.handle(connection)
             slots._free.release()
+
+
+@pytest.mark.parametrize(
+    ("header", "check"),
+    [
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b"healthz"),
+        (b"HEAD /readyz?x HTTP/1.1\r\nHost: a\r\n\r\n", b"readyz"),
+        (b"GET /healthzzz HTTP/1.1\r\nHost: a\r\n\r\n", None),
+        (b"POST /healthz HTTP/1.1\r\nHost: a\r\n\r\n", None),
+        # its thread still waits for the rest
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 20_000, None),
+    ],
+)
+def test_each_health_check_has_a_slot_of_its_own_if_it_is_whole(
+    monkeypatch: pytest.MonkeyPatch, header: bytes, check: bytes | None
+) -> None:
+    ours, theirs = socket.socketpair()
+    worker = Worker.__new__(Worker)
+    lines = {name: Line(1, lambda: None) for name in (b"healthz", b"readyz", None)}
+    worker._requests = lines[None]
+    worker._checks = {name: line for name, line in lines.items() if name}
+    monkeypatch.setattr(Worker, "_start_ready", lambda _: None)
+    with theirs, ClientSocket(ours, worker._requests.slots, 60) as client:
+        connection = Connection(Config(), client, ("127.0.0.1", 1), ("127.0.0.1", 2))
+        assert connection.add(header)
+        worker.enqueue_req(connection)
+        assert client.slots is lines[check].slots

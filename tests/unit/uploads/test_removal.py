@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -18,25 +20,31 @@ from tests.unit.uploads.conftest import Uploads, packed, picture
 
 from retllm.db.base import Base
 from retllm.db.deletion import WITH_DELETED
+from retllm.db.duplicates import Dismissal, DuplicateGroup, DuplicateMember, DuplicateResult, SimilarPair
 from retllm.db.enums import JobState, RunSource, Stage, UnitState
+from retllm.db.imports import ImportedFile, ImportedFolder
+from retllm.db.maps import MapPoint, MapResult
 from retllm.db.people import CollectionMember
 from retllm.db.reviews import EvaluationRun, Judgment
+from retllm.db.searches import SearchCollection
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, EmbeddingModel, Item, new_id
 from retllm.db.uploads import ExpectedFiles
 from retllm.db.vectors import VectorIndex
+from retllm.errors import StorageUnavailable
 from retllm.media import records
+from retllm.media.storage import Storage
 from retllm.queue.audit_files import orphans
 from retllm.queue.lifecycle import lock_job
 from retllm.uploads import large_files, removal
 from retllm.uploads.large_files import Announced
 from retllm.uploads.orphans import delete_orphans
-from retllm.uploads.removal import remove_deleted
+from retllm.uploads.removal import Postponed, remove_deleted
 
 pytestmark = pytest.mark.slow
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """The process ends here."""
 
 
@@ -65,10 +73,20 @@ def doomed(kept: Uploads) -> UUID:
         store(session, job, make_search(job.id, query_picture_key=key), unit)
         store(session, make_candidate(job.id, item_id, 7), make_score(job.id, item_id, 0.5))
         inside = {"collection_id": collection.id}
+        several = make_job(world.user.id, None, state=JobState.RUNNING)
+        store(session, several, make_search(several.id, collections=2), make_unit(several.id, Stage.FINE))
+        store(session, make_candidate(several.id, item_id, 7), SearchCollection(search_id=several.id, **inside))
         session.add(Judgment(question="q", item_id=item_id, relevant=True, search_id=job.id, **inside))
         session.add(EvaluationRun(id=new_id(), name="r", source=RunSource.REVIEWED, report={}, **inside))
         session.add(CollectionMember(user_id=world.user.id, role="viewer", **inside))
         model_id = session.scalars(sa.select(EmbeddingModel.id).limit(1)).one()
+        group = DuplicateGroup(id=new_id(), size=2, **inside)
+        pair = SimilarPair(job_id=job.id, first=item_id, second=new_id(), similarity=0.99)
+        store(session, group, DuplicateMember(item_id=item_id, group_id=group.id, distance=1), pair)
+        session.add(DuplicateResult(job_id=job.id, pictures=1, **inside))
+        session.add(Dismissal(item_id=item_id, dismissal_id=new_id(), **inside))
+        session.add(MapResult(job_id=job.id, model_id=model_id, through=item_id, items=1, **inside))
+        session.add(MapPoint(item_id=item_id, rank=0, x=1.0, y=2.0, **inside))
         session.add(VectorIndex(id=new_id(), model_id=model_id, through=item_id, counts={}, **inside))
         kept.context.storage.put(key, io.BytesIO(picture(1)))
     job_id = uploads.open(expected=3)
@@ -79,6 +97,11 @@ def doomed(kept: Uploads) -> UUID:
         large = large_files.begin(session, job, Announced("large.zip", 9), kept.context.settings)
         part = large_files.store_part(kept.context.storage, large, io.BytesIO(b"half"))
         large_files.record_part(session, job_id, large, part)
+        folder = ImportedFolder(id=new_id(), path=b"/srv/pictures", collection_id=collection.id)
+        seen = {"size_bytes": 1, "changed_ns": 1, "run": 1, "pending": True}
+        session.add(folder)
+        session.flush()
+        session.add(ImportedFile(folder_id=folder.id, path=b"a.png", name="pictures/a.png", **seen))
         session.add(ExpectedFiles(job_id=job_id, first=0, names=["late.png"]))
     with transaction(world.sessions) as session:
         records.delete_collection(session, collection.id)
@@ -218,3 +241,84 @@ def test_a_file_that_can_not_be_deleted_stops_nothing_and_is_swept_later(
         assert orphans(session, storage) == [stuck]
     assert delete_orphans(kept.world.sessions, storage, age=timedelta(seconds=-60)) == 1
     assert _left(kept) == before
+
+
+@pytest.fixture
+def deleted_later(kept: Uploads, doomed: UUID) -> UUID:
+    """Another deleted collection, with files, deleted after the other one."""
+    world = kept.world
+    with transaction(world.sessions) as session:
+        collection = make_collection(world.user.id, "later")
+        session.add(collection)
+    _fill(replace(kept, world=replace(world, collection_id=collection.id)))
+    with transaction(world.sessions) as session:
+        records.delete_collection(session, collection.id)
+    return collection.id
+
+
+def _deleted(uploads: Uploads) -> list[UUID]:
+    gone = sa.select(Collection.id).where(Collection.deleted_at.is_not(None)).order_by(Collection.deleted_at)
+    with uploads.world.sessions() as session:
+        return list(session.scalars(gone.execution_options(**WITH_DELETED)))
+
+
+@pytest.mark.parametrize("error", [PermissionError("denied"), StorageUnavailable(), RuntimeError("of a store")])
+def test_a_collection_that_can_not_be_removed_does_not_stop_others_and_is_tried_again_later(
+    before: tuple[Counter[str], list[str]],
+    kept: Uploads,
+    doomed: UUID,
+    deleted_later: UUID,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage, now, tries = kept.context.storage, 1000.0, []
+
+    def fail(_: object, key: str) -> None:
+        tries.append(key)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: now)
+        postponed = Postponed()
+        with monkeypatch.context() as broken:
+            # folders of queries, which the other collection does not have
+            broken.setattr(removal.query_pictures, "folder_of", partial(fail, None))
+            for waited in (0, 0, 29, 1):
+                now += waited
+                remove_deleted(kept.world.sessions, storage, postponed)
+                assert _deleted(kept) == [doomed]
+                kept.check()
+        # at once, and after 30 seconds
+        assert len(tries) == 2
+        remove_deleted(kept.world.sessions, storage, postponed)
+        assert _deleted(kept) == [doomed]
+        now += 60
+        remove_deleted(kept.world.sessions, storage, postponed)
+    assert _left(kept) == before
+
+
+def test_a_removal_is_tried_again_after_an_hour_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    postponed, collection_id = Postponed(), new_id()
+    assert [postponed.add(collection_id) for _ in range(2000)][-1] == 3600
+    postponed.forget(collection_id)
+    assert postponed.now() == []
+    assert postponed.add(collection_id) < 60
+
+
+def test_a_small_collection_does_not_wait_for_a_large_one(
+    kept: Uploads, doomed: UUID, deleted_later: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "BATCH", 1)
+    turns: list[UUID] = []
+    remove = removal._remove_some
+
+    def noted(session: Session, storage: Storage, collection_id: UUID) -> int | None:
+        turns.append(collection_id)
+        return remove(session, storage, collection_id)
+
+    monkeypatch.setattr(removal, "_remove_some", noted)
+    remove_deleted(kept.world.sessions, kept.context.storage)
+    assert turns.count(doomed) > turns.count(deleted_later) > 10
+    own = turns.count(deleted_later)
+    assert turns[: 2 * own] == [doomed, deleted_later] * own

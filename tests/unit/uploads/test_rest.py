@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
 from tests.unit.uploads.conftest import Uploads, packed, picture
 from tests.unit.uploads.test_retry import retry
 from tests.unit.uploads.test_rows_of_unsent_pictures import broken_off
@@ -14,7 +16,7 @@ from retllm.db.tables import Job
 from retllm.history.file_counts import FileCounts, file_counts
 from retllm.queue import lifecycle
 from retllm.uploads import unsent
-from retllm.uploads.rest import EarlierRows, Rest, earlier_rows, rest_of
+from retllm.uploads.rest import EarlierRows, Rest, earlier_rows, rest_of, settle
 
 SHEET = b"file,caption\n1.png,one\n2.png,two\n"
 FILES = {"c.csv": SHEET, "1.png": picture(1), "2.png": picture(2)}
@@ -118,3 +120,22 @@ def test_a_sidecar_waits_for_its_picture_and_is_settled_when_both_came_again(upl
     assert earlier(uploads, later) == [EarlierRows(first, 1)]
     uploads.upload(files, index=False)
     assert rest(uploads, first) == Rest(left=0, came=1, rows=0)
+
+
+def test_of_a_collection_that_lacks_nothing_one_query_is_enough(uploads: Uploads) -> None:
+    def statements(job_id: UUID) -> list[str]:
+        executed: list[str] = []
+
+        def note(*arguments: Any) -> None:
+            executed.append(arguments[2].partition(" ")[0])
+
+        with uploads.world.sessions() as session:
+            job = session.get_one(Job, job_id)
+            sa.event.listen(session.connection(), "before_cursor_execute", note)
+            settle(session, job)
+        return executed
+
+    key = uploads.upload({"1.png": picture(1)}, index=False)
+    assert statements(key) == ["SELECT"]
+    broken_off(uploads, FILES, SENT)
+    assert statements(key) == ["SELECT", "UPDATE", "UPDATE", "UPDATE", "UPDATE"]

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from uuid import UUID
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 from tests.unit.media.sheets.xmp_packets import packet
 from tests.unit.media.test_parts import pages
 from tests.unit.stand_ins import FakeEmbedder
 from tests.unit.uploads.conftest import Uploads, packed, picture
 
-from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.enums import FileStatus, JobState, Stage, UnitState
+from retllm.db.many import insert_many
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, Item
+from retllm.db.tables import Embedding, Item, Job, new_id
+from retllm.db.uploads import MAY_DESCRIBE, PICTURED, UploadFile
 from retllm.errors import MediaRejected
 from retllm.history import control
 from retllm.history.job_views import job_view
 from retllm.indexing.submit import submit_index
+from retllm.media.file_table import SUFFIXES, FileRole
+from retllm.media.sniffing import FileKind
+from retllm.uploads.vectors import embed_rest, may_get_captions
 
 
 class Counting(FakeEmbedder):
@@ -237,3 +244,53 @@ def test_pages_captioned_before_a_cancellation_are_embedded_by_a_retry(uploads: 
     uploads.run(job_id)
     assert embedded(uploads) == 5
     uploads.check()
+
+
+def test_an_item_is_not_compared_with_those_of_all_units(uploads: Uploads) -> None:
+    """They may be too many for a hash table in memory, as those of a million pictures are."""
+    world, plans = uploads.world, []
+    job_id = uploads.open()
+    world.add_units(job_id, Stage.EMBED, *({"items": [str(new_id())]} for _ in range(60)))
+
+    def explain(conn, cursor, statement, parameters, context, executemany) -> None:
+        if "jsonb_array_elements" in statement and not statement.startswith("EXPLAIN"):
+            cursor.execute("EXPLAIN " + statement, parameters)
+            plans.append("\n".join(row[0] for row in cursor.fetchall()))
+
+    with world.sessions() as session:
+        session.execute(sa.text("ANALYZE units"))
+        session.execute(sa.text("SET LOCAL work_mem = '64kB'"))
+        sa.event.listen(session.get_bind(), "before_cursor_execute", explain)
+        assert embed_rest(session, session.get_one(Job, job_id), world.settings) == []
+    assert ["Anti Join" in plan for plan in plans] == [True]
+
+
+def test_what_may_have_captions_is_found_among_many_pictures_that_wait(uploads: Uploads) -> None:
+    job_id, plans = uploads.open(), []
+
+    def add(session: Session, *rows: tuple[str, str | None]) -> None:
+        values = [{"id": new_id(), "job_id": job_id, "name": name, "content": content} for name, content in rows]
+        session.execute(insert_many(UploadFile, [{**row, "status": FileStatus.WAITING} for row in values]))
+
+    def explain(conn, cursor, statement, parameters, context, executemany) -> None:
+        if statement.startswith("SELECT upload_files"):
+            cursor.execute("EXPLAIN " + statement, parameters)
+            plans.append("\n".join(row[0] for row in cursor.fetchall()))
+
+    with uploads.world.sessions() as session:
+        for n in range(0, 3000, 500):
+            add(session, *((f"{n}-{m}.jpg", "picture") for m in range(500)))
+            add(session, *((f"x/{n}-{m}.JPG", None) for m in range(500)))
+        session.execute(sa.text("ANALYZE upload_files"))
+        sa.event.listen(session.get_bind(), "before_cursor_execute", explain)
+        assert not may_get_captions(session, job_id)
+        add(session, ("x/notes", None))
+        assert may_get_captions(session, job_id)
+    assert ["ix_upload_files_may_describe" in plan for plan in plans] == [True, True]
+
+
+def test_the_index_of_files_that_may_have_captions_knows_what_pictures_are_called() -> None:
+    roles = (FileRole.PICTURE, FileRole.PAGES, FileRole.FILM)
+    assert set(re.findall(r"\w+", PICTURED)) == {suffix[1:] for role in roles for suffix in SUFFIXES[role]}
+    described = {FileKind(one) for one in re.findall(r"'(\w+)'", MAY_DESCRIBE)[1:4]}
+    assert described == {FileKind.PICTURE, FileKind.PDF, FileKind.FILM}

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from flask_openapi import OpenAPI
 from tests.unit.web.pictures import picture
 
-from retllm.cli import collections, jobs, search, upload
+from retllm.cli import collections, download, duplicates, folder_import, jobs, link, maps, ocr, search, trash, upload
 from retllm.cli.client import Api
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run(app: OpenAPI, ada: Caller, monkeypatch: pytest.MonkeyPatch) -> Run:
         base_url="http://retllm.test/api/v1/",
         headers={"Authorization": f"Bearer {ada.token}"},
     )
-    for module in (upload, jobs, collections, search):
+    for module in (upload, download, folder_import, jobs, collections, link, search, trash, duplicates, maps, ocr):
         monkeypatch.setattr(module, "connect", lambda: Api(http))
 
     def invoke(command: click.Command, *arguments: object) -> Result:

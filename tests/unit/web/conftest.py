@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,11 +23,11 @@ from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.identity.secret_key import secret_key
 from retllm.media.storage import get_storage
+from retllm.media_units import media_unit
 from retllm.queue.claim import complete
 from retllm.queue.routing import Notification
 from retllm.queue.worker import LeasedUnit, WorkerContext, run_unit
 from retllm.settings import Settings, public_name
-from retllm.uploads.worker import media_unit
 from retllm_web.app import create_app
 from retllm_web.http import decoding
 from retllm_web.http.auth import Account
@@ -42,7 +42,7 @@ PASSWORD = "correct horse battery"
 class RecordingNotifier:
     """A notifier that records the units instead of notifying workers.
 
-    Uploaded files are processed at once, and so are units that only ask whether there is a newer embedder.
+    Uploaded files are processed at once, pictures are compared, and so are units that only ask for a newer embedder.
     """
 
     units: list[Notification] = field(default_factory=list)
@@ -158,12 +158,21 @@ def served(app: OpenAPI) -> Services:
 
 
 @pytest.fixture
+def without_trash(app: OpenAPI, served: Services) -> None:
+    """Let the app delete for good at once."""
+    settings = served.settings.model_copy(update={"trash_days": 0})
+    app.extensions["retllm"] = replace(served, settings=settings)
+
+
+@pytest.fixture
 def client(app: OpenAPI) -> FlaskClient:
     """A client without an account."""
     return app.test_client()
 
 
-def _caller(app: OpenAPI, served: Services, name: str, role: Role) -> Caller:
+def make_caller(app: OpenAPI, name: str, role: Role) -> Caller:
+    """Create an account, and return a client with its token."""
+    served: Services = app.extensions["retllm"]
     with transaction(served.sessions) as session:
         user = accounts.create_user(session, name, PASSWORD, role)
         _, token = tokens.issue(session, tokens.token_key(served.settings), Actor.unlimited(user), "test")
@@ -182,21 +191,21 @@ def start_session(app: OpenAPI, client: FlaskClient, user: User, agent: str | No
 
 
 @pytest.fixture
-def ada(app: OpenAPI, served: Services) -> Caller:
+def ada(app: OpenAPI) -> Caller:
     """An editor."""
-    return _caller(app, served, "ada", Role.EDITOR)
+    return make_caller(app, "ada", Role.EDITOR)
 
 
 @pytest.fixture
-def bob(app: OpenAPI, served: Services) -> Caller:
+def bob(app: OpenAPI) -> Caller:
     """Another editor."""
-    return _caller(app, served, "bob", Role.EDITOR)
+    return make_caller(app, "bob", Role.EDITOR)
 
 
 @pytest.fixture
-def root(app: OpenAPI, served: Services) -> Caller:
+def root(app: OpenAPI) -> Caller:
     """An administrator."""
-    return _caller(app, served, "root", Role.ADMIN)
+    return make_caller(app, "root", Role.ADMIN)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ class Person(StrEnum):
     """A kind of caller; the collection is private unless stated otherwise."""
 
     ANONYMOUS = "anonymous"  # not logged in
+    VISITOR = "visitor with a link"  # not logged in; sends the link wherever a request may carry a secret
     SEARCHER = "viewer, member, owner of the search"
     READER = "viewer, member"  # with the role viewer in the collection
     NON_MEMBER = "viewer, no member of an open collection"
@@ -34,6 +35,7 @@ class Needs(StrEnum):
     """What a route requires of the caller."""
 
     NOTHING = "nothing"  # no login
+    LINK = "a link, which is in the address"  # whoever sends it
     SCRAPER = "a token that belongs to no account"  # the metrics token; no caller here has it
     ACCOUNT = "an account"
     EDITOR = "an editor's account"
@@ -42,6 +44,7 @@ class Needs(StrEnum):
     SEE = "to see the collection"
     CHANGE = "to change the collection"
     MANAGE = "to manage the collection"
+    IMPORT = "to see the collection, and an administrator's account"
     JOB = "that the job is theirs, or to change the collection"
     RUN = "that they added the evaluation, or to manage the collection"
     MEMBERSHIP = "that the membership is theirs, or to manage the collection"
@@ -58,6 +61,7 @@ _MAY = {
     Needs.SEE: set(Person),
     Needs.CHANGE: _CHANGE,
     Needs.MANAGE: _MANAGE,
+    Needs.IMPORT: {Person.ADMIN},
     Needs.JOB: _CHANGE | {Person.SEARCHER},
     Needs.RUN: _MANAGE | {Person.EDITOR},
     Needs.MEMBERSHIP: _MANAGE | {Person.READER},
@@ -69,9 +73,9 @@ WITHIN_COLLECTION = set(_MAY)
 
 def expected_answer(needs: Needs, person: Person) -> Answer:
     """Return how a route with these requirements answers this person."""
-    if needs is Needs.NOTHING:
+    if needs in (Needs.NOTHING, Needs.LINK):
         return Answer.DONE
-    if person is Person.ANONYMOUS or needs is Needs.SCRAPER:
+    if person in (Person.ANONYMOUS, Person.VISITOR) or needs is Needs.SCRAPER:
         return Answer.LOG_IN
     if needs is Needs.ACCOUNT:
         return Answer.DONE
@@ -96,6 +100,14 @@ POLICY: dict[str, Needs] = {
     "metrics.metrics": Needs.SCRAPER,
     "pages.login": Needs.NOTHING,
     "pages.logout": Needs.NOTHING,
+    # what a link opens
+    "shared.start": Needs.LINK,
+    "shared.item": Needs.LINK,
+    "shared.thumbnail": Needs.LINK,
+    "shared.rendition": Needs.LINK,
+    "shared.picture": Needs.LINK,
+    "shared.source": Needs.LINK,
+    "shared.query": Needs.LINK,
     # the caller's own account
     "pages.account": Needs.ACCOUNT,
     "pages.change_password": Needs.ACCOUNT,
@@ -115,6 +127,7 @@ POLICY: dict[str, Needs] = {
     "pages.overview_live": Needs.ACCOUNT,
     "pages.collections": Needs.ACCOUNT,
     "pages.search_page": Needs.ACCOUNT,
+    "pages.trash": Needs.ACCOUNT,
     "pages.jobs": Needs.ACCOUNT,
     "pages.export_jobs": Needs.ACCOUNT,
     "pages.compare": Needs.ACCOUNT,
@@ -123,6 +136,7 @@ POLICY: dict[str, Needs] = {
     "pages.system": Needs.ACCOUNT,
     "pages.system_live": Needs.ACCOUNT,
     "api.list_collections": Needs.ACCOUNT,
+    "api.list_trashed_collections": Needs.ACCOUNT,
     "api.list_jobs": Needs.ACCOUNT,
     "api.export_jobs": Needs.ACCOUNT,
     "api.list_evaluations": Needs.ACCOUNT,
@@ -140,6 +154,8 @@ POLICY: dict[str, Needs] = {
     "pages.upload_run": Needs.EDITOR,
     "api.add_evaluation": Needs.EDITOR,
     # administration
+    "pages.import_files": Needs.IMPORT,
+    "api.import_files": Needs.IMPORT,
     "pages.people": Needs.ADMIN,
     "pages.create_person": Needs.ADMIN,
     "pages.person": Needs.ADMIN,
@@ -149,6 +165,8 @@ POLICY: dict[str, Needs] = {
     "pages.give_password": Needs.ADMIN,
     "pages.audit": Needs.ADMIN,
     "pages.audit_export": Needs.ADMIN,
+    "pages.system_logs": Needs.ADMIN,
+    "pages.system_logs_live": Needs.ADMIN,
     "pages.pause_queue": Needs.ADMIN,
     "pages.resume_queue": Needs.ADMIN,
     "api.list_users": Needs.ADMIN,
@@ -157,11 +175,13 @@ POLICY: dict[str, Needs] = {
     "api.change_user": Needs.ADMIN,
     "api.give_password": Needs.ADMIN,
     "api.list_audit": Needs.ADMIN,
+    "api.list_log_lines": Needs.ADMIN,
     "api.pause_queue": Needs.ADMIN,
     "api.resume_queue": Needs.ADMIN,
     # a collection
     "pages.collection": Needs.SEE,
     "pages.collection_live": Needs.SEE,
+    "pages.collection_facets": Needs.SEE,
     "pages.change_collection": Needs.CHANGE,
     "pages.index_collection": Needs.CHANGE,
     "pages.upload": Needs.CHANGE,
@@ -173,7 +193,21 @@ POLICY: dict[str, Needs] = {
     "pages.retry_files": Needs.CHANGE,
     "pages.export_files": Needs.SEE,
     "pages.add_text": Needs.CHANGE,
+    "pages.change_chosen": Needs.CHANGE,
+    "pages.download_chosen": Needs.SEE,
+    "pages.ocr": Needs.SEE,
+    "pages.read_text": Needs.CHANGE,
+    "pages.duplicates": Needs.SEE,
+    "pages.look_for_duplicates": Needs.CHANGE,
+    "pages.keep_of_group": Needs.CHANGE,
+    "pages.dismiss_duplicates": Needs.CHANGE,
+    "pages.restore_duplicates": Needs.CHANGE,
+    "pages.collection_map": Needs.SEE,
+    "pages.make_map": Needs.CHANGE,
+    "pages.show_places": Needs.SEE,
     "pages.delete_collection": Needs.MANAGE,
+    "pages.restore_collection": Needs.MANAGE,
+    "pages.remove_collection": Needs.MANAGE,
     "pages.models": Needs.MANAGE,
     "pages.index_with": Needs.CHANGE,
     "pages.use_model": Needs.MANAGE,
@@ -182,9 +216,20 @@ POLICY: dict[str, Needs] = {
     "pages.add_member": Needs.MANAGE,
     "pages.remove_member": Needs.MEMBERSHIP,
     "pages.change_visibility": Needs.MANAGE,
+    "pages.change_positions": Needs.MANAGE,
+    "pages.make_link": Needs.MANAGE,
+    "pages.make_result_link": Needs.MANAGE,
+    "pages.revoke_link": Needs.MANAGE,
+    "api.list_links": Needs.MANAGE,
+    "api.make_link": Needs.MANAGE,
+    "api.list_result_links": Needs.MANAGE,
+    "api.make_result_link": Needs.MANAGE,
+    "api.revoke_link": Needs.MANAGE,
     "api.get_collection": Needs.SEE,
     "api.change_collection": Needs.CHANGE,
     "api.delete_collection": Needs.MANAGE,
+    "api.restore_collection": Needs.MANAGE,
+    "api.remove_collection": Needs.MANAGE,
     "api.list_embedders": Needs.MANAGE,
     "api.index_with_embedder": Needs.CHANGE,
     "api.remove_vectors": Needs.MANAGE,
@@ -195,8 +240,16 @@ POLICY: dict[str, Needs] = {
     "api.set_visibility": Needs.MANAGE,
     # its items
     "pages.item": Needs.SEE,
+    "pages.change_item": Needs.CHANGE,
     "pages.delete_item": Needs.CHANGE,
+    "pages.change_trash": Needs.CHANGE,
+    "api.list_trashed_items": Needs.CHANGE,
+    "api.restore_items": Needs.CHANGE,
+    "api.remove_items": Needs.CHANGE,
+    "api.empty_trash": Needs.CHANGE,
     "api.list_items": Needs.SEE,
+    "api.get_archive": Needs.SEE,
+    "api.download_items": Needs.SEE,
     "api.upload_items": Needs.CHANGE,
     "api.open_upload": Needs.CHANGE,
     "api.get_upload": Needs.SEE,
@@ -217,7 +270,23 @@ POLICY: dict[str, Needs] = {
     "api.get_item_source": Needs.SEE,
     "api.get_rendition": Needs.SEE,
     "api.get_thumbnail": Needs.SEE,
+    "api.change_item": Needs.CHANGE,
     "api.remove_item": Needs.CHANGE,
+    "api.change_items": Needs.CHANGE,
+    "api.delete_items": Needs.CHANGE,
+    "api.move_items": Needs.CHANGE,
+    # into a collection that they may change; here it is the same one, which is refused later
+    "api.copy_items": Needs.CHANGE,
+    "api.get_ocr": Needs.SEE,
+    "api.read_text": Needs.CHANGE,
+    "api.list_duplicates": Needs.SEE,
+    "api.look_for_duplicates": Needs.CHANGE,
+    "api.dismiss_duplicates": Needs.CHANGE,
+    "api.restore_duplicates": Needs.CHANGE,
+    "api.get_map": Needs.SEE,
+    "api.make_map": Needs.CHANGE,
+    "api.list_map_points": Needs.SEE,
+    "api.list_places": Needs.SEE,
     # searching and reviewing
     "pages.search": Needs.SEE,
     "pages.search_anywhere": Needs.SEE,
@@ -225,7 +294,9 @@ POLICY: dict[str, Needs] = {
     "pages.missing": Needs.SEE,
     "pages.candidate_map": Needs.SEE,
     "api.submit_search": Needs.SEE,
+    "api.submit_search_of_several": Needs.SEE,
     "api.get_search": Needs.SEE,
+    "api.get_search_archive": Needs.SEE,
     "api.get_query_picture": Needs.SEE,
     "api.get_query_rendition": Needs.SEE,
     "api.get_query_thumbnail": Needs.SEE,
@@ -257,12 +328,15 @@ POLICY: dict[str, Needs] = {
 }
 
 
+# requests with a body that change nothing
+_READING = {"api.download_items"}
 _LEAST_SCOPES = {
     Needs.CHANGE: TokenScope.CHANGE,
     Needs.EDITOR: TokenScope.CHANGE,
     Needs.MANAGE: TokenScope.MANAGE,
     Needs.MEMBERSHIP: TokenScope.MANAGE,
     Needs.ADMIN: TokenScope.MANAGE,
+    Needs.IMPORT: TokenScope.MANAGE,
 }
 # routes for the caller's own account that still require a token with the largest scope
 _ACCOUNTS = {"api.create_token", "api.delete_token"}
@@ -277,5 +351,5 @@ def least_scope(endpoint: str, method: str, person: Person) -> TokenScope:
         return TokenScope.CHANGE if person is Person.EDITOR else TokenScope.MANAGE
     if needs is Needs.JOB:
         return TokenScope.SEARCH if person is Person.SEARCHER else TokenScope.CHANGE
-    looks = TokenScope.READ if method in ("GET", "HEAD") else TokenScope.SEARCH
+    looks = TokenScope.READ if method in ("GET", "HEAD") or endpoint in _READING else TokenScope.SEARCH
     return _LEAST_SCOPES.get(needs, looks)

@@ -37,6 +37,8 @@ _EXTENSION_FILES = {"bootstrap.static": "css/bootstrap.min.css", "charts.static"
 
 TUS = {"Tus-Resumable": "1.0.0"}
 """The header of every request for a large file."""
+IMPORTED = "s3://bucket/pictures/"
+"""What a test has in RETLLM_IMPORT_ROOTS that sends a valid request for each route; only workers read it."""
 WITH_HEADERS = {"api.get_large_file"}
 """Routes whose GET needs what ``BODIES`` has for them."""
 
@@ -72,11 +74,16 @@ BODIES: dict[str, Callable[[Scene, SceneBuilder], RequestOptions]] = {
     "pages.upload": lambda *_: _file("file", picture("blue"), "blue.png"),
     "pages.send_files": lambda *_: _file("file", picture("blue"), "blue.png"),
     "pages.add_text": lambda *_: _form(text="a robin", name="robin"),
+    "pages.change_item": lambda *_: _form(title="A robin"),
+    "pages.change_chosen": lambda scene, *_: _form(deed="rate", rating="3", item=str(scene.keys["item_id"])),
+    "pages.download_chosen": lambda scene, *_: _form(item=str(scene.keys["item_id"])),
+    "pages.keep_of_group": lambda scene, *_: _form(keep=str(scene.keys["item_id"])),
     "pages.delete_collection": lambda scene, *_: _form(confirm=scene.word),
     "pages.index_with": lambda _, builder: _form(embedder=builder.embedder),
     "pages.use_model": lambda _, builder: _form(embedder=builder.embedder),
     "pages.add_member": lambda scene, *_: _form(name=scene.people[Person.OUTSIDE_VIEWER].name, role="viewer"),
     "pages.change_visibility": lambda *_: _form(visibility="private"),
+    "pages.change_positions": lambda *_: _form(positions="everyone"),
     "pages.search": lambda *_: _form(text="a robin"),
     "pages.search_anywhere": lambda scene, *_: _form(text="a robin", collection=str(scene.keys["collection_id"])),
     "pages.mark": lambda *_: _form(mark="relevant"),
@@ -90,10 +97,25 @@ BODIES: dict[str, Callable[[Scene, SceneBuilder], RequestOptions]] = {
     "api.pause_queue": lambda *_: _json(reason="r"),
     "api.change_collection": lambda *_: _json(name=_new_name()),
     "api.index_with_embedder": lambda _, builder: _json(embedder=builder.embedder),
+    "pages.make_link": lambda *_: _form(purpose="the family", days="7"),
+    "pages.make_result_link": lambda *_: _form(purpose="the family", days="7"),
+    "api.make_link": lambda *_: _json(name="the family"),
+    "api.make_result_link": lambda *_: _json(name="the family"),
     "api.add_member": lambda scene, *_: _json(name=scene.people[Person.OUTSIDE_VIEWER].name),
     "api.set_visibility": lambda *_: _json(visibility="private"),
     "api.upload_items": lambda *_: _json(items=[{"text": "a robin"}]),
+    "api.change_item": lambda *_: _json(title="A robin"),
+    "api.change_items": lambda scene, *_: _json(items=[str(scene.keys["item_id"])], change={"title": "A robin"}),
+    "api.download_items": lambda scene, *_: _json(items=[str(scene.keys["item_id"])]),
+    "pages.change_trash": lambda *_: _form(deed="restore", item=str(uuid.uuid4())),
+    "api.restore_items": lambda *_: _json(items=[str(uuid.uuid4())]),
+    "api.remove_items": lambda *_: _json(items=[str(uuid.uuid4())]),
+    "api.delete_items": lambda *_: _json(items=[str(uuid.uuid4())]),
+    "api.move_items": lambda scene, *_: _json(items=[str(uuid.uuid4())], to=str(scene.keys["collection_id"])),
+    "api.copy_items": lambda scene, *_: _json(items=[str(uuid.uuid4())], to=str(scene.keys["collection_id"])),
     "api.open_upload": lambda *_: _json(index=True),
+    "api.import_files": lambda *_: _json(address=IMPORTED),
+    "pages.import_files": lambda *_: _form(address=IMPORTED),
     "api.expect_files": lambda *_: _json(first=0, names=["a.png"]),
     "api.note_unsent_files": lambda *_: _json(files=[{"name": "a.png", "status": "rejected", "reason": "gone"}]),
     "api.announce_files": lambda *_: _json(files=[{"name": "a.png", "size": 1, "sha256": "0" * 64}]),
@@ -107,6 +129,9 @@ BODIES: dict[str, Callable[[Scene, SceneBuilder], RequestOptions]] = {
     "api.get_large_file": lambda *_: {"headers": TUS},
     "api.abandon_large_file": lambda *_: {"headers": TUS},
     "api.submit_search": lambda *_: _json(text="a robin"),
+    "api.submit_search_of_several": lambda scene, *_: _json(
+        text="a robin", collections=[str(scene.keys["collection_id"])]
+    ),
     "api.set_judgment": lambda *_: _json(relevant=True),
     "api.ask_reviewed_questions": lambda *_: _json(),
 }
@@ -134,7 +159,8 @@ class RequestSender:
 
     def address(self, rule: Rule, method: str, scene: Scene) -> str:
         """Return the route's address for the objects of ``scene``."""
-        values: dict[str, Any] = {"queue": "embed", "filename": "site.css", **scene.keys}
+        token = scene.result_link if rule.endpoint == "shared.query" else scene.link
+        values: dict[str, Any] = {"queue": "embed", "filename": "site.css", "token": token, **scene.keys}
         if rule.endpoint in _MEMBER_ROUTES:
             values["user_id"] = scene.keys["member_id"]
         if rule.endpoint in _EXTENSION_FILES:
@@ -151,17 +177,27 @@ class RequestSender:
         *,
         fragment: bool = False,
         scope: TokenScope = TokenScope.MANAGE,
+        link: str | None = None,
     ) -> TestResponse:
-        """Return the response; ``fragment`` requests as a script, and the API gets a token of this scope."""
+        """Return the response; ``fragment`` requests as a script, and the API gets a token of this scope.
+
+        Without a ``user``, a ``link`` is sent wherever a request may carry a secret.
+        """
         client = self._app.test_client()
         options = dict(sent or {})
         headers = {**options.pop("headers", {}), **({"X-Requested-With": "fetch"} if fragment else {})}
+        if link is not None:
+            headers |= {"Authorization": f"Bearer {link}", "X-CSRFToken": link, "Referer": f"http://localhost/s/{link}"}
+            client.set_cookie(str(self._app.config["SESSION_COOKIE_NAME"]), link)
+            address += ("&" if "?" in address else "?") + f"token={link}&link={link}&access_token={link}"
         if user is not None and address.startswith("/api/"):
             headers["Authorization"] = f"Bearer {self._token(user, scope)}"
         elif user is not None:
             self._log_in(client, user)
         # failed logins are limited per address
         somewhere = str(ipaddress.IPv4Address(0x0A000000 + secrets.randbelow(1 << 24)))
+        # reads and closes the answer, as a server does
+        options["buffered"] = True
         return client.open(
             address, method=method, headers=headers, environ_overrides={"REMOTE_ADDR": somewhere}, **options
         )

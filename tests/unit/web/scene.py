@@ -25,8 +25,10 @@ from tests.factories import (
 from tests.unit.web.pictures import picture
 from tests.unit.web.policy import Person
 
+from retllm.db.duplicates import DuplicateGroup, DuplicateMember
 from retllm.db.enums import FileStatus, ItemKind, JobKind, JobState, MemberRole, Role, RunSource, UnitState, Visibility
-from retllm.db.people import CollectionMember, SavedView
+from retllm.db.maps import MapPoint, MapResult
+from retllm.db.people import CollectionMember, SavedView, ShareLink
 from retllm.db.reviews import EvaluationRun, Judgment
 from retllm.db.searches import Search
 from retllm.db.session import transaction
@@ -34,8 +36,10 @@ from retllm.db.tables import Collection, Item, Source, Unit, User, new_id
 from retllm.db.uploads import LargeFile, Upload, UploadFile
 from retllm.fine.injection import Injection
 from retllm.fine.trace import Trace, Weights
-from retllm.identity import accounts, logins, tokens
+from retllm.identity import accounts, links, logins, tokens
 from retllm.identity.actor import Actor
+from retllm.identity.links import Target
+from retllm.identity.secret_key import secret_key
 from retllm.media import records
 from retllm.settings import public_name
 from retllm_web.http.services import Services
@@ -74,15 +78,21 @@ _TRACE = Trace(
 
 @dataclass
 class Scene:
-    """The accounts, and the keys of the objects by their names in addresses."""
+    """The accounts, and the keys of the objects by their names in addresses.
+
+    ``link`` opens the collection and ``result_link`` the search, both with downloads.
+    """
 
     people: dict[Person, User]
     keys: dict[str, UUID]
     word: str
+    link: str
+    result_link: str
 
     def with_unknown_keys(self) -> Scene:
-        """Return the same accounts with keys of objects that do not exist."""
-        return Scene(self.people, {name: uuid.uuid4() for name in self.keys}, self.word)
+        """Return the same accounts with keys of objects that do not exist, and with links that open nothing."""
+        unknown = {name: uuid.uuid4() for name in self.keys}
+        return Scene(self.people, unknown, self.word, links.PREFIX + "a" * 43, links.PREFIX + "b" * 43)
 
 
 class SceneBuilder:
@@ -126,9 +136,17 @@ class SceneBuilder:
             search, unit = self._search(session, people[Person.SEARCHER], item, word)
             upload, large = self._upload(session, people[Person.OWNER], collection, word)
             run = self._run(session, people[Person.EDITOR], search, collection)
+            group = self._group(session, item, word)
+            self._map(session, item)
+            link, secret = self._link(
+                session, owner, links.collection_target(session, Actor.unlimited(owner), collection.id), word
+            )
+            result = links.search_target(session, Actor.unlimited(owner), search.id)
+            _, of_result = self._link(session, owner, result, word)
         keys = {
             "collection_id": collection.id,
             "item_id": item.id,
+            "group_id": group.id,
             "job_id": search.id,
             "search_id": search.id,
             "unit_id": unit.id,
@@ -136,13 +154,19 @@ class SceneBuilder:
             "large_file_id": large.id,
             "run_id": run.id,
             "token_id": token.id,
+            "link_id": link.id,
             "login_id": login.id,
             "view_id": view.id,
             "user_id": target.id,
             "member_id": people[Person.READER].id,
             "model_id": self._models[1].id,
         }
-        return Scene(people, keys, word)
+        return Scene(people, keys, word, secret, of_result)
+
+    def _link(self, session: Session, owner: User, target: Target, word: str) -> tuple[ShareLink, str]:
+        key = links.link_key(secret_key(self.served.settings))
+        actor, terms = Actor.unlimited(owner), {"days": 7, "longest": 30}
+        return links.make(session, key, actor, target, word, **terms, downloads=True)
 
     def _user(self, session: Session, name: str, role: Role) -> User:
         user = make_user(f"{name}-{uuid.uuid4().hex}", role, password_hash=self._hash)
@@ -162,12 +186,30 @@ class SceneBuilder:
         )
         store(session, source)
         part = {"source_id": source.id, "part": {"page": 1, "pages": 2}}
-        item = make_picture(collection.id, f"a {word}", name=f"{word}.png", size_bytes=len(_PICTURE), **part)
+        item = make_picture(
+            *(collection.id, f"a {word}"), name=f"{word}.png", size_bytes=len(_PICTURE), ocr_text=f"{word} exit", **part
+        )
         for key in (item.picture_key, item.thumbnail_key):
             self._kept(str(key))
         weight = self.served.settings.item_image_weight
         store(session, item, *(make_embedding(item, model.id, image_weight=weight) for model in self._models))
         return item
+
+    def _group(self, session: Session, item: Item, word: str) -> DuplicateGroup:
+        """A group of the item and of a picture that is nearly the same."""
+        twin = make_picture(item.collection_id, f"a second {word}", name=f"{word} 2.png", size_bytes=len(_PICTURE))
+        for key in (twin.picture_key, twin.thumbnail_key):
+            self._kept(str(key))
+        group = DuplicateGroup(id=new_id(), collection_id=item.collection_id, size=2)
+        store(session, twin, group)
+        store(session, *(DuplicateMember(item_id=one.id, group_id=group.id, distance=0) for one in (item, twin)))
+        return group
+
+    def _map(self, session: Session, item: Item) -> None:
+        """A map with the item."""
+        inside = {"collection_id": item.collection_id}
+        store(session, MapResult(job_id=new_id(), model_id=self._models[0].id, through=item.id, items=1, **inside))
+        store(session, MapPoint(item_id=item.id, rank=0, x=50.0, y=50.0, **inside))
 
     def _kept(self, key: str) -> str:
         self.served.storage.put(key, io.BytesIO(_PICTURE))

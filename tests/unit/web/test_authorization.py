@@ -20,6 +20,7 @@ from tests.unit.web.conftest import PASSWORD, RecordingNotifier
 from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Answer, Needs, Person, expected_answer
 from tests.unit.web.route_requests import (
     BODIES,
+    IMPORTED,
     WITH_HEADERS,
     WRONG_FORMS,
     WRONG_JSON,
@@ -58,12 +59,15 @@ def _rules() -> list[tuple[Rule, str]]:
 
 
 ROUTES = _rules()
-_SCENE_KEYS = {"collection_id", "item_id", "job_id", "upload_id", "search_id", "run_id"}
+_SCENE_KEYS = {"collection_id", "item_id", "job_id", "upload_id", "search_id", "run_id", "link_id"}
 _ROUTES_WITHIN_COLLECTION = [
     (rule, method)
     for rule, method in ROUTES
     if POLICY.get(rule.endpoint) in WITHIN_COLLECTION and rule.arguments & _SCENE_KEYS
 ]
+
+
+_STRANGERS = (Person.ANONYMOUS, Person.VISITOR, Person.OUTSIDE_VIEWER, Person.OUTSIDE_EDITOR)
 
 
 def _parameters(routes: list[tuple[Rule, str]]) -> list[object]:
@@ -95,7 +99,8 @@ class Harness:
         make = BODIES.get(rule.endpoint)
         sent = make(scene, self.builder) if make and (method != "GET" or rule.endpoint in WITH_HEADERS) else None
         address = self.sender.address(rule, method, scene)
-        return self.sender.send(method, address, scene.people.get(person), sent, fragment=fragment)
+        link = scene.link if person is Person.VISITOR else None
+        return self.sender.send(method, address, scene.people.get(person), sent, fragment=fragment, link=link)
 
     def count_effects(self) -> int:
         """Return the number of audit entries and of jobs."""
@@ -108,7 +113,13 @@ class Harness:
 def harness(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """The app under test, with its own database."""
     home = tmp_path_factory.mktemp("walk")
-    settings = Settings(home=home, database_url=module_database, redis_url=redis_url, metrics_token="of the scraper")
+    settings = Settings(
+        home=home,
+        database_url=module_database,
+        redis_url=redis_url,
+        metrics_token="of the scraper",
+        import_roots=(IMPORTED,),
+    )
     app = create_app(settings, notifier=RecordingNotifier())
     # a missing CSRF token also gives 403, and would hide every missing right
     app.config["WTF_CSRF_ENABLED"] = False
@@ -149,7 +160,7 @@ def test_each_route_grants_exactly_the_access_that_the_policy_states(harness: Ha
             wrong[person] = f"{told} ({answer.status_code}) instead of {right}"
         elif right is not Answer.DONE and harness.count_effects() != before:
             wrong[person] = f"{right}, but with an effect"
-        elif person in (Person.OUTSIDE_VIEWER, Person.OUTSIDE_EDITOR) and HIDDEN_WORD in answer.get_data(as_text=True):
+        elif needs is not Needs.LINK and person in _STRANGERS and HIDDEN_WORD in answer.get_data(as_text=True):
             wrong[person] = "hidden data in the response"
     assert not wrong
 
@@ -249,6 +260,7 @@ OUTSIDE_PATH = [
     ("POST", "/jobs/{open_job_id}/marks/{item_id}", {"mark": "relevant"}),
     ("GET", "/jobs/{open_job_id}/candidates/{item_id}/map", {}),
     ("GET", "/jobs/{open_job_id}/missing?find={item_id}", {}),
+    ("GET", "/trash?collection={collection_id}", {}),
     ("GET", "/jobs?collection={collection_id}", {}),
     ("GET", "/jobs/export?collection={collection_id}", {}),
     ("GET", "/jobs/confirm?deed=delete&of={job_id}", {}),

@@ -23,8 +23,18 @@ FILE_HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.pn
 LARGE = {
     *(f"api.{name}" for name in ("upload_items", "send_files", "append_part", "announce_files", "note_unsent_files")),
     "api.expect_files",
-    *(f"pages.{name}" for name in ("upload", "send_files", "close_upload", "tell_names_apart", "add_text")),
-    *("api.submit_search", "pages.search", "pages.search_anywhere", "api.add_evaluation", "pages.upload_run"),
+    *(
+        f"pages.{name}"
+        for name in ("upload", "send_files", "close_upload", "tell_names_apart", "add_text", "change_item")
+    ),
+    *(
+        "api.submit_search",
+        "api.submit_search_of_several",
+        "pages.search",
+        "pages.search_anywhere",
+        "api.add_evaluation",
+        "pages.upload_run",
+    ),
 }
 
 

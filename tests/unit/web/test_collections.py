@@ -210,6 +210,10 @@ def test_deleting_a_collection_deletes_its_items_jobs_and_files(ada: Caller, ser
     assert ada.delete(f"/collections/{key}").status_code == 204
     assert ada.get(f"/collections/{key}").status_code == 404
     assert ada.delete(f"/collections/{key}").status_code == 404
+    # it is in the trash
+    remove_deleted(served.sessions, served.storage)
+    assert served.storage.exists("items/aa/one/original")
+    assert ada.delete(f"/trash/{key}").status_code == 204
     remove_deleted(served.sessions, served.storage)
     assert not served.storage.exists("items/aa/one/original")
     assert served.storage.exists("queries/two/picture")  # not referenced by this collection

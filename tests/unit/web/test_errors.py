@@ -80,8 +80,9 @@ def test_every_route_with_a_json_body_rejects_invalid_json_and_other_content_typ
     collection = root.post("/collections", json={"name": "c"}).json["id"]
     job = root.post(f"/collections/{collection}/items", json={"items": [{"text": "a"}]}).json["job_id"]
     upload = root.post(f"/collections/{collection}/uploads", json={}).json["id"]
+    item = root.get(f"/collections/{collection}/items").json["items"][0]["id"]
     known = {"collection_id": collection, "job_id": job, "search_id": job, "upload_id": upload, "queue": "embed"}
-    for method, path in _routes(app, **known):
+    for method, path in _routes(app, **known, item_id=item):
         # the bodies of these are files
         if method in ("POST", "PATCH", "PUT") and not re.search(f"/uploads/{upload}/(files|tus)", path):
             send = getattr(root, method.lower())
@@ -89,6 +90,18 @@ def test_every_route_with_a_json_body_rejects_invalid_json_and_other_content_typ
             _check_error(send(short, data="{", content_type="application/json"), 400)
             _check_error(send(short, data="[]", content_type="application/json"), 422)
             _check_error(send(short, data="<a/>", content_type="text/xml"), 415)
+
+
+def test_no_body_is_none_whatever_header_comes_with_it(root: Caller) -> None:
+    collection = root.post("/collections", json={"name": "c"}).json["id"]
+    root.post(f"/collections/{collection}/items", json={"items": [{"text": "a"}]})
+    # many clients send the header with every request
+    bare = {"data": "", "content_type": "application/json"}
+    job = root.post(f"/collections/{collection}/index", **bare)
+    assert job.status_code == 202, job.json
+    assert root.post(f"/jobs/{job.json['id']}/cancel", **bare).status_code == 200
+    answer = root.post("/collections", **bare)
+    assert _check_error(answer, 422)["message"]
 
 
 @pytest.mark.parametrize("path", ["/api/", "/api/v1", "/api/v1/nothing", "/api/v2/me", "/api/v1/items/not-a-key"])

@@ -24,6 +24,8 @@ ALWAYS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+# where the address itself is a secret
+SECRET = {"Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex, nofollow, noarchive"}
 # of pages and of uploaded pictures, in full: one additional source would weaken the policy
 POLICIES = (
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
@@ -37,7 +39,7 @@ HTTPS = {"wsgi.url_scheme": "https"}
 def check_headers(answer: TestResponse, where: str) -> None:
     """Check the headers of a response."""
     headers = answer.headers
-    for name, value in ALWAYS.items():
+    for name, value in (ALWAYS | (SECRET if answer.request.path.startswith("/s/") else {})).items():
         assert headers.getlist(name) == [value], (where, name)
     [policy] = headers.getlist("Content-Security-Policy")
     assert policy in POLICIES, where

@@ -222,8 +222,8 @@ def test_other_accounts_cannot_see_or_delete_an_item_but_administrators_can_see_
     assert ada.get(f"/items/{key}").status_code == 200
 
 
-def test_deleting_an_item_deletes_its_files_and_allows_uploading_it_again(
-    ada: Caller, birds: str, served: Services
+def test_deleting_an_item_without_a_trash_deletes_its_files_and_allows_uploading_it_again(
+    ada: Caller, birds: str, served: Services, without_trash: None
 ) -> None:
     key = _send(ada, birds, ("a.png", picture())).json["outcomes"][0]["item_id"]
     assert ada.delete(f"/items/{key}").status_code == 204

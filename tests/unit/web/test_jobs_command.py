@@ -6,15 +6,18 @@ import codecs
 import csv
 import json
 import re
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
+from flask_openapi import OpenAPI
 from tests.unit.web.commands import Run, lines
 from tests.unit.web.conftest import Caller
 from tests.unit.web.uploads import BLUE, RED, begin, send
 
 from retllm.cli import jobs
 from retllm.cli.client import RequestRejected
+from retllm.cli.patience import Patience
 
 NOT_SENT = "Not sent: the upload was stopped."
 
@@ -144,3 +147,22 @@ def test_a_cancelled_upload_says_how_far_it_came(run: Run, ada: Caller, collecti
     assert shown[:2] == [f"upload {job}: cancelled, {told}", "1 added, 1 not processed, 2 not sent"]
     assert "rejected" not in "".join(shown)
     assert ada.get(f"/jobs/{job}").json["progress"] == pytest.approx(1 / 3, abs=0.001)
+
+
+def test_an_export_waits_until_the_server_makes_no_others(
+    app: OpenAPI, run: Run, ada: Caller, mixed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, target, waited = app.extensions["retllm_exports"], tmp_path / "jobs", []
+    while places.take(ada.user.id):
+        pass
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        places.leave(ada.user.id)
+
+    monkeypatch.setattr(Patience, "__init__", partialmethod(Patience.__init__, sleep=sleep))
+    done = run(jobs.jobs, "export", "--output", target)
+    assert done.exit_code == 0
+    assert "Other exports are still being made" in done.stderr
+    assert waited == [5]
+    assert {row["job_id"] for row in json.loads(target.read_bytes())} == {mixed}

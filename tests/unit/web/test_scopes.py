@@ -12,7 +12,7 @@ from flask_openapi import OpenAPI
 from tests.factories import make_job, make_unit, store
 from tests.unit.web.conftest import PASSWORD, Caller, RecordingNotifier
 from tests.unit.web.policy import POLICY, WITHIN_COLLECTION, Needs, Person, least_scope
-from tests.unit.web.route_requests import BODIES, WITH_HEADERS, RequestSender, plain_body
+from tests.unit.web.route_requests import BODIES, IMPORTED, WITH_HEADERS, RequestSender, plain_body
 from tests.unit.web.scene import Scene, SceneBuilder
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
@@ -94,9 +94,8 @@ class Harness:
 def harness(module_database: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Harness:
     """The app, with its own database."""
     home = tmp_path_factory.mktemp("scopes")
-    return Harness(
-        create_app(Settings(home=home, database_url=module_database, redis_url=redis_url), notifier=RecordingNotifier())
-    )
+    settings = Settings(home=home, database_url=module_database, redis_url=redis_url, import_roots=(IMPORTED,))
+    return Harness(create_app(settings, notifier=RecordingNotifier()))
 
 
 @pytest.mark.parametrize(("rule", "method"), ROUTES)

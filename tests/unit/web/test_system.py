@@ -77,7 +77,10 @@ def test_only_administrators_pause_and_resume_queues(
     assert (pause["by"], pause["reason"]) == ("root", "a new GPU")
     assert ada.post("/system/queues/embed/resume").status_code == 403
     notified.units.clear()
+    (waited_for,) = ada.get(f"/jobs/{job_id}").json["pauses"]
+    assert (waited_for["queue"], waited_for["by"], waited_for["reason"]) == ("embed", "root", "a new GPU")
     assert _queue(root.post("/system/queues/embed/resume"), "embed")["pause"] is None
+    assert ada.get(f"/jobs/{job_id}").json["pauses"] == []
     assert [unit.stage for unit in notified.units] == [Stage.EMBED]
 
 

@@ -15,9 +15,9 @@ from tests.unit.web.conftest import Caller
 
 from retllm.cli import sending
 from retllm.cli import upload as command
-from retllm.cli.folders import OpenedFile
 from retllm.errors import InvalidInput
 from retllm.media import special_files
+from retllm.media.local_files import OpenedFile
 from retllm_web.http.services import Services
 
 Upload = Callable[..., Result]

@@ -77,6 +77,8 @@ def test_a_worker_process_reports_itself_from_its_start_until_it_stops(
     reported = until(lambda found: found and found.models[0]["error"])
     assert reported.name == f"{socket.gethostname()}:{worker.pid}"
     assert (reported.queues, reported.device, reported.stopped_at) == (["score"], device, None)
+    assert reported.usage["resident_bytes"] > 1_000_000
+    assert reported.usage["gpu_total_bytes"] is None
     (model,) = reported.models
     assert (model["name"], model["loaded"], model["revision"]) == (name, False, None)
     assert "nothing" in model["error"]

@@ -8,7 +8,7 @@ from uuid import UUID
 from flask import request
 from sqlalchemy.orm import Session
 
-from retllm.db.tables import User
+from retllm.db.tables import Collection, User
 from retllm.errors import Unauthorized
 from retllm.identity import audit
 from retllm.identity.actor import Actor
@@ -37,6 +37,14 @@ def record(
         address=request.remote_addr,
         **detail,
     )
+
+
+def record_collection(
+    session: Session, action: Action, collection: Collection, *, user: Actor | None = None, **detail: Any
+) -> None:
+    """Record an action on a collection, or on what is in it, in the audit log."""
+    key = collection.id
+    record(session, action, target=collection.name, target_id=key, collection_id=key, user=user, **detail)
 
 
 def _actor_or_none() -> Actor | None:

@@ -102,7 +102,7 @@ def _record(session: Session, actor: Actor, action: BulkAction, jobs: Sequence[J
         for job in jobs:
             record_job(session, actor, _AUDIT_ACTIONS[action], job)
         return
-    deleted: dict[UUID, list[str]] = defaultdict(list)
+    deleted: dict[UUID | None, list[str]] = defaultdict(list)
     for job in jobs:
         deleted[job.collection_id].append(str(job.id))
     for collection_id, ids in deleted.items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,13 @@ from retllm.db.operations import PausedQueue
 from retllm.db.session import run_transaction
 from retllm.db.tables import DEFAULT_LANGUAGE, Collection, EmbeddingModel, Job, User, new_id
 from retllm.errors import Conflict, NotFound
-from retllm.identity.access import Right, collection_for, require_role, visible_collections
+from retllm.identity.access import (
+    Right,
+    changeable_collections,
+    collection_for,
+    require_role,
+    visible_collections,
+)
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing import coverage
@@ -27,7 +34,7 @@ from retllm.media import records
 from retllm.queue.routing import QUEUE_OF
 from retllm.search.languages import change_language, require_known
 from retllm.settings import Settings
-from retllm_web.actions.auditing import record
+from retllm_web.actions.auditing import record_collection
 from retllm_web.http.services import services
 
 RECENT_JOBS = 5
@@ -61,6 +68,12 @@ def page(session: Session, actor: Actor, *, after: UUID | None, limit: int) -> l
     return list(session.scalars(query))
 
 
+def changeable(session: Session, actor: Actor, limit: int = 200) -> list[Collection]:
+    """Return the newest collections that ``actor`` may change, by name."""
+    query = sa.select(Collection).where(changeable_collections(actor)).order_by(Collection.id.desc()).limit(limit)
+    return sorted(session.scalars(query), key=lambda collection: collection.name.lower())
+
+
 def create(
     session: Session, actor: Actor, name: str, description: str = "", language: str = DEFAULT_LANGUAGE
 ) -> Collection:
@@ -79,7 +92,7 @@ def create(
     session.add(collection)
     _flush(session, collection.name)
     session.refresh(collection)
-    _record(session, Action.COLLECTION_CREATED, collection)
+    record_collection(session, Action.COLLECTION_CREATED, collection)
     return collection
 
 
@@ -101,9 +114,11 @@ def change(
     _flush(session, collection.name)
     if language is not None:
         change_language(session, collection, language)
-    changed = {part: [old, new] for part, old in before.items() if old != (new := getattr(collection, part))}
+    changed: dict[str, Any] = {
+        part: [old, new] for part, old in before.items() if old != (new := getattr(collection, part))
+    }
     if changed:
-        _record(session, Action.COLLECTION_CHANGED, collection, **changed)
+        record_collection(session, Action.COLLECTION_CHANGED, collection, **changed)
 
 
 def use_embedder(session: Session, collection: Collection, name: str | None, settings: Settings) -> None:
@@ -116,13 +131,13 @@ def use_embedder(session: Session, collection: Collection, name: str | None, set
     before = collection.embedder
     coverage.use(session, collection, name, settings)
     if collection.embedder != before:
-        _record(session, Action.COLLECTION_CHANGED, collection, embedder=[before, collection.embedder])
+        record_collection(session, Action.COLLECTION_CHANGED, collection, embedder=[before, collection.embedder])
 
 
 def delete(actor: Actor, collection_id: UUID) -> None:
-    """Delete a collection with its items, files, jobs and results, and record it in the audit log.
+    """Put a collection into the trash with its items, files, jobs and results, and record it in the audit log.
 
-    They are gone at once; rows and files are removed later (``uploads.removal``).
+    They are gone at once; rows and files are removed later (``uploads.removal``), after the time in the trash.
 
     Raises:
         NotFound, Forbidden: ``actor`` may not see it, or does not manage it.
@@ -131,14 +146,10 @@ def delete(actor: Actor, collection_id: UUID) -> None:
     def remove(session: Session) -> None:
         collection = collection_for(session, actor, collection_id, Right.MANAGE)
         items = session.scalar(items_in(CollectionCount.collection_id == collection_id))
-        _record(session, Action.COLLECTION_DELETED, collection, items=items)
-        records.delete_collection(session, collection_id)
+        record_collection(session, Action.COLLECTION_DELETED, collection, items=items)
+        records.delete_collection(session, collection_id, days=services().settings.trash_days, by=actor.id)
 
     run_transaction(services().sessions, remove)
-
-
-def _record(session: Session, action: Action, collection: Collection, **detail: Any) -> None:
-    record(session, action, target=collection.name, target_id=collection.id, collection_id=collection.id, **detail)
 
 
 def _flush(session: Session, name: str) -> None:
@@ -158,8 +169,8 @@ def count_items(
     names = {collection.id: embedder_of(collection, settings) for collection in collections}
     models = {name: current_model(session, name) for name in set(names.values())}
     counts = {key: _counts(one, models[names[key]]) for key, one in found.items()}
-    for job in session.scalars(_newest_jobs(counts)):
-        counts[job.collection_id].last_job = job
+    for job in session.scalars(_newest_jobs().where(Collection.id.in_(counts))):
+        counts[job.one_collection].last_job = job
     return counts
 
 
@@ -171,11 +182,12 @@ def _counts(found: Counts, model: EmbeddingModel | None) -> CollectionCounts:
     )
 
 
-def _newest_jobs(ids: Iterable[UUID]) -> sa.Select[Job]:
+@cache
+def _newest_jobs() -> sa.Select[Job]:
     """Return a query for the newest job of each collection, with one index lookup per collection."""
     latest = sa.select(Job).where(Job.collection_id == Collection.id).order_by(Job.id.desc()).limit(1)
     newest = aliased(Job, latest.correlate(Collection).lateral())
-    return sa.select(newest).select_from(Collection).join(newest, sa.true()).where(Collection.id.in_(ids))
+    return sa.select(newest).select_from(Collection).join(newest, sa.true())
 
 
 def index_etag(session: Session, actor: Actor, collection_id: UUID) -> tuple[Any, ...]:

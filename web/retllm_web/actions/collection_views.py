@@ -9,8 +9,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import ItemKind, JobKind, JobState, Visibility
+from retllm.db.enums import ItemKind, JobKind, JobState, Positions, Visibility
 from retllm.db.tables import DEFAULT_LANGUAGE, Collection
+from retllm.identity.members import MAX_COUNTED
+from retllm.identity.members import counts as counts_of_members
 from retllm.indexing.indexed import embedder_of
 from retllm_web.actions import catalog
 from retllm_web.http.bodies import ONE_LINE
@@ -25,6 +27,12 @@ Language = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern
 LANGUAGE_MEANING = (
     "language of its texts and captions for full-text search, a text search configuration of the server's PostgreSQL "
     "such as `english`, `german`, or `simple` (words are not stemmed); an unknown one is refused with a list"
+)
+
+
+POSITIONS_MEANING = (
+    "who sees where items were made, and gets originals: everyone who sees the collection, its editors, or nobody; "
+    "for nobody, positions are erased, and not read from files, and editors get originals"
 )
 
 
@@ -46,6 +54,7 @@ class CollectionChange(BaseModel):
     name: Name | None = None
     description: Description | None = None
     language: Language | None = Field(default=None, description=LANGUAGE_MEANING)
+    positions: Positions | None = Field(default=None, description=f"{POSITIONS_MEANING}; null leaves it unchanged")
     embedder: Annotated[str, StringConstraints(max_length=500)] | None = Field(
         default=None,
         description="the primary embedder for searches, a configured one that has embedded every item; "
@@ -73,6 +82,10 @@ class CollectionView(BaseModel):
     description: str
     owner: str
     visibility: Visibility
+    members: int = Field(
+        description=f"accounts that it is shared with; {MAX_COUNTED + 1:,} means more than {MAX_COUNTED:,}"
+    )
+    positions: Positions = Field(description=POSITIONS_MEANING)
     created_at: datetime
     items: dict[ItemKind, int] = Field(description="items of each kind")
     items_total: int
@@ -88,10 +101,13 @@ def collection_views(session: Session, found: list[Collection]) -> list[Collecti
     """Return ``found`` as the API and the pages show them."""
     counts = catalog.count_items(session, found, services().settings)
     owners = catalog.owners_of(session, found)
-    return [_view(collection, owners[collection.id], counts[collection.id]) for collection in found]
+    shared = counts_of_members(session, [collection.id for collection in found])
+    return [
+        _view(collection, owners[collection.id], counts[collection.id], shared[collection.id]) for collection in found
+    ]
 
 
-def _view(collection: Collection, owner: str, counts: catalog.CollectionCounts) -> CollectionView:
+def _view(collection: Collection, owner: str, counts: catalog.CollectionCounts, shared: int) -> CollectionView:
     job = counts.last_job
     return CollectionView(
         id=collection.id,
@@ -99,6 +115,8 @@ def _view(collection: Collection, owner: str, counts: catalog.CollectionCounts) 
         description=collection.description,
         owner=owner,
         visibility=collection.visibility,
+        members=shared,
+        positions=collection.positions,
         created_at=collection.created_at,
         items=counts.items,
         items_total=counts.total,

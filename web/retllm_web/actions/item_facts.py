@@ -1,4 +1,4 @@
-"""Data about one item beyond its row: its vectors, the searches that found it, the previous and next item."""
+"""Data about one item beyond its row: its vectors, the searches that found it, other parts of its file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from retllm.db.duplicates import DuplicateGroup, DuplicateMember, is_group
 from retllm.db.enums import ItemKind
 from retllm.db.searches import Candidate, Search
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item
@@ -62,7 +63,7 @@ class ItemFacts:
 
     ``came`` is the file that the item was, for a text also the sheet or archive that has it; ``captioned_by`` is the
     one that a caption is from, or the archive that has it. None if that is not known, as when the upload was deleted.
-    ``changes`` is how often a caption took the place of another one.
+    ``changes`` is how often a caption took the place of another one. ``group`` is that of its near-duplicates.
     """
 
     came: Received | None
@@ -70,16 +71,14 @@ class ItemFacts:
     changes: int
     vectors: Sequence[Vector]
     searches: Sequence[Found]
-    previous: UUID | None
-    next: UUID | None
     previous_part: UUID | None
     next_part: UUID | None
+    group: DuplicateGroup | None
 
 
 def facts_of(session: Session, item: Item, collection: Collection, settings: Settings) -> ItemFacts:
     """Return the facts of an item, with a fixed number of database queries."""
     previous_part, next_part = _parts_around(session, item)
-    in_order = sa.select(Item.id).where(Item.collection_id == item.collection_id, is_ready()).limit(1)
     came = received_file(session, item.id) if item.picture_key else None
     # a picture that came without a caption has its first one from its second version on
     first = 1 if came and came[0].kind is ItemKind.BOTH else 2
@@ -89,10 +88,11 @@ def facts_of(session: Session, item: Item, collection: Collection, settings: Set
         changes=max(0, item.version - first),
         vectors=_vectors(session, item, embedder_of(collection, settings), settings.item_image_weight),
         searches=_searches(session, item.id),
-        previous=session.scalar(in_order.where(Item.id < item.id).order_by(Item.id.desc())),
-        next=session.scalar(in_order.where(Item.id > item.id).order_by(Item.id)),
         previous_part=previous_part,
         next_part=next_part,
+        group=session.scalar(
+            sa.select(DuplicateGroup).join(DuplicateMember).where(DuplicateMember.item_id == item.id, is_group())
+        ),
     )
 
 

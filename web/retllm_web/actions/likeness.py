@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from retllm.db.enums import ItemState
 from retllm.db.session import transaction
 from retllm.db.tables import Item
@@ -12,10 +14,10 @@ from retllm.search.request import SearchRequest
 from retllm_web.actions.submissions import QueryPicture
 from retllm_web.http.services import services
 
+Request = TypeVar("Request", bound=SearchRequest)
 
-def resolve(
-    actor: Actor, request: SearchRequest, picture: QueryPicture | None
-) -> tuple[SearchRequest, QueryPicture | None]:
+
+def resolve(actor: Actor, request: Request, picture: QueryPicture | None) -> tuple[Request, QueryPicture | None]:
     """Fill the request's text and picture, where it has none, from its example item.
 
     Raises:

@@ -12,9 +12,11 @@ from sqlalchemy.orm import Session
 
 from retllm.db.counts import CollectionCount
 from retllm.db.enums import JobKind
+from retllm.db.many import one_of
 from retllm.db.searches import Search
 from retllm.db.tables import Collection, Job, User
-from retllm.identity.access import visible_collections, within_visible
+from retllm.history.job_views import name_of_collections
+from retllm.identity.access import visible_collections, visible_jobs
 from retllm.identity.actor import Actor
 from retllm.indexing.counts import items_in
 
@@ -40,21 +42,22 @@ class RecentQuestion:
     """An earlier query, with the latest search for it."""
 
     search_id: UUID
-    collection_id: UUID
+    collection_id: UUID | None
+    """None for a search of several"""
     collection_name: str
     text: str | None
     has_picture: bool
     asked_at: datetime
 
 
-def offered(session: Session, actor: Actor, chosen: UUID | None = None) -> list[Offer]:
-    """Return the newest collections that ``actor`` may search, by name, including ``chosen`` if they may search it."""
+def offered(session: Session, actor: Actor, chosen: Sequence[UUID] = ()) -> list[Offer]:
+    """Return the newest collections that ``actor`` may search, by name, including those ``chosen`` that they may."""
     query = (
         sa.select(Collection.id, Collection.name, User.name)
         .join(User, User.id == Collection.owner_id)
         .where(visible_collections(actor))
     )
-    order = (Collection.id != chosen, Collection.id.desc()) if chosen else (Collection.id.desc(),)
+    order = (sa.not_(one_of(Collection.id, chosen)), Collection.id.desc()) if chosen else (Collection.id.desc(),)
     rows = session.execute(query.order_by(*order).limit(_OFFERED)).all()
     counted = items_in(CollectionCount.collection_id.in_([row.id for row in rows]))
     key = CollectionCount.collection_id
@@ -64,24 +67,24 @@ def offered(session: Session, actor: Actor, chosen: UUID | None = None) -> list[
 
 
 def recent(session: Session, actor: Actor) -> list[RecentQuestion]:
-    """Return the latest distinct queries of ``actor`` per collection, newest first."""
+    """Return the latest distinct queries of ``actor`` per collection, or of several, newest first."""
     rows = session.execute(
         sa.select(
             Search.question,
             Job.id,
             Job.collection_id,
-            Collection.name,
+            name_of_collections(),
             Search.query_text,
             Search.query_picture_key.is_not(None),
             Job.created_at,
         )
         .join(Search, Search.id == Job.id)
-        .join(Collection, Collection.id == Job.collection_id)
-        .where(Job.user_id == actor.id, Job.kind == JobKind.SEARCH, within_visible(actor, Job.collection_id))
+        .outerjoin(Collection, Collection.id == Job.collection_id)
+        .where(Job.user_id == actor.id, Job.kind == JobKind.SEARCH, visible_jobs(actor))
         .order_by(Job.id.desc())
         .limit(_SCANNED)
     )
-    found: dict[tuple[UUID, str], RecentQuestion] = {}
+    found: dict[tuple[UUID | None, str], RecentQuestion] = {}
     for question, job_id, collection_id, name, text, has_picture, at in rows:
         found.setdefault((collection_id, question), RecentQuestion(job_id, collection_id, name, text, has_picture, at))
     return list(found.values())[:_RECENT]

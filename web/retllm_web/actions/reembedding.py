@@ -19,7 +19,7 @@ from retllm.indexing import coverage as embedders
 from retllm.indexing.coverage import Coverage
 from retllm.indexing.submit import submit_index
 from retllm_web.actions import catalog, submissions
-from retllm_web.actions.auditing import record
+from retllm_web.actions.auditing import record_collection
 from retllm_web.http.services import services
 
 
@@ -80,13 +80,11 @@ def remove(actor: Actor, collection_id: UUID, model_id: UUID) -> int:
     removed = embedders.remove_vectors(found.sessions, collection_id, model_id, found.settings)
     if removed:
         with transaction(found.sessions) as session:
-            record(
+            record_collection(
                 session,
                 Action.COLLECTION_CHANGED,
+                collection,
                 user=actor,
-                target=collection.name,
-                target_id=collection_id,
-                collection_id=collection_id,
                 vectors_removed=removed,
                 model_id=str(model_id),
             )

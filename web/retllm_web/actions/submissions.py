@@ -11,21 +11,24 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
+from retllm.db.enums import Positions
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import Item, Job
+from retllm.db.tables import Collection, Item, Job
 from retllm.history import control
 from retllm.history.job_views import JobView, RetriedJobView, job_view, retried_view
 from retllm.identity.access import collection_for, job_for
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
 from retllm.indexing.submit import submit_index
-from retllm.media import query_pictures, streams
+from retllm.media import copies, query_pictures, streams
 from retllm.media.pictures import check_length
 from retllm.queue.submission import Submitted
-from retllm.search.request import SearchRequest
+from retllm.search import coarse, several
+from retllm.search.request import SearchRequest, SeveralRequest
 from retllm.search.submit import StoredPicture, submit_search
 from retllm_web.actions.auditing import record
 from retllm_web.http import decoding
+from retllm_web.http.pictures import PlainCopy, plain_copy
 from retllm_web.http.services import services
 
 log = structlog.get_logger(__name__)
@@ -36,9 +39,10 @@ _TARGET = 100
 
 @dataclass(frozen=True)
 class EarlierPicture:
-    """The picture of an earlier search, by its storage key."""
+    """The picture of an earlier search, by its storage key and the key of that search."""
 
     key: str
+    search_id: UUID
 
 
 QueryPicture = BinaryIO | Item | EarlierPicture
@@ -77,13 +81,15 @@ def _accept(actor: Actor, do: Callable[[Session], Submitted]) -> tuple[Submitted
 
 def search(
     actor: Actor,
-    collection_id: UUID,
+    collection_id: UUID | None,
     request: SearchRequest,
     *,
     picture: QueryPicture | None = None,
     idempotency_key: str | None = None,
 ) -> JobView:
     """Submit a search job; ``picture`` is checked and stored first.
+
+    Without ``collection_id`` it is a ``SeveralRequest``, which says what to search.
 
     Raises:
         NotFound: no such collection.
@@ -93,7 +99,7 @@ def search(
         InvalidInput: the query is empty, or a field is out of bounds.
         Conflict: the collection is empty or not indexed, or the idempotency key belongs to another request.
     """
-    stored = _store_picture(actor, collection_id, picture) if picture is not None else None
+    stored = _store_picture(actor, collection_id, request, picture) if picture is not None else None
     accepted = False
     try:
         submitted, view = _accept(
@@ -121,23 +127,65 @@ def search(
     return view
 
 
-def _store_picture(actor: Actor, collection_id: UUID, picture: QueryPicture) -> StoredPicture:
-    """Check and store the picture, if ``actor`` may search the collection."""
+def search_of_several(
+    actor: Actor, request: SeveralRequest, *, picture: QueryPicture | None = None, idempotency_key: str | None = None
+) -> JobView:
+    """Submit a search of the collections that the request names, see :func:`search`; of one if it names only one."""
+    collection_id, query = request.of_one() or (None, request)
+    return search(actor, collection_id, query, picture=picture, idempotency_key=idempotency_key)
+
+
+def _store_picture(
+    actor: Actor, collection_id: UUID | None, request: SearchRequest, picture: QueryPicture
+) -> StoredPicture:
+    """Check and store the picture, if ``actor`` may search the collections."""
     found = services()
     settings, storage = found.settings, found.storage
     with transaction(found.sessions) as session:
-        collection_for(session, actor, collection_id)
+        if isinstance(request, SeveralRequest):
+            several.asked(session, actor, request)
+        elif collection_id is not None:
+            collection_for(session, actor, collection_id)
+        tells = _tells_place(session, picture, collection_id)
+    if isinstance(picture, Item | EarlierPicture) and tells:
+        with _plain(picture).stream as plain:
+            return _store_sent(plain)
     if isinstance(picture, Item):
         key = query_pictures.copy_of_item(storage, settings, picture)
     elif isinstance(picture, EarlierPicture):
         key = query_pictures.copy_of_query(storage, settings, picture.key)
     else:
-        check_length(picture, settings)
-        sha256 = streams.digest(picture, settings.max_file_bytes)
-        made = decoding.decoded(sha256, lambda: query_pictures.inspect(picture, settings))
-        return StoredPicture(query_pictures.store(storage, settings, picture, made), sha256)
+        return _store_sent(picture)
     with storage.open(key) as copy:
         return StoredPicture(key, streams.digest(copy, storage.size(key)))
+
+
+def _store_sent(picture: BinaryIO) -> StoredPicture:
+    settings = services().settings
+    check_length(picture, settings)
+    sha256 = streams.digest(picture, settings.max_file_bytes)
+    made = decoding.decoded(sha256, lambda: query_pictures.inspect(picture, settings))
+    return StoredPicture(query_pictures.store(services().storage, settings, picture, made), sha256)
+
+
+def _tells_place(session: Session, picture: QueryPicture, collection_id: UUID | None) -> bool:
+    """Return whether a picture comes from another collection, of which not all may have the originals.
+
+    Whoever sees the search in this collection may have its picture.
+    """
+    if isinstance(picture, Item):
+        of = [session.get_one(Collection, picture.collection_id)]
+    elif isinstance(picture, EarlierPicture):
+        of = coarse.collections_of(session, session.get_one(Job, picture.search_id))
+    else:
+        return False
+    return any(one.id != collection_id and one.positions is not Positions.EVERYONE for one in of)
+
+
+def _plain(picture: Item | EarlierPicture) -> PlainCopy:
+    if isinstance(picture, Item):
+        return plain_copy(picture.picture_key or "", picture.content_sha256, picture.copy_key)
+    return plain_copy(picture.key, picture.key, copies.key_beside(picture.key, services().settings))
 
 
 def delete_picture(key: str) -> None:

@@ -82,9 +82,9 @@ def known(actor: Actor, upload_id: UUID, offered: Sequence[Offer]) -> list[bool]
         job = submit.lock_open(session, upload_id)
         here = offers.take_duplicates(session, job, offered)
         missing = [file for file, known in zip(offered, here, strict=True) if not known]
-        kept = offers.kept_bytes(session, job.collection_id, [file.sha256 for file in missing if file.sha256])
+        kept = offers.kept_bytes(session, job.one_collection, [file.sha256 for file in missing if file.sha256])
         sizes = {file.size for file in missing if file.slices and not file.sha256}
-        return here, kept, offers.wholes_of_size(session, job.collection_id, sizes)
+        return here, kept, offers.wholes_of_size(session, job.one_collection, sizes)
 
     here, kept, wholes = run_transaction(services().sessions, take)
     for number, file in enumerate(offered):

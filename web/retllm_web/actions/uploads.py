@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 from uuid import UUID
@@ -32,7 +31,8 @@ from retllm.uploads.offers import Offer
 from retllm.uploads.receive import ReceivedFile, receive
 from retllm.uploads.views import UploadState, is_processed, upload_state
 from retllm_web.actions import submissions
-from retllm_web.actions.auditing import record
+from retllm_web.actions.auditing import record_collection
+from retllm_web.http.long_answers import waiting
 from retllm_web.http.services import services
 
 MAX_WAIT = 60.0
@@ -198,16 +198,9 @@ def _closed(session: Session, actor: Actor, job: Job, reason: str = unsent.LEFT)
     if state is None or state.closed_at is not None:
         return []
     units = submit.close_upload(session, job.id, reason)
-    collection = session.get_one(Collection, job.collection_id)
-    record(
-        session,
-        Action.ITEMS_UPLOADED,
-        user=actor,
-        target=collection.name,
-        target_id=collection.id,
-        collection_id=collection.id,
-        files=sum(state.counts.values()),
-    )
+    collection = session.get_one(Collection, job.one_collection)
+    files = sum(state.counts.values())
+    record_collection(session, Action.ITEMS_UPLOADED, collection, user=actor, files=files)
     return units
 
 
@@ -223,31 +216,24 @@ def for_change(session: Session, actor: Actor, job_id: UUID) -> Job:
         Forbidden: ``actor`` may not change its collection.
     """
     job = access.job_for(session, actor, job_id)
-    access.collection_for(session, actor, job.collection_id, Right.CHANGE)
+    access.collection_for(session, actor, job.one_collection, Right.CHANGE)
     if job.kind is not JobKind.UPLOAD:
         raise NotFound("There is no such upload.")
     return job
 
 
-@cache
-def _waiters() -> threading.BoundedSemaphore:
-    """Return places for half of the server's threads."""
-    return threading.BoundedSemaphore(max(1, services().settings.web_threads // 2))
-
-
-def wait(job_id: UUID, seconds: float) -> UploadState:
+def wait(actor: Actor, job_id: UUID, seconds: float) -> UploadState:
     """Wait until every file of a closed upload has its outcome, for so many seconds at most; return its state.
 
-    Few requests wait at the same time, since each holds a thread of the server; the others get the present state.
+    Few requests wait at the same time, and few of one account; the others get the present state.
 
     Raises:
         NotFound: the upload was deleted meanwhile.
     """
-    if seconds > 0 and _waiters().acquire(blocking=False):
-        try:
-            _await_processed(job_id, min(seconds, MAX_WAIT))
-        finally:
-            _waiters().release()
+    if seconds > 0:
+        with waiting(actor.id) as may_wait:
+            if may_wait:
+                _await_processed(job_id, min(seconds, MAX_WAIT))
     with transaction(services().sessions) as session:
         state = upload_state(session, job_id)
     if state is None:

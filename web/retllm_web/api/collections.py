@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from retllm.db.session import transaction
 from retllm.identity.access import Right, collection_for
-from retllm_web.actions import catalog
+from retllm_web.actions import catalog, membership
 from retllm_web.actions.collection_views import CollectionChange, CollectionRequest, CollectionView, collection_views
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, api
@@ -61,20 +61,25 @@ def get_collection(path: CollectionPath) -> Response:
 
 @api.patch("/collections/<uuid:collection_id>", tags=TAGS, responses={200: CollectionView, 409: ErrorBody})
 def change_collection(path: CollectionPath, body: CollectionChange) -> Response:
-    """Change the name, the description, the language or, as its owner, the primary embedder of a collection."""
+    """Change the name, the description, the language or, as its owner, embedder and positions of a collection."""
     chooses = "embedder" in body.model_fields_set
     with transaction(services().sessions) as session:
-        right = Right.MANAGE if chooses else Right.CHANGE
+        right = Right.MANAGE if chooses or body.positions is not None else Right.CHANGE
         found = collection_for(session, current_actor(), path.collection_id, right)
         catalog.change(session, found, name=body.name, description=body.description, language=body.language)
         if chooses:
             catalog.use_embedder(session, found, body.embedder, services().settings)
+        if body.positions is not None:
+            membership.set_positions(session, found, body.positions)
         view = collection_views(session, [found])[0]
     return answer(view)
 
 
 @api.delete("/collections/<uuid:collection_id>", tags=TAGS, responses={204: None})
 def delete_collection(path: CollectionPath) -> Response:
-    """Delete a collection with its items, files, jobs and results; all are gone at once, for everyone."""
+    """Move a collection to the trash with its items, files, jobs and results; all are gone at once, for everyone.
+
+    Its owner and administrators can restore it.
+    """
     catalog.delete(current_actor(), path.collection_id)
     return nothing()

@@ -64,7 +64,7 @@ class AskRequest(BaseModel):
 
     name: RunName | None = Field(default=None, description="name of the run")
     settings: SearchRequest = Field(
-        default=SearchRequest(), description="each query keeps its own text, kinds and picture weight"
+        default=SearchRequest(), description="each query keeps its own text, kinds, filter and picture weight"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from flask import Response, request
@@ -16,15 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import ItemKind
 from retllm.db.session import transaction
-from retllm.db.tables import Item
-from retllm.identity.access import Right, collection_for
+from retllm.db.tables import Collection, Item
+from retllm.filters import MAX_CHARS, parse
+from retllm.identity.access import Right, collection_for, gets_originals
 from retllm.media.ingest import FileOutcome
-from retllm_web.actions import contents
-from retllm_web.actions.item_views import ItemView, item_view, item_views
+from retllm_web.actions import contents, item_lists
+from retllm_web.actions.item_changes import ItemChange
+from retllm_web.actions.item_views import ItemView, item_view, item_views, look_at_original, reference_keys
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import api, strictly
 from retllm_web.api.collections import CollectionPath
-from retllm_web.api.spec import BINARY, PICTURE, RENDITION, WHOLE, tags
+from retllm_web.api.spec import BINARY, PICTURE, RENDITION, WHOLE, ErrorBody, tags
 from retllm_web.api.uploads import form_files
 from retllm_web.http import pictures
 from retllm_web.http.auth import current_actor
@@ -79,20 +81,33 @@ class UploadView(BaseModel):
     )
 
 
-class ItemQuery(PageQuery):
-    """Which items to list."""
+class ItemFilterQuery(BaseModel):
+    """Filters of items, all optional."""
+
+    model_config = ConfigDict(extra="forbid")
 
     kind: ItemKind | None = optional("only items of this kind")
-    state: contents.IndexState | None = optional(
+    state: item_lists.IndexState | None = optional(
         "only items that are indexed, not yet indexed, or whose embedding failed"
     )
     q: Annotated[str, StringConstraints(max_length=200)] | None = optional(
-        "only items with this text in name, text or caption, ignoring case"
+        "only items with this text in name, text or caption; capital letters and accents do not count"
+    )
+    filter: Annotated[str, StringConstraints(max_length=MAX_CHARS)] | None = optional(
+        'only items that match, such as `taken >= 1998 and folder ~ "Italy/"`'
+    )
+
+
+class ItemQuery(ItemFilterQuery, PageQuery):
+    """Which items to list."""
+
+    sort: Literal["added", "-added", "name", "-name", "taken", "-taken"] = Field(
+        default="added", description="by what to sort; `-` is for backwards. Items without a value come last"
     )
 
 
 class ItemList(BaseModel):
-    """A page of items, oldest first."""
+    """A page of items."""
 
     items: list[ItemView]
     next: UUID | None = Field(
@@ -172,12 +187,15 @@ def _texts() -> list[contents.Text]:
 
 @api.get("/collections/<uuid:collection_id>/items", tags=TAGS, responses={200: ItemList})
 def list_items(path: CollectionPath, query: ItemQuery) -> Response:
-    """List the items of a collection, oldest first."""
+    """List the items of a collection."""
     settings = services().settings
     with transaction(services().sessions) as session:
         collection = collection_for(session, current_actor(), path.collection_id)
-        filters = contents.ItemFilters(query.kind, query.state, query.q or "")
-        page = contents.page(session, collection, settings, filters, after=query.after, limit=query.limit)
+        filters = item_lists.ItemFilters(query.kind, query.state, query.q or "", parse(query.filter or ""))
+        order = item_lists.Order.of(query.sort)
+        page = item_lists.page(
+            session, collection, settings, filters, order=order, after=query.after, limit=query.limit
+        )
         return answer(ItemList(items=item_views(session, page.items), next=page.next))
 
 
@@ -185,21 +203,32 @@ def list_items(path: CollectionPath, query: ItemQuery) -> Response:
 def get_item(path: ItemPath) -> Response:
     """Return one item."""
     with transaction(services().sessions) as session:
+        item, indexed = contents.item_for(session, current_actor(), path.item_id, services().settings)
+        view, keys = item_view(session, item, indexed), reference_keys(session, item)
+    return answer(look_at_original(view, keys))
+
+
+@api.patch("/items/<uuid:item_id>", tags=TAGS, responses={200: ItemView, 409: ErrorBody})
+def change_item(path: ItemPath, body: ItemChange) -> Response:
+    """Change an item: only what the request has. A changed text or caption is embedded by the next index job."""
+    body = strictly(type(body), request.get_data())
+    contents.change(current_actor(), path.item_id, body.given())
+    with transaction(services().sessions) as session:
         found = contents.item_for(session, current_actor(), path.item_id, services().settings)
         return answer(item_view(session, *found))
 
 
 @api.delete("/items/<uuid:item_id>", tags=TAGS, responses={204: None})
 def remove_item(path: ItemPath) -> Response:
-    """Delete an item's content; earlier results still show its name."""
+    """Move an item to the trash, from which it can be restored; earlier results still show its name."""
     contents.delete(current_actor(), path.item_id)
     return nothing()
 
 
 @api.get("/items/<uuid:item_id>/thumbnail", tags=TAGS, responses={200: RENDITION, 304: None})
 def get_thumbnail(path: ItemPath) -> Response:
-    """Return a thumbnail of the item's picture, as WebP."""
-    item = _pictured(path.item_id)
+    """Return a thumbnail of the item's picture, as WebP; to those who may restore it also if it is in the trash."""
+    item = _pictured(path.item_id, trashed=True)
     return pictures.send_small(item.thumbnail_key or "", f"{item.content_sha256}-thumbnail")
 
 
@@ -211,23 +240,28 @@ def get_rendition(path: ItemPath) -> Response:
 
 @api.get("/items/<uuid:item_id>/picture", tags=TAGS, responses={200: PICTURE, 304: None})
 def get_picture(path: ItemPath) -> Response:
-    """Return the item's original picture, as an attachment."""
-    item = _pictured(path.item_id)
-    return pictures.send_original(
-        item.picture_key or "", item.content_sha256, item.name, media_type=item.media_type, size=item.size_bytes
-    )
+    """Return the item's original picture, as an attachment.
+
+    Who may not see where the items of the collection were made gets a copy without what the file says of itself:
+    upright, as JPEG or WebP, in the size of working copies.
+    """
+    with transaction(services().sessions) as session:
+        item = contents.pictured(session, current_actor(), path.item_id)
+        is_original = gets_originals(session, current_actor(), session.get_one(Collection, item.collection_id))
+    return pictures.send_item_picture(item, is_original=is_original)
 
 
 @api.get("/items/<uuid:item_id>/source", tags=TAGS, responses={200: WHOLE, 304: None})
 def get_item_source(path: ItemPath) -> Response:
-    """Return the whole file that the item is a page or frame of, as an attachment."""
+    """Return the whole file that the item is a page or frame of, as an attachment.
+
+    It is refused to who may not see where the items of the collection were made.
+    """
     with transaction(services().sessions) as session:
         source = contents.source_of(session, current_actor(), path.item_id)
-    return pictures.send_original(
-        source.file_key, source.content_sha256, source.name, media_type=source.media_type, size=source.size_bytes
-    )
+    return pictures.send_source(source)
 
 
-def _pictured(item_id: UUID) -> Item:
+def _pictured(item_id: UUID, *, trashed: bool = False) -> Item:
     with transaction(services().sessions) as session:
-        return contents.pictured(session, current_actor(), item_id)
+        return contents.pictured(session, current_actor(), item_id, trashed=trashed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from datetime import date
 from typing import Annotated, Any
 from uuid import UUID
@@ -22,10 +23,12 @@ from retllm.history.listing import JobFilters
 from retllm.identity.access import job_for
 from retllm.search.export import Rows
 from retllm_web.actions import bulk, submissions
+from retllm_web.actions.job_pauses import pauses_of
 from retllm_web.api.answers import answer, nothing
 from retllm_web.api.blueprint import PREFIX, api
 from retllm_web.api.collections import CollectionPath
 from retllm_web.api.spec import ErrorBody, tags
+from retllm_web.api.system import PauseView
 from retllm_web.http import downloads
 from retllm_web.http.auth import current_actor
 from retllm_web.http.downloads import Format
@@ -33,6 +36,19 @@ from retllm_web.http.paging import PageQuery, optional
 from retllm_web.http.services import services
 
 TAGS = tags("jobs")
+
+
+class JobPause(PauseView):
+    """The pause of a queue in which a job has open units."""
+
+    queue: str
+
+
+class WatchedJob(JobView):
+    """A job, and what else it waits for."""
+
+    pauses: list[JobPause] = Field(description="pauses of the queues in which it has open units")
+
 
 Key = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[\x21-\x7e]+$")]
 
@@ -85,6 +101,8 @@ class JobFilterQuery(BaseModel):
         description="only uploads of which a file or row has this outcome; several may be given",
     )
 
+    run: UUID | None = optional("only the searches of this evaluation run")
+
     def filters(self) -> JobFilters:
         """Return the filters for the job core."""
         return JobFilters(
@@ -96,6 +114,7 @@ class JobFilterQuery(BaseModel):
             until=self.until,
             text=self.text or "",
             outcomes=tuple(self.outcome),
+            run_id=self.run,
         )
 
 
@@ -155,11 +174,13 @@ def export_jobs(query: ExportQuery) -> Response:
     return downloads.history(current_actor(), query.filters(), query.rows, query.format)
 
 
-@api.get("/jobs/<uuid:job_id>", tags=TAGS, responses={200: JobView})
+@api.get("/jobs/<uuid:job_id>", tags=TAGS, responses={200: WatchedJob})
 def get_job(path: JobPath) -> Response:
-    """Return one job with its progress, its stages and the errors of its units."""
+    """Return one job with its progress, its stages, the errors of its units, and the pauses that it waits for."""
     with transaction(services().sessions) as session:
-        return answer(job_view(session, job_for(session, current_actor(), path.job_id)))
+        view = job_view(session, job_for(session, current_actor(), path.job_id))
+        pauses = [JobPause.model_validate(asdict(pause)) for pause in pauses_of(session, view)]
+    return answer(WatchedJob(**dict(view), pauses=pauses))
 
 
 @api.post("/jobs/<uuid:job_id>/cancel", tags=TAGS, responses={200: JobView, 409: ErrorBody})

@@ -39,7 +39,7 @@ class JudgmentView(BaseModel):
     relevant: bool
     user_name: str | None = Field(description="who marked it; null if the account was deleted")
     updated_at: datetime
-    deleted: bool = Field(description="the item is deleted; measures ignore its mark")
+    deleted: bool = Field(description="the item is deleted or in the trash; measures ignore its mark")
     coarse_rank: int | None = Field(description="null if the item is not a candidate of this search")
     final_rank: int | None
 

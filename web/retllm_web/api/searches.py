@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -20,8 +20,10 @@ from retllm.db.searches import Search
 from retllm.db.session import transaction
 from retllm.errors import InvalidInput, NotFound
 from retllm.history.job_views import JobView
-from retllm.identity.access import job_for
-from retllm.search.request import SearchRequest
+from retllm.identity.access import gets_originals, job_for
+from retllm.media import copies
+from retllm.search import coarse
+from retllm.search.request import SearchRequest, SeveralRequest
 from retllm.search.results import SearchView
 from retllm.search.views import search_view, trace_of
 from retllm_web.actions import likeness, submissions
@@ -37,25 +39,32 @@ from retllm_web.http.services import services
 
 TAGS = tags("searches")
 
-_JSON, _SCHEMAS = parse_body(SearchRequest)
-api.components_schemas.update(_SCHEMAS)
-_BODY = RequestBody(
-    description="The query as JSON; with a picture, a form whose optional part `query` contains that JSON.",
-    content={
-        **_JSON,
-        "multipart/form-data": MediaType(
-            schema=Schema(
-                type=DataType.OBJECT,
-                properties={
-                    "picture": Schema(type=DataType.STRING, format="binary", description="the query picture"),
-                    "query": Reference(**{"$ref": "#/components/schemas/SearchRequest"}),
-                },
-                additionalProperties=False,
+Query = TypeVar("Query", bound=SearchRequest)
+
+
+def _body(model: type[SearchRequest], *, required: bool) -> RequestBody:
+    """Return the description of the body of a search: JSON, or a form with a picture and that JSON."""
+    json, schemas = parse_body(model)
+    api.components_schemas.update(schemas)
+    optional = "" if required else "optional "
+    return RequestBody(
+        description=f"The query as JSON; with a picture, a form whose {optional}part `query` contains that JSON.",
+        content={
+            **json,
+            "multipart/form-data": MediaType(
+                schema=Schema(
+                    type=DataType.OBJECT,
+                    properties={
+                        "picture": Schema(type=DataType.STRING, format="binary", description="the query picture"),
+                        "query": Reference(**{"$ref": f"#/components/schemas/{model.__name__}"}),
+                    },
+                    required=["query"] if required else None,
+                    additionalProperties=False,
+                ),
+                encoding={"query": Encoding(contentType="application/json")},
             ),
-            encoding={"query": Encoding(contentType="application/json")},
-        ),
-    },
-)
+        },
+    )
 
 
 class SearchPath(BaseModel):
@@ -77,12 +86,12 @@ class TraceView(RootModel[dict[str, Any]]):
 @api.post(
     "/collections/<uuid:collection_id>/searches",
     tags=TAGS,
-    request_body=_BODY,
+    request_body=_body(SearchRequest, required=False),
     responses={202: JobView, 409: ErrorBody},
 )
 def submit_search(path: CollectionPath, header: IdempotencyHeader) -> Response:
     """Search a collection by a text, a picture, both, or an example item; the result is at /searches/{job id}."""
-    query, picture = _query_of(request)
+    query, picture = _query_of(request, SearchRequest)
     query, picture = likeness.resolve(current_actor(), query, picture)
     view = submissions.search(
         current_actor(), path.collection_id, query, picture=picture, idempotency_key=header.idempotency_key
@@ -90,12 +99,23 @@ def submit_search(path: CollectionPath, header: IdempotencyHeader) -> Response:
     return accepted(view)
 
 
-def _query_of(request: Request) -> tuple[SearchRequest, QueryPicture | None]:
+@api.post(
+    "/searches", tags=TAGS, request_body=_body(SeveralRequest, required=True), responses={202: JobView, 409: ErrorBody}
+)
+def submit_search_of_several(header: IdempotencyHeader) -> Response:
+    """Search several collections together, or all; like a search of one, and each result names its collection."""
+    query, picture = _query_of(request, SeveralRequest)
+    query, picture = likeness.resolve(current_actor(), query, picture)
+    key = header.idempotency_key
+    return accepted(submissions.search_of_several(current_actor(), query, picture=picture, idempotency_key=key))
+
+
+def _query_of(request: Request, model: type[Query]) -> tuple[Query, QueryPicture | None]:
     """Return the query of this request, and its picture if it has one."""
     if request.mimetype != "multipart/form-data":
-        return strictly(SearchRequest, request.get_data() or "{}"), None
+        return strictly(model, request.get_data() or "{}"), None
     refuse_other_parts(form={"query"}, files={"picture", "query"}, once=True)
-    query = strictly(SearchRequest, request.form.get("query") or _text_of_file(request, "query") or "{}")
+    query = strictly(model, request.form.get("query") or _text_of_file(request, "query") or "{}")
     upload = request.files.get("picture")
     return query, cast("BinaryIO", upload.stream) if upload else None
 
@@ -128,8 +148,17 @@ def get_trace(path: CandidatePath) -> Response:
 
 @api.get("/searches/<uuid:search_id>/picture", tags=TAGS, responses={200: PICTURE, 304: None})
 def get_query_picture(path: SearchPath) -> Response:
-    """Return the original query picture of a search, as an attachment."""
+    """Return the original query picture of a search, as an attachment.
+
+    Who may not see where the items of the collection were made gets a copy without what the file says of itself.
+    """
     key, etag = _query_picture(path.search_id)
+    with transaction(services().sessions) as session:
+        among = coarse.collections_of(session, job_for(session, current_actor(), path.search_id))
+        is_original = all(gets_originals(session, current_actor(), one) for one in among)
+    if not is_original:
+        copy = pictures.plain_copy(key, etag, copies.key_beside(key, services().settings))
+        return pictures.send_plain_copy(copy, f"query-{path.search_id}")
     return pictures.send_original(key, etag, f"query-{path.search_id}")
 
 

@@ -11,7 +11,8 @@ from flask import Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from retllm.db.enums import JobKind, Stage
-from retllm.db.session import transaction
+from retllm.db.session import snapshot, transaction
+from retllm.history.named_items import MAX_NAMED, NamedItem
 from retllm.operations import failures, queues, workers
 from retllm.operations.failures import FAILURE_CURSOR, FailureCursor, FailureFilters
 from retllm.operations.workers import WorkerStatus
@@ -47,6 +48,19 @@ class HeldUnitView(BaseModel):
     started_at: datetime | None
 
 
+class UsageView(BaseModel):
+    """What a worker uses, as of its last heartbeat; null is what is not known."""
+
+    resident_bytes: int | None = Field(description="memory of the process")
+    load: float | None = Field(description="processes of its host that run or wait to run, on average over a minute")
+    cores: int | None = Field(description="of its host")
+    gpu_used_bytes: int | None = Field(description="memory of its GPU that is used, by whatever process; null on a CPU")
+    gpu_total_bytes: int | None
+    gpu_utilization: float | None = Field(
+        description="share of the time in which the GPU computes, 0 to 1; the worker needs the package nvidia-ml-py"
+    )
+
+
 class WorkerBody(BaseModel):
     """A worker process."""
 
@@ -55,6 +69,7 @@ class WorkerBody(BaseModel):
     device: str
     release: str
     models: list[HeldModelView]
+    usage: UsageView | None = Field(description="null for a worker that does not report it")
     started_at: datetime
     seen_at: datetime
     stopped_at: datetime | None
@@ -138,10 +153,11 @@ class DeadUnitView(BaseModel):
     error: str | None
     traceback: str | None = Field(description="only for callers who may change the job")
     died_at: datetime
-    collection_id: UUID
+    collection_id: UUID | None = Field(description="null for a search of several collections")
     collection: str
     query: str | None = Field(description="the text of the search, if it has one")
     may: bool = Field(description="whether the caller may retry it")
+    about: list[NamedItem] = Field(description=f"the first {MAX_NAMED} of its items or files, by name")
 
 
 class DeadList(BaseModel):
@@ -176,7 +192,7 @@ def list_workers() -> Response:
 
 def _queues() -> list[QueueBody]:
     hint_counts = hints(services().settings.redis_url, services().routing.queues) or {}
-    with transaction(services().sessions) as session:
+    with snapshot(services().sessions) as session:
         depths = queues.depths(session, services().routing)
     return [QueueBody.model_validate(_queue(queue) | {"hints": hint_counts.get(queue.name)}) for queue in depths]
 

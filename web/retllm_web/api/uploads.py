@@ -253,7 +253,7 @@ def _view(upload_id: UUID) -> OpenUploadView:
     job, state, arrived = upload_parts.state(current_actor(), upload_id)
     return OpenUploadView(
         id=job.id,
-        collection_id=job.collection_id,
+        collection_id=job.one_collection,
         index=job.params["index"],
         texts=job.params["texts"],
         closed_at=state.closed_at,

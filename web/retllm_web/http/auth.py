@@ -17,7 +17,7 @@ from retllm.db.enums import TokenScope
 from retllm.db.session import transaction
 from retllm.db.tables import User
 from retllm.errors import InvalidInput, NotFound, TooManyTries, Unauthorized
-from retllm.identity import accounts, audit, logins, tokens
+from retllm.identity import accounts, audit, links, logins, tokens
 from retllm.identity.access import require_scope
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action
@@ -42,6 +42,8 @@ csrf = _Csrf()
 
 # methods that change nothing
 _SAFE = ("GET", "HEAD", "OPTIONS")
+# routes that change nothing, but are asked with more than fits into an address
+_READING = ("api.download_items",)
 _EXTENSION = "retllm_login_throttle"
 # a hash takes four threads for a tenth of a second
 _LINES = "retllm_password_lines"
@@ -99,6 +101,11 @@ def hashing(*, known: bool = True) -> AbstractContextManager[None]:
 def token_key() -> bytes:
     """Return the key for the digests of tokens."""
     return tokens.key_from(str(current_app.config["SECRET_KEY"]))
+
+
+def link_key() -> bytes:
+    """Return the key for the digests of links."""
+    return links.link_key(str(current_app.config["SECRET_KEY"]))
 
 
 def idle() -> timedelta:
@@ -254,7 +261,7 @@ def authenticate() -> None:
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthorized()
     g.actor = _holder(token.strip())
-    if request.method not in _SAFE:
+    if request.method not in _SAFE and request.endpoint not in _READING:
         require_scope(g.actor, TokenScope.SEARCH)
 
 

@@ -44,6 +44,8 @@ class Limit:
 
 
 WITHOUT_ACCOUNT = Limit(64 * _KIB, 10)
+# a form with all settings of a search, whose sender's session has ended
+_ENDED = Limit(64 * _KIB, 100)
 ORDINARY = Limit(256 * _KIB)
 _FILES = Limit(None, None, changes=True)
 
@@ -61,7 +63,7 @@ _BY_ROUTE = {
     "api.add_evaluation": Limit(REPORT_BYTES + _KIB),
     "pages.upload_run": Limit(REPORT_BYTES + _MIB),
 }
-_WITH_PICTURE = ("api.submit_search", "pages.search", "pages.search_anywhere")
+_WITH_PICTURE = ("api.submit_search", "api.submit_search_of_several", "pages.search", "pages.search_anywhere")
 
 
 def limit_of(endpoint: str | None, settings: Settings) -> Limit:
@@ -71,6 +73,9 @@ def limit_of(endpoint: str | None, settings: Settings) -> Limit:
         return Limit(settings.max_file_bytes + text + _MIB)
     if endpoint == "pages.add_text":
         return Limit(ORDINARY.size + text if ORDINARY.size else None)
+    if endpoint == "pages.change_item":
+        # what it was before comes with it, in JSON
+        return Limit(ORDINARY.size + 3 * text if ORDINARY.size else None)
     return _BY_ROUTE.get(endpoint or "", ORDINARY)
 
 
@@ -85,7 +90,10 @@ def restrict(*, known: bool) -> None:
     Args:
         known: whether an account sends it.
     """
-    limit = limit_of(request.endpoint, services().settings) if known else WITHOUT_ACCOUNT
+    if known:
+        limit = limit_of(request.endpoint, services().settings)
+    else:
+        limit = _ENDED if request.endpoint in ("pages.search", "pages.search_anywhere") else WITHOUT_ACCOUNT
     most: int = current_app.config["MAX_CONTENT_LENGTH"]
     size = limit.size
     if size is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -19,6 +19,7 @@ from flask import Flask, current_app
 from retllm.errors import Busy, MediaRejected
 from retllm.media import sandbox
 from retllm_web.http.auth import current_actor
+from retllm_web.http.lines import Places
 from retllm_web.http.waiting import without_slot
 
 T = TypeVar("T")
@@ -50,8 +51,7 @@ class DecodingLine:
     def __init__(self, decoders: int) -> None:
         self._lock = threading.Lock()
         self._decoders = threading.BoundedSemaphore(decoders)
-        self._room = decoders + WAITING
-        self._inside: Counter[UUID] = Counter()
+        self._inside = Places(decoders + WAITING)
         # seconds of decoding of an account, and when they were counted
         self._spent: dict[UUID, tuple[float, float]] = {}
 
@@ -71,17 +71,13 @@ class DecodingLine:
                 finally:
                     self._charge(account, time.monotonic() - began)
         finally:
-            with self._lock:
-                self._inside[account] -= 1
-                self._inside += Counter()
+            self._inside.leave(account)
 
     def _enter(self, account: UUID) -> None:
         with self._lock:
-            total = self._inside.total()
-            is_full = total >= self._room or self._inside[account] >= (self._room + 1) // 2
-            if is_full or (total and self._left(account) <= 0):
+            is_late = self._left(account) <= 0 and self._inside.total() > 0
+            if is_late or not self._inside.take(account):
                 raise Busy(retry_after=_RETRY_SECONDS)
-            self._inside[account] += 1
 
     def _left(self, account: UUID) -> float:
         spent, at = self._spent.get(account, (0.0, 0.0))
@@ -160,7 +156,7 @@ def decoded(key: str, make: Callable[[], T]) -> T:
     line: DecodingLine = current_app.extensions[_LINE]
     kept = _kept()
     kept.get(key)
-    with line.place(current_actor().id):
+    with line.place(current_actor().paying_id):
         try:
             return make()
         except MediaRejected as error:

@@ -17,6 +17,7 @@ from retllm.identity.actor import Actor
 from retllm.search import export
 from retllm.search.export import Row, Rows
 from retllm.uploads.views import FileView
+from retllm_web.http import long_answers
 from retllm_web.http.services import services
 from retllm_web.http.spreadsheet import line, marked
 
@@ -32,12 +33,14 @@ _TYPES = {Format.CSV: "text/csv", Format.JSON: "application/json"}
 
 
 def history(actor: Actor, filters: JobFilters, rows: Rows, format: Format, *, mark: bool = False) -> Response:
-    """Return the matching jobs, or their results, as a file; ``mark`` puts a byte order mark before CSV."""
+    """Return the matching jobs, or their results, as a file; ``mark`` puts a byte order mark before CSV.
+
+    Raises:
+        Busy: too many exports are made already.
+    """
     found = export.rows(services().sessions, actor, filters, rows)
     text = _csv(export.COLUMNS[rows], found, mark) if format is Format.CSV else _json(found)
-    response = Response(text, mimetype=_TYPES[format])
-    response.headers["Content-Disposition"] = f'attachment; filename="{rows}.{format}"'
-    return response
+    return long_answers.export(text, _TYPES[format], f"{rows}.{format}")
 
 
 FILE_COLUMNS = ("within", "name", "status", "item_id", "item_name", "kind", "error_code", "error", "remark", "count")
@@ -45,10 +48,13 @@ FILE_COLUMNS = ("within", "name", "status", "item_id", "item_name", "kind", "err
 
 
 def outcomes(upload_id: UUID, files: Iterator[FileView], *, mark: bool = False) -> Response:
-    """Return what became of the files of an upload as a CSV file; ``mark`` puts a byte order mark before it."""
-    response = Response(_csv(FILE_COLUMNS, map(_file_row, files), mark), mimetype=_TYPES[Format.CSV])
-    response.headers["Content-Disposition"] = f'attachment; filename="files-{upload_id}.csv"'
-    return response
+    """Return what became of the files of an upload as a CSV file; ``mark`` puts a byte order mark before it.
+
+    Raises:
+        Busy: too many exports are made already.
+    """
+    text = _csv(FILE_COLUMNS, map(_file_row, files), mark)
+    return long_answers.export(text, _TYPES[Format.CSV], f"files-{upload_id}.csv")
 
 
 def _file_row(file: FileView) -> Row:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import redis
-import sqlalchemy as sa
 import structlog
 from flask import Blueprint, Response, jsonify
 
@@ -34,7 +34,7 @@ def readyz() -> tuple[Response, int]:
 def _run(check: Any) -> dict[str, Any]:
     try:
         check()
-    except (sa.exc.SQLAlchemyError, redis.RedisError, LookupError, OSError) as error:
+    except (psycopg.Error, redis.RedisError, LookupError, OSError) as error:
         # log the server's address and account, but do not show them to the client
         log.warning("not_ready", check=check.__name__, reason=str(error))
         return {"ok": False, "reason": "not configured" if isinstance(error, LookupError) else "unreachable"}
@@ -42,8 +42,11 @@ def _run(check: Any) -> dict[str, Any]:
 
 
 def _database() -> None:
-    with services().sessions() as session:
-        session.execute(sa.text("SELECT 1"))
+    # a connection of its own, since requests may hold all of the pool
+    url = services().sessions.kw["bind"].url.set(drivername="postgresql")
+    address = url.render_as_string(hide_password=False)
+    with psycopg.connect(address, connect_timeout=int(_TIMEOUT_SECONDS)) as connection:
+        connection.execute("SELECT 1")
 
 
 def _redis() -> None:

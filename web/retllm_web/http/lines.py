@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 from retllm.errors import Busy
 from retllm_web.http.waiting import without_slot
@@ -40,3 +42,31 @@ class Line:
                 self._places.release()
         finally:
             self._room.release()
+
+
+class Places:
+    """Places for what takes long, at most half of them for one account; nobody waits for one. Thread-safe."""
+
+    def __init__(self, number: int) -> None:
+        self._lock = threading.Lock()
+        self._number = number
+        self._taken: Counter[UUID] = Counter()
+
+    def total(self) -> int:
+        """Return how many are taken."""
+        with self._lock:
+            return self._taken.total()
+
+    def take(self, account: UUID) -> bool:
+        """Take a place for an account if it may have one more; return whether it did."""
+        with self._lock:
+            is_free = self._taken.total() < self._number and self._taken[account] < (self._number + 1) // 2
+            self._taken[account] += is_free
+            self._taken += Counter()
+            return is_free
+
+    def leave(self, account: UUID) -> None:
+        """Give a place of an account back."""
+        with self._lock:
+            self._taken[account] -= 1
+            self._taken += Counter()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import BinaryIO
 from urllib.parse import quote
 
 from flask import Response, request
 
-from retllm.db.tables import Item
+from retllm.db.tables import Item, Source
 from retllm.errors import MediaRejected, NotFound
 from retllm.media import copies, query_pictures, streams
 from retllm.media.decoding.signatures import media_type_of
@@ -19,7 +21,7 @@ from retllm.media.file_table import FileRole, role_of
 from retllm.media.formats import SUFFIXES, WHOLE_SUFFIXES
 from retllm.media.names import base_name, suffix_of
 from retllm.media.pictures import SMALL_MEDIA_TYPE, render_picture
-from retllm_web.http import decoding
+from retllm_web.http import decoding, long_answers
 from retllm_web.http.middleware import MEDIA_POLICY
 from retllm_web.http.services import services
 
@@ -126,11 +128,73 @@ def send_original(
     file = services().storage.open(key)
     kind = media_type or media_type_of(streams.head(file, 64))
     kind = kind if kind in _SUFFIXES else _UNKNOWN
-    response = _file(file, kind)
+    response = _file(file, kind, of_any_size=True)
     if size is not None:
         response.content_length = size
-    response.headers["Content-Disposition"] = _attachment(name, _SUFFIXES.get(kind, ".bin"))
+    response.headers["Content-Disposition"] = attachment(name, _SUFFIXES.get(kind, ".bin"))
     return _cacheable(response, etag)
+
+
+def send_item_picture(item: Item, *, is_original: bool) -> Response:
+    """Return an item's picture as an attachment: its original, or a copy that does not tell where it was made.
+
+    Raises:
+        The errors of :func:`send_original` and :func:`plain_copy`.
+    """
+    if not is_original:
+        return send_plain_copy(plain_copy(item.picture_key or "", item.content_sha256, item.copy_key), item.name)
+    return send_original(
+        item.picture_key or "", item.content_sha256, item.name, media_type=item.media_type, size=item.size_bytes
+    )
+
+
+def send_source(source: Source) -> Response:
+    """Return the whole file of an item as an attachment, as :func:`send_original` does."""
+    return send_original(
+        source.file_key, source.content_sha256, source.name, media_type=source.media_type, size=source.size_bytes
+    )
+
+
+@dataclass(frozen=True)
+class PlainCopy:
+    """A picture without what its file says of itself, upright, in at most the size of working copies.
+
+    ``tag`` identifies its bytes.
+    """
+
+    stream: BinaryIO
+    media_type: str
+    tag: str
+
+
+def plain_copy(picture_key: str, tag: str, copy_key: str | None) -> PlainCopy:
+    """Return a picture as a file that does not tell where it was made: its working copy, or made of it as that is.
+
+    Args:
+        tag: identifies the picture.
+        copy_key: the key of its working copy, if it has one.
+
+    Raises:
+        The errors of :func:`send_rendition`.
+    """
+    found = services()
+    if copy_key is not None:
+        with suppress(NotFound):
+            return PlainCopy(found.storage.open(copy_key), copies.MEDIA_TYPE, f"{tag}-{base_name(copy_key)}")
+    side = found.settings.copy_side
+    tag = f"{tag}-{side}"
+    data = decoding.rendered(tag, lambda: _rendered(picture_key, side, None))
+    return PlainCopy(io.BytesIO(data), SMALL_MEDIA_TYPE, tag)
+
+
+def send_plain_copy(copy: PlainCopy, name: str) -> Response:
+    """Return a copy as an attachment with a name like ``name``; or 304."""
+    if copy.tag in request.if_none_match:
+        copy.stream.close()
+        return _unchanged(copy.tag)
+    response = _file(copy.stream, copy.media_type)
+    response.headers["Content-Disposition"] = attachment(name, _SUFFIXES[copy.media_type])
+    return _cacheable(response, copy.tag)
 
 
 def _rendered(key: str, side: int, smaller: str | None) -> bytes:
@@ -142,8 +206,9 @@ def _rendered(key: str, side: int, smaller: str | None) -> bytes:
         return render_picture(file, side, found.settings)
 
 
-def _file(file: BinaryIO, media_type: str) -> Response:
-    response = Response(_chunks(file), mimetype=media_type)
+def _file(file: BinaryIO, media_type: str, *, of_any_size: bool = False) -> Response:
+    chunks = long_answers.outside(_chunks(file)) if of_any_size else _chunks(file)
+    response = Response(chunks, mimetype=media_type)
     response.call_on_close(file.close)
     return response
 
@@ -167,7 +232,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _attachment(name: str, suffix: str) -> str:
+def attachment(name: str, suffix: str) -> str:
     """Return the header value by RFC 6266: an ASCII name, and the full name in UTF-8; the suffix fits the content."""
     last = base_name(name)
     stem = last[: -len(suffix_of(last))] if role_of(last) in _WITH_PICTURES else last

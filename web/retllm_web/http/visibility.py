@@ -21,6 +21,7 @@ _ROLES = {
     "api.change_user": _ADMIN,
     "api.give_password": _ADMIN,
     "api.list_audit": _ADMIN,
+    "api.list_log_lines": _ADMIN,
     "api.pause_queue": _ADMIN,
     "api.resume_queue": _ADMIN,
     "api.create_collection": _EDITOR,
@@ -34,11 +35,16 @@ _ROLES = {
     "pages.give_password": _ADMIN,
     "pages.audit": _ADMIN,
     "pages.audit_export": _ADMIN,
+    "pages.system_logs": _ADMIN,
+    "pages.system_logs_live": _ADMIN,
     "pages.pause_queue": _ADMIN,
     "pages.resume_queue": _ADMIN,
     "pages.create_collection": _EDITOR,
     "pages.upload_run": _EDITOR,
 }
+
+# routes about collections in the trash
+_OF_TRASHED = {f"{part}.{name}_collection" for part in ("api", "pages") for name in ("restore", "remove")}
 
 
 def require_role_of_route() -> None:
@@ -69,13 +75,13 @@ def require_visible() -> None:
 def _check(session: Session, right: Right) -> None:
     user, keys = current_actor(), request.view_args or {}
     if "collection_id" in keys:
-        collection_for(session, user, keys["collection_id"], right)
+        collection_for(session, user, keys["collection_id"], right, trashed=request.endpoint in _OF_TRASHED)
     for name in ("job_id", "search_id", "upload_id"):
         if name in keys:
             # the route looks up an item in the same address among the candidates
             job = job_for(session, user, keys[name])
             if right > Right.SEE:
-                collection_for(session, user, job.collection_id, right)
+                collection_for(session, user, job.one_collection, right)
             return
     if "item_id" in keys:
         item_for(session, user, keys["item_id"])

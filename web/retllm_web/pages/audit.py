@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from flask import Response, render_template, request
+from flask import render_template, request
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
@@ -22,6 +22,7 @@ from retllm.identity import audit as log
 from retllm.identity import names
 from retllm.identity.access import require_role
 from retllm.identity.audit import Action
+from retllm_web.http import long_answers
 from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
@@ -141,8 +142,7 @@ def audit_export() -> ResponseReturnValue:
     sessions = services().sessions
     with transaction(sessions) as session:
         filters = asked.filters(session)
-    headers = {"Content-Disposition": 'attachment; filename="audit.csv"'}
-    return Response(marked(_lines(sessions, filters)), mimetype="text/csv", headers=headers)
+    return long_answers.export(marked(_lines(sessions, filters)), "text/csv", "audit.csv")
 
 
 def _lines(sessions: Sessions, filters: log.AuditFilters) -> Iterator[str]:

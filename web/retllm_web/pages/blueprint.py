@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -10,6 +10,7 @@ import flask_login
 from flask import Blueprint, Response, current_app, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from retllm.errors import Forbidden, NotFound, RetllmError
 from retllm_web.http import body_limits
@@ -21,6 +22,12 @@ pages = Blueprint("pages", __name__)
 
 OPEN_TO_ALL = {"pages.login"}
 
+_SEARCHES = ("pages.search", "pages.search_anywhere")
+# what of a question comes back after the log-in; settings and pictures do not
+_QUESTION = ("collection", "text", "filter", "k", "like")
+# servers and proxies refuse longer ones
+_MAX_ADDRESS = 4000
+
 
 @pages.before_request
 def _require_login() -> ResponseReturnValue | None:
@@ -30,10 +37,13 @@ def _require_login() -> ResponseReturnValue | None:
     if wants_fragment():
         return Response("Log in again.", status=401, mimetype="text/plain")
     if request.method in ("GET", "HEAD"):
-        return redirect(url_for("pages.login", next=request.full_path.rstrip("?")))
-    if request.endpoint != "pages.logout":
+        return redirect(_log_in_for(request.full_path.rstrip("?")) or url_for("pages.login"))
+    asked = _question()
+    if asked is not None:
+        flash("You were logged out, so nothing was searched. Log in, and the question is there again.", "warning")
+    elif request.endpoint != "pages.logout":
         flash("Nothing was changed because you were logged out. Log in and try again.", "warning")
-    return redirect(url_for("pages.login", next=_came_from()))
+    return redirect(asked or _log_in_for(_came_from()) or url_for("pages.login"))
 
 
 @pages.errorhandler(CSRFError)
@@ -42,9 +52,34 @@ def _forged(error: CSRFError) -> ResponseReturnValue:
     return _require_login() or forged(error)
 
 
+def _log_in_for(target: str | None) -> str | None:
+    """Return the log-in page that leads on to a page; None if there is none, or its address would be too long."""
+    # the target is written with an escape for each of its own escapes
+    address = url_for("pages.login", next=target)
+    return address if target and len(address) <= _MAX_ADDRESS else None
+
+
+def _question() -> str | None:
+    """Return the log-in page that leads to the question that was sent; None if none was, or it is too long."""
+    if request.endpoint not in _SEARCHES:
+        return None
+    body_limits.restrict(known=False)
+    try:
+        kept = {name: request.form[name] for name in _QUESTION if request.form.get(name, "").strip()}
+    except RequestEntityTooLarge:
+        return None
+    if not kept:
+        return None
+    collection = (request.view_args or {}).get("collection_id")
+    return _log_in_for(url_for("pages.search_page", **kept | ({"collection": collection} if collection else {})))
+
+
 def _came_from() -> str | None:
     """Return the page of this server whose form was sent, if the browser sends a referrer."""
-    parts = urlsplit(request.referrer or "")
+    try:
+        parts = urlsplit(request.referrer or "")
+    except ValueError:
+        return None
     if parts.netloc != request.host:
         return None
     return local_path(f"{parts.path}?{parts.query}" if parts.query else parts.path)
@@ -100,6 +135,21 @@ def refused(error: RetllmError, back: str) -> ResponseReturnValue:
     return redirect(back)
 
 
+def is_visit() -> bool:
+    """Return whether this request follows a link, without an account: its pages lead to nothing but what it opens."""
+    return request.blueprint == "shared"
+
+
+def item_url(item_id: UUID, **kept: Any) -> str:
+    """Return the address of an item's page, for this account or this visitor; ``kept`` says where one came from."""
+    return url_for("shared.item", item_id=item_id) if is_visit() else url_for("pages.item", item_id=item_id, **kept)
+
+
 def picture_url(item_id: UUID, which: Literal["thumbnail", "rendition", "picture", "source"] = "thumbnail") -> str:
-    """Return the address of an item's picture in the API; ``picture`` is the original, ``source`` the whole file."""
+    """Return the address of an item's picture, for this account or this visitor.
+
+    ``picture`` is the original, ``source`` the whole file.
+    """
+    if is_visit():
+        return url_for(f"shared.{which}", item_id=item_id)
     return str(current_app.config.get("APPLICATION_ROOT", "/")).rstrip("/") + f"/api/v1/items/{item_id}/{which}"

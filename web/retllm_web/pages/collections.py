@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,20 +13,24 @@ from flask.typing import ResponseReturnValue
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import OVER_JOBS, ItemKind, JobKind, Role, Stage
+from retllm.db.enums import OVER_JOBS, JobKind, Role, Stage
 from retllm.db.session import transaction
 from retllm.db.tables import DEFAULT_LANGUAGE, Collection, Job
+from retllm.db.vectors import usable_index
 from retllm.errors import InvalidInput, RetllmError
 from retllm.history.file_counts import file_counts
 from retllm.history.job_views import JobView, job_view
-from retllm.identity.access import Right, collection_for, right_in
+from retllm.identity.access import Right, collection_for, right_in, sees_positions
+from retllm.indexing.indexed import current_model, embedder_of
+from retllm.indexing.vector_indexes import EXACT_LIMIT
+from retllm.ocr.views import has_unread
 from retllm.queue import pauses
 from retllm.queue.pauses import Pause
 from retllm.queue.routing import QUEUE_OF
 from retllm.search.languages import languages
-from retllm_web.actions import catalog, contents, page_uploads, same_names, submissions
+from retllm_web.actions import catalog, imports, item_lists, page_uploads, same_names, submissions
 from retllm_web.actions.collection_views import CollectionChange, CollectionRequest, CollectionView, collection_views
-from retllm_web.actions.contents import IndexState
+from retllm_web.actions.item_lists import ItemPage
 from retllm_web.actions.item_views import item_views
 from retllm_web.actions.mosaic import mosaics
 from retllm_web.http.auth import current_actor
@@ -34,8 +39,12 @@ from retllm_web.http.errors import invalid
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused, wants_fragment
+from retllm_web.pages.facets import facets_shown
 from retllm_web.pages.forms import Form
+from retllm_web.pages.gallery import Size, rendering, shape
+from retllm_web.pages.item_list import ItemListFilters
 from retllm_web.pages.search_form import search_form
+from retllm_web.pages.undo import flash_with_undo
 
 _COLLECTIONS = 24
 _ITEMS = 48
@@ -82,42 +91,12 @@ def create_collection() -> ResponseReturnValue:
 
 
 @dataclass
-class ItemListFilters:
-    """Which items of a collection are shown; part of the address, so that a link gives the same view."""
-
-    kind: ItemKind | None = None
-    state: IndexState | None = None
-    q: str = ""
-    after: UUID | None = None
-
-    @classmethod
-    def of_request(cls) -> ItemListFilters:
-        """Return the filters of this request; an unknown kind or state is ignored."""
-        kind, state = request.args.get("kind", ""), request.args.get("state", "")
-        return cls(
-            ItemKind(kind) if kind in set(ItemKind) else None,
-            IndexState(state) if state in set(IndexState) else None,
-            request.args.get("q", "").replace("\0", "").strip()[:200],
-            key_or_none(request.args.get("after"), "page"),
-        )
-
-    @property
-    def any(self) -> bool:
-        """Return whether any filter is set."""
-        return bool(self.kind or self.state or self.q)
-
-    def address(self, **other: str | None) -> dict[str, str]:
-        """Return the filters as arguments for ``url_for``, some of them replaced."""
-        values = {"kind": self.kind, "state": self.state, "q": self.q} | other
-        return {name: str(value) for name, value in values.items() if value}
-
-
-@dataclass
 class FormFeedback:
     """The result of a form of the collection's page, for showing the page again."""
 
     search: Form | None = None
     text: Form = field(default_factory=Form)
+    importing: Form = field(default_factory=Form)
     upload_error: str | None = None
     status: int = 200
 
@@ -129,25 +108,37 @@ def collection_page(collection_id: UUID, feedback: FormFeedback | None = None) -
         NotFound: no such collection.
     """
     feedback = feedback or FormFeedback()
-    filters = ItemListFilters.of_request()
+    filters = ItemListFilters.of(request.args)
     with transaction(services().sessions) as session:
         found = collection_for(session, current_actor(), collection_id)
         job, shown = _job_and_counts(session, found)
         right = right_in(session, current_actor(), found)
-        listed = _items(session, found, filters)
+        listed = items_shown(session, found, filters)
+        if filters.facets:
+            listed |= facets_shown(session, found, filters)
         pause = _pause(session, job)
+        lacks_index = _lacks_index(session, found, job, shown)
         upload = page_uploads.last_upload(session, current_actor(), collection_id)
         known = languages(session)
+        may_change = right is not None and right >= Right.CHANGE
+        may_see_places = sees_positions(session, current_actor(), found)
+        changeable = catalog.changeable(session, current_actor()) if may_change else []
+        text_out_of_date = found.ocr_chosen_at is not None and has_unread(session, collection_id)
     page = render_template(
         "collection.html",
         collection=shown,
         **rights(right),
         **listed,
+        may_see_places=may_see_places,
+        targets=[one for one in changeable if one.id != collection_id],
         job=job,
         pause=pause,
+        lacks_index=lacks_index,
         feedback=feedback,
         upload=upload,
+        import_roots=imports.roots(current_actor()),
         languages=known,
+        text_out_of_date=text_out_of_date,
         search=feedback.search or search_form(request.args),
         settings=services().settings,
     )
@@ -167,34 +158,42 @@ def collection(collection_id: UUID) -> ResponseReturnValue:
     """Show one collection; a script gets only the next items."""
     if not wants_fragment():
         return collection_page(collection_id)
-    filters = ItemListFilters.of_request()
+    filters = ItemListFilters.of(request.args)
     with transaction(services().sessions) as session:
         found = collection_for(session, current_actor(), collection_id)
-        listed = _items(session, found, filters)
-    return render_template(
-        "_items.html",
-        collection=found,
-        **listed,
-    )
+        right = right_in(session, current_actor(), found)
+        listed = items_shown(session, found, filters)
+    return render_template("_items.html", collection=found, **rights(right), **listed)
 
 
-def _items(session: Session, found: Collection, filters: ItemListFilters) -> dict[str, Any]:
+def items_shown(session: Session, found: Collection, filters: ItemListFilters) -> dict[str, Any]:
     """Return what the template of items shows of one page of them."""
-    page = contents.page(
-        session,
-        found,
-        services().settings,
-        contents.ItemFilters(filters.kind, filters.state, filters.q),
-        after=filters.after,
-        limit=_ITEMS,
-    )
+    page = ItemPage([], None)
+    if filters.refused is None:
+        try:
+            page = item_lists.page(
+                session,
+                found,
+                services().settings,
+                filters.items,
+                order=filters.sort,
+                after=filters.after,
+                limit=_ITEMS,
+            )
+        except InvalidInput as error:
+            filters.refused = error.message
     items = item_views(session, page.items)
+    kept: dict[str, Any] = filters.address()
     return {
         "items": items,
         "archives": same_names.archives((item.id, item.name, item.archive) for item in items),
         "next": page.next,
+        "more_url": url_for("pages.collection", collection_id=found.id, after=page.next, **kept),
         "filters": filters,
-        "max_compared": contents.MAX_COMPARED,
+        "Size": Size,
+        "shape": shape,
+        "rendering": partial(rendering, size=filters.size, thumbnail_side=services().settings.thumbnail_size),
+        "max_compared": item_lists.MAX_COMPARED,
     }
 
 
@@ -210,10 +209,19 @@ def _job_and_counts(session: Session, found: Collection) -> tuple[JobView | None
 
 def _index_job(session: Session, collection_id: UUID) -> JobView | None:
     """Return the newest upload or index job that is not over, else the newest one."""
-    query = sa.select(Job).where(Job.collection_id == collection_id, Job.kind != JobKind.SEARCH)
+    kinds = Job.kind.in_([JobKind.UPLOAD, JobKind.INDEX])
+    query = sa.select(Job).where(Job.collection_id == collection_id, kinds)
     recent = session.scalars(query.order_by(Job.id.desc()).limit(catalog.RECENT_JOBS)).all()
     chosen = next((job for job in recent if job.state not in OVER_JOBS), recent[0] if recent else None)
     return job_view(session, chosen) if chosen else None
+
+
+def _lacks_index(session: Session, found: Collection, job: JobView | None, shown: CollectionView) -> bool:
+    """Return whether a collection is large, has no vector index, and no job goes on that builds one at its end."""
+    if shown.items_indexed <= EXACT_LIMIT or (job is not None and job.state not in OVER_JOBS):
+        return False
+    model = current_model(session, embedder_of(found, services().settings))
+    return model is not None and usable_index(session, model.id, found.id) is None
 
 
 def _pause(session: Session, job: JobView | None) -> Pause | None:
@@ -234,7 +242,10 @@ def collection_live(collection_id: UUID) -> ResponseReturnValue:
         job, shown = _job_and_counts(session, found)
         right = right_in(session, current_actor(), found)
         pause = _pause(session, job)
-    return render_template("_index_state.html", collection=shown, job=job, pause=pause, **rights(right))
+        lacks_index = _lacks_index(session, found, job, shown)
+    return render_template(
+        "_index_state.html", collection=shown, job=job, pause=pause, lacks_index=lacks_index, **rights(right)
+    )
 
 
 @pages.post("/collections/<uuid:collection_id>/index")
@@ -277,5 +288,9 @@ def delete_collection(collection_id: UUID) -> ResponseReturnValue:
         flash(f"Not deleted. Type the name “{name}” to confirm.", "danger")
         return redirect(url_for("pages.collection", collection_id=collection_id))
     catalog.delete(current_actor(), collection_id)
-    flash(f"Collection “{name}” deleted.", "success")
+    if services().settings.trash_days:
+        undo = url_for("pages.restore_collection", collection_id=collection_id)
+        flash_with_undo(f"Collection “{name}” moved to the trash.", undo)
+    else:
+        flash(f"Collection “{name}” deleted.", "success")
     return redirect(url_for("pages.collections"))

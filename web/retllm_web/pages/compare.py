@@ -71,12 +71,12 @@ def compare() -> ResponseReturnValue:
 def _choice(key: UUID) -> ResponseReturnValue:
     with transaction(services().sessions) as session:
         job = job_for(session, current_actor(), key)
-        result = listing.results(session, [key]).get(key)
+        result = listing.results(session, current_actor(), [key]).get(key)
         shown = job_view(session, job)
         same = comparing.same_question(session, current_actor(), key)
         others = comparing.same_collection(session, current_actor(), key)
     if result is None:
-        flash("An index job cannot be compared; choose searches.", "info")
+        flash("Only searches can be compared. Select two to six of them.", "info")
         return redirect(url_for("pages.job", job_id=key))
     return render_template(
         "compare_choice.html", job=shown, result=result, same=same, others=others, limit=comparing.MAX_COMPARED

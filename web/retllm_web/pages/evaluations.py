@@ -14,6 +14,7 @@ from retllm.db.enums import OVER_JOBS, RunSource
 from retllm.db.reviews import EvaluationRun
 from retllm.db.session import transaction
 from retllm.errors import InvalidInput, RetllmError, TooLarge
+from retllm.history.runs import state_of
 from retllm.review import runs
 from retllm.review.outcome import RunAnswer, RunOutcome, outcome_of
 from retllm.review.reports import MAX_BYTES, Report, checked_report, read_report
@@ -140,6 +141,7 @@ def _reviewed(session: Session, run: EvaluationRun) -> dict[str, Any]:
     changed = [answer for answer in outcome.answers if _has_changed(answer)]
     return {
         "states": states,
+        "state": state_of(states),
         "outcome": outcome,
         "total": total,
         "over": over,

@@ -1,103 +1,58 @@
-"""How numbers, times and states are shown."""
+"""How numbers and times are shown, and what templates use."""
 
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import Flask
 from markupsafe import Markup
 
-from retllm.db.enums import (
-    OVER_JOBS,
-    AttemptOutcome,
-    DecidedBy,
-    FileStatus,
-    ItemKind,
-    JobKind,
-    JobState,
-    Role,
-    Stage,
-    UnitState,
-)
-from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, PROBLEMS, UNIT_STATES, outcome_counts
-from retllm.db.state_words import FILE_STATUSES as FILE_WORDS
+from retllm.db.enums import OVER_JOBS, DecidedBy, FileStatus, ItemKind, JobKind, JobState, Role, Stage
+from retllm.db.state_words import PROBLEMS, outcome_counts
 from retllm.history.file_counts import FileCounts
 from retllm.history.job_views import JobView
-from retllm.history.same_errors import same_errors
+from retllm.history.same_errors import same_errors, shared_errors, without_name
+from retllm.identity.members import MAX_COUNTED
 from retllm.media.file_table import accepted
 from retllm.media.sniffing import ACCEPTED_SENTENCE
 from retllm.media.streams import size
 from retllm.scorer_address import is_remote_name
 from retllm.uploads.views import UploadState
 from retllm_web.http.auth import current_actor
-from retllm_web.pages.blueprint import picture_url
+from retllm_web.http.services import services
+from retllm_web.pages.blueprint import is_visit, item_url, picture_url
+from retllm_web.pages.states import FILE_STATUSES, OUTCOMES, STATES, STEPS, UNITS, state_badge, state_words
 
 KINDS = {
     ItemKind.IMAGE: ("picture", "pictures"),
     ItemKind.TEXT: ("text", "texts"),
     ItemKind.BOTH: ("captioned picture", "captioned pictures"),
 }
-# label, icon, Bootstrap's colour
-STATES = {
-    state: (JOB_STATES[state], icon, colour)
-    for state, icon, colour in (
-        (JobState.QUEUED, "hourglass", "secondary"),
-        (JobState.RUNNING, "play-circle", "primary"),
-        (JobState.SUCCEEDED, "check-circle", "success"),
-        (JobState.PARTIAL, "exclamation-circle", "warning"),
-        (JobState.FAILED, "x-circle", "danger"),
-        (JobState.CANCELLED, "slash-circle", "secondary"),
-    )
-}
-UNITS = {
-    state: (UNIT_STATES[state], icon, colour)
-    for state, icon, colour in (
-        (UnitState.READY, "hourglass", "secondary"),
-        (UnitState.LEASED, "play-circle", "primary"),
-        (UnitState.DONE, "check-circle", "success"),
-        (UnitState.DEAD, "x-circle", "danger"),
-        (UnitState.SPLIT, "scissors", "warning"),
-        (UnitState.CANCELLED, "slash-circle", "secondary"),
-    )
-}
-# label, icon
-OUTCOMES = {
-    outcome: (ATTEMPT_OUTCOMES[outcome], icon)
-    for outcome, icon in (
-        (AttemptOutcome.COMMITTED, "check-circle"),
-        (AttemptOutcome.FAILED, "x-circle"),
-        (AttemptOutcome.LOST, "question-circle"),
-        (AttemptOutcome.RETURNED, "arrow-return-left"),
-        (AttemptOutcome.CANCELLED, "slash-circle"),
-    )
-}
-FILE_STATUSES = {
-    status: (FILE_WORDS[status], icon, colour)
-    for status, icon, colour in (
-        (FileStatus.ADDED, "plus-circle", "success"),
-        (FileStatus.UPDATED, "pencil", "primary"),
-        (FileStatus.DUPLICATE, "files", "secondary"),
-        (FileStatus.READ, "journal-text", "secondary"),
-        (FileStatus.IGNORED, "eye-slash", "secondary"),
-        (FileStatus.WAITING, "hourglass", "secondary"),
-        (FileStatus.REJECTED, "x-circle", "danger"),
-        (FileStatus.UNPROCESSED, "slash-circle", "danger"),
-        (FileStatus.NOT_SENT, "cloud-slash", "danger"),
-    )
-}
+#: smaller distances from 0 are shown as a power of ten
+_LEAST_SHOWN = 1e-8
+# characters of the name of a file above which its end stays together, and those of this end
+_LONG_NAME, _TAIL = 28, 12
 _DASH = "–"
 NOTHING = Markup('<span class="nothing">–</span>')
 """A cell of a table without a value, which is left out on a phone."""
 STAGES = {
-    Stage.MEDIA: "Files processed",
+    Stage.MEDIA: "Files or pictures processed",
     Stage.EMBED: "Items embedded",
     Stage.COARSE: "Coarse stage: nearest items",
     Stage.FINE: "Fine stage: candidates scored",
 }
-JOB_KINDS = {JobKind.UPLOAD: "Upload", JobKind.INDEX: "Index", JobKind.SEARCH: "Search"}
+JOB_KINDS = {
+    JobKind.UPLOAD: "Upload",
+    JobKind.INDEX: "Index",
+    JobKind.SEARCH: "Search",
+    JobKind.DUPLICATES: "Near-duplicates",
+    JobKind.MAP: "Map",
+    JobKind.OCR: "Text in pictures",
+}
 JOB_TITLES = {**JOB_KINDS, JobKind.INDEX: "Index job"}
 DECIDED = {
     DecidedBy.SCORE: ("score", "No other candidate has this score."),
@@ -121,6 +76,16 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
             count = int(seconds // span)
             return f"{count} {name}{'' if count == 1 else 's'} ago"
     return "just now"
+
+
+def more_time(moment: datetime, now: datetime | None = None) -> str:
+    """Return the time until a moment in one unit, such as "3 more minutes"."""
+    seconds = max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+    units = ((_HOUR, "hour"), (_MINUTE, "minute"), (1, "second"))
+    # one of the smaller unit is told more closely, such as 90 minutes
+    span, name = next((unit for unit in units if seconds >= 2 * unit[0]), units[-1])
+    count = int(seconds // span)
+    return f"{count} more {name}{'' if count == 1 else 's'}"
 
 
 def seconds(value: float | None) -> str:
@@ -167,6 +132,16 @@ def figure(value: float | None, decimals: int = 4) -> str:
     return _DASH if value is None else f"{value:.{decimals}f}"
 
 
+def score_figure(score: float | None) -> str:
+    """Return a score with four decimals, or with as many as tell it from 0 and 1 by two digits; a dash for None."""
+    if score is None:
+        return _DASH
+    rest = min(abs(score), abs(1 - score))
+    if rest < _LEAST_SHOWN:
+        return f"{score:.1e}" if 0 < score < _LEAST_SHOWN else f"{score:.4f}"
+    return f"{score:.{max(4, 1 - math.floor(math.log10(rest)))}f}"
+
+
 def probability(log_odds: float) -> str:
     """Return the score that log-odds mean, with two digits that tell it from 0 and 1."""
     score = 1 / (1 + math.exp(-max(log_odds, -700)))
@@ -187,25 +162,6 @@ def file_counts(files: FileCounts | UploadState) -> str:
 def rejections(files: FileCounts) -> str:
     """Return how many files of an upload, or rows of it, were rejected, as the end of a sentence."""
     return f"{outcome_counts(files.counts, files.parts, [FileStatus.REJECTED])}."
-
-
-def state_words(state: JobState, files: FileCounts | None = None) -> str:
-    """Return the state of a job; of an upload, also whether it waits for files, or which of them it does not have."""
-    if files is None:
-        return JOB_STATES[state]
-    if files.open and state not in OVER_JOBS:
-        return "open: waiting for files"
-    problems = outcome_counts(files.counts, files.parts, PROBLEMS) if state in OVER_JOBS else ""
-    return f"{JOB_STATES[state]}, {problems}" if problems else JOB_STATES[state]
-
-
-def state_badge(state: JobState, files: FileCounts | None = None) -> tuple[str, str, str]:
-    """Return label, icon and colour of the state of a job; green is only what has no problems."""
-    label = state_words(state, files)
-    _, icon, colour = STATES[state]
-    if state is JobState.SUCCEEDED and label != JOB_STATES[state]:
-        _, icon, colour = STATES[JobState.PARTIAL]
-    return label, icon, colour
 
 
 def arrived_files(files: FileCounts) -> str:
@@ -237,6 +193,32 @@ def navigation() -> list[tuple[str, str]]:
     return [*shown, ("pages.people", "People")] if current_actor().role is Role.ADMIN else shown
 
 
+def days(number: float) -> str:
+    """Return a number of days as text, such as "30 days"."""
+    return "1 day" if number == 1 else f"{number:g} days"
+
+
+def days_left(moment: datetime, now: datetime | None = None) -> str:
+    """Return the time until a moment in days, also the begun one, such as "12 days left"."""
+    left = (moment - (now or datetime.now(UTC))) / timedelta(days=1)
+    return f"{days(max(1, math.ceil(left)))} left"
+
+
+def trash_days() -> str:
+    """Return for how long deleted items can be restored, such as "30 days"; empty if there is no trash."""
+    kept = services().settings.trash_days
+    return days(kept) if kept else ""
+
+
+def halves(name: str) -> tuple[str, str]:
+    """Return a name in two parts; a narrow place cuts the first one at its end, which is empty of a short name."""
+    at = max(0, len(name) - _TAIL) if len(name) > _LONG_NAME else 0
+    # a letter keeps its accents and what is joined to it
+    while 0 < at < len(name) and unicodedata.category(name[at]) in ("Mn", "Me", "Mc", "Cf", "Sk"):
+        at -= 1
+    return name[:at], name[at:]
+
+
 def over(state: JobState) -> bool:
     """Return whether a job is over."""
     return state in OVER_JOBS
@@ -246,6 +228,8 @@ def install(app: Flask) -> None:
     """Register the filters and globals of the templates."""
     app.jinja_env.filters.update(
         ago=ago,
+        more_time=more_time,
+        days_left=days_left,
         seconds=seconds,
         filesize=size,
         kind_name=kind,
@@ -253,16 +237,20 @@ def install(app: Flask) -> None:
         item_count=items,
         percent=percent,
         figure=figure,
+        score_figure=score_figure,
         probability=probability,
         cell=cell,
         is_over=over,
         on_server=is_remote_name,
         waits_too_long=waits_too_long,
         same_errors=lambda errors: same_errors([error.model_dump() for error in errors]),
+        without_name=lambda error, about: without_name(error or "", [one.name for one in about]),
+        shared_errors=lambda candidates: shared_errors(candidate.error for candidate in candidates),
         file_counts=file_counts,
         rejections=rejections,
         outcome_counts=outcome_counts,
         arrived_files=arrived_files,
+        halves=halves,
     )
     tables: dict[str, Any] = {
         "STATES": STATES,
@@ -270,6 +258,7 @@ def install(app: Flask) -> None:
         "state_badge": state_badge,
         "UNITS": UNITS,
         "OUTCOMES": OUTCOMES,
+        "STEPS": STEPS,
         "STAGES": STAGES,
         "JOB_KINDS": JOB_KINDS,
         "JOB_TITLES": JOB_TITLES,
@@ -281,8 +270,12 @@ def install(app: Flask) -> None:
         "JobState": JobState,
         "NOTHING": NOTHING,
         "picture_url": picture_url,
+        "item_url": item_url,
+        "is_visit": is_visit,
         "account_of_request": current_actor,
         "navigation": navigation,
+        "trash_days": trash_days,
+        "max_members": MAX_COUNTED,
         "ACCEPTED": accepted(),
         "ACCEPTED_KINDS": f" {ACCEPTED_SENTENCE}",
         "LARGE": LARGE,

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from flask import flash, redirect, render_template, request, url_for
+from flask import session as browser_session
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind
+from retllm.db.enums import FileStatus, JobKind
 from retllm.db.session import snapshot, transaction
 from retllm.db.state_words import again_words
 from retllm.db.tables import Collection, Job
-from retllm.errors import RetllmError
+from retllm.errors import Forbidden, RetllmError
 from retllm.history.attempts import attempts, may_change
 from retllm.history.job_etag import job_etag
-from retllm.history.job_views import JobView, job_view
+from retllm.history.job_views import job_view
 from retllm.identity.access import Right, job_for, right_in
-from retllm.queue import pauses
-from retllm.queue.pauses import Pause
-from retllm.search.results import SearchView
+from retllm.identity.links import search_target
 from retllm.search.views import search_view
 from retllm.uploads.rest import EarlierRows, Rest, earlier_rows, rest_of
 from retllm.uploads.views import (
@@ -34,18 +34,40 @@ from retllm.uploads.views import (
     upload_state,
 )
 from retllm_web.actions import same_names, submissions
+from retllm_web.actions.job_pauses import pauses_of
 from retllm_web.http import conditional
 from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import cut, key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
+from retllm_web.pages.link_list import LinkFeedback, links_shown
 from retllm_web.pages.search_form import form_of
 from retllm_web.render.timeline import timeline
 
+# the session keeps how an account last looked at results
+_VIEW = "results"
 # units on the page of a job; another page shows all of them
 _ATTEMPTS = 10
 # files on one page of an upload
 _FILES = 100
+
+
+class ResultView(StrEnum):
+    """How the results of a search are shown."""
+
+    SMALL = "s"
+    MEDIUM = "m"
+    LARGE = "l"
+    TABLE = "table"  # a row for each, with all numbers
+
+
+def _view() -> ResultView:
+    """Return the view that the address names, else the one that this browser had last."""
+    asked = request.args.get("view", "")
+    if asked in set(ResultView) and asked != browser_session.get(_VIEW):
+        browser_session[_VIEW] = asked
+    kept = browser_session.get(_VIEW, "")
+    return ResultView(kept) if kept in set(ResultView) else ResultView.MEDIUM
 
 
 def _shown(job_id: UUID) -> dict[str, Any]:
@@ -62,6 +84,8 @@ def _shown(job_id: UUID) -> dict[str, Any]:
         return {
             "job": job,
             "search": search,
+            "view": _view(),
+            "views": ResultView,
             "archives": same_names.archives((row.item_id, row.name, row.archive) for row in search.candidates)
             if search
             else {},
@@ -70,7 +94,7 @@ def _shown(job_id: UUID) -> dict[str, Any]:
             "attempts": attempts(session, current_actor(), job_id, limit=_ATTEMPTS + 1),
             "attempts_shown": _ATTEMPTS,
             "may_change": may_change(session, current_actor(), found),
-            "pauses": _pauses(session, job, search),
+            "pauses": pauses_of(session, job),
             "idle_minutes": max(1, round(services().settings.upload_idle_seconds / 60)),
         }
 
@@ -105,28 +129,39 @@ def _upload(session: Session, job: Job) -> UploadPage | None:
     else:
         rows = upload_files(session, job.id, statuses=[status], after=after, limit=_FILES + 1)
     files, following = cut(rows, _FILES)
-    collection = session.get_one(Collection, job.collection_id)
+    collection = session.get_one(Collection, job.one_collection)
     right = right_in(session, current_actor(), collection)
     may_retry = right is not None and right >= Right.CHANGE and has_kept_rejected(session, job.id)
     rest = rest_of(session, job.id, state.counts)
     return UploadPage(state, rest, earlier_rows(session, job), status, files, after, following, may_retry)
 
 
-def _pauses(session: Session, job: JobView, search: SearchView | None) -> list[Pause]:
-    """Return the pauses of the queues that this job waits for."""
-    stages = [stage.stage for stage in job.stages if any(stage.units.get(state) for state in OPEN_UNITS)]
-    queues = {services().routing.queue_of(stage, search.scorer if search else None) for stage in stages}
-    if not queues:
-        return []
-    return [pause for name, pause in pauses.paused(session).items() if name in queues]
-
-
 @pages.get("/jobs/<uuid:job_id>")
 def job(job_id: UUID) -> ResponseReturnValue:
     """Show one job."""
-    shown = _shown(job_id)
-    form = form_of(shown["search"]) if shown["search"] else None
-    return render_template("job.html", **shown, again=form, settings=services().settings)
+    return job_page(job_id)
+
+
+def job_page(job_id: UUID, feedback: LinkFeedback | None = None) -> ResponseReturnValue:
+    """Return the page of a job, of a search with the result of the form of links.
+
+    Raises:
+        NotFound: there is no such job that this account may see.
+    """
+    feedback, shown = feedback or LinkFeedback(), _shown(job_id)
+    if shown["search"]:
+        shown |= {"again": form_of(shown["search"]), **_links(job_id, feedback)}
+    return render_template("job.html", **shown, settings=services().settings), feedback.status
+
+
+def _links(job_id: UUID, feedback: LinkFeedback) -> dict[str, Any]:
+    """Return the links to a result; nothing if this account may not share it."""
+    with transaction(services().sessions) as session:
+        try:
+            target = search_target(session, current_actor(), job_id)
+        except Forbidden:
+            return {}
+        return links_shown(session, target, feedback)
 
 
 @pages.get("/jobs/<uuid:job_id>/live")

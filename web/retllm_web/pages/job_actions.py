@@ -18,7 +18,7 @@ from retllm.errors import RetllmError
 from retllm.history import control, listing
 from retllm.history.control import BulkAction
 from retllm.history.listing import ActionCounts, Condition, JobFilters
-from retllm.identity.access import within_visible
+from retllm.identity.access import visible_jobs
 from retllm.identity.actor import Actor
 from retllm_web.actions import bulk
 from retllm_web.actions.bulk import BulkResult
@@ -63,7 +63,7 @@ class BulkRequest:
         """Return how many of the jobs allow the action."""
         allowed = control.allowed(self.action)
         if not self.everything:
-            named: list[Condition] = [Job.id.in_(self.keys), within_visible(actor, Job.collection_id)]
+            named: list[Condition] = [Job.id.in_(self.keys), visible_jobs(actor)]
             return listing.count_for_action(session, actor, named, allowed)
         remaining = [Job.id < self.after] if self.after else []
         conditions = [*replace(self.filters, text="").matching(actor), Job.id <= self.upto, *remaining]
@@ -122,7 +122,8 @@ def do_to_jobs() -> ResponseReturnValue:
     if bulk_request is None:
         return redirect(url_for("pages.jobs"))
     result = bulk_request.do(current_actor())
-    flash(_done_text(bulk_request.action, result), "success" if result.done else "info")
+    is_good = result.done and bulk_request.action is not BulkAction.CANCEL
+    flash(_done_text(bulk_request.action, result), "success" if is_good else "info")
     if result.refused:
         flash(_refused_text(bulk_request.action, result.refused), "warning")
     if result.after is None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from flask import render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import JobState, Role
+from retllm.db.enums import JobState, Role, UnitState
 from retllm.db.people import SavedView
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, User
-from retllm.history import listing
-from retllm.history.job_views import job_views
+from retllm.db.state_words import PROBLEMS
+from retllm.db.tables import Collection, Job, User
+from retllm.history import listing, runs
+from retllm.history.job_views import JobView, job_views
 from retllm.history.listing import JobFilters
+from retllm.history.named_items import MAX_NAMED, NamedItem, problem_files
+from retllm.history.runs import RunLine
 from retllm.identity.access import collection_for, visible_collections
 from retllm.identity.actor import Actor
+from retllm.review.runs import run_for
 from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
@@ -30,6 +36,17 @@ _JOBS = 30
 _OFFERED = 200
 
 
+@dataclass(frozen=True)
+class HistoryPage:
+    """What a page of the history shows, see :class:`retllm.history.listing.JobPage`."""
+
+    jobs: Sequence[Job]
+    runs: Sequence[RunLine]
+    next: UUID | None
+    numbers: dict[JobState, int]
+    compared: int | None = None
+
+
 @pages.get("/jobs")
 def jobs() -> ResponseReturnValue:
     """Show the jobs that this account may see, newest first."""
@@ -37,16 +54,21 @@ def jobs() -> ResponseReturnValue:
     filters = requested_filters()
     after = key_or_none(request.args.get("after"), "page")
     with transaction(services().sessions) as session:
-        page = listing.find(session, user, filters, after=after, limit=_JOBS)
+        page = _page(session, user, filters, after)
         shown = job_views(session, page.jobs)
-        results = listing.results(session, [job.id for job in page.jobs])
+        results = listing.results(session, user, [job.id for job in page.jobs])
+        failed = _failed(session, shown)
+        run = run_for(session, user, filters.run_id) if filters.run_id is not None else None
         offered = _collections(session, user, filters)
         people = _people(session, user, filters)
         saved = session.scalars(sa.select(SavedView).filter_by(user_id=user.id).order_by(SavedView.name)).all()
     return render_template(
         "jobs.html",
-        jobs=shown,
+        entries=sorted([*shown, *page.runs], key=lambda entry: entry.id, reverse=True),
+        runs={line.id for line in page.runs},
+        run=run,
         results=results,
+        failed=failed,
         next=page.next,
         compared=page.compared,
         after=after,
@@ -61,6 +83,26 @@ def jobs() -> ResponseReturnValue:
         fields=pairs_of(filters),
         views=saved,
     )
+
+
+def _page(session: Session, actor: Actor, filters: JobFilters, after: UUID | None) -> HistoryPage:
+    """Return a page of the history, with runs as one line each unless a filter tells their searches apart."""
+    if not filters.is_grouped:
+        found = listing.find(session, actor, filters, after=after, limit=_JOBS)
+        return HistoryPage(found.jobs, [], found.next, found.numbers, found.compared)
+    grouped = runs.page(session, actor, filters, after=after, limit=_JOBS)
+    return HistoryPage(grouped.jobs, grouped.runs, grouped.next, listing.counts(session, actor, filters))
+
+
+def _failed(session: Session, jobs: Sequence[JobView]) -> dict[UUID, list[NamedItem]]:
+    """Return the first files that an upload lacks, or the items of the first dead units, of each job."""
+    lacking = [job.id for job in jobs if job.files and any(map(job.files.counts.get, PROBLEMS))]
+    files = problem_files(session, lacking)
+    return {
+        job.id: files.get(job.id)
+        or [one for error in job.errors if error.state is UnitState.DEAD for one in error.about][:MAX_NAMED]
+        for job in jobs
+    }
 
 
 def _states(filters: JobFilters, numbers: dict[JobState, int]) -> list[dict[str, Any]]:

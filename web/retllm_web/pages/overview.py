@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from retllm import charts
 from retllm.charts import Chart, Series
 from retllm.db.enums import JobState
-from retllm.db.session import transaction
+from retllm.db.session import snapshot, transaction
 from retllm.db.state_words import JOB_STATES
 from retllm.history import listing
 from retllm.operations import activity, queues, workers
@@ -21,6 +21,7 @@ from retllm_web.http.auth import current_actor
 from retllm_web.http.conditional import unchanged
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
+from retllm_web.pages.states import STATES
 
 
 def _window() -> activity.Window:
@@ -31,7 +32,7 @@ def _shown() -> dict[str, Any]:
     window = _window()
     hint_counts = hints(services().settings.redis_url, services().routing.queues)
     user = current_actor()
-    with transaction(services().sessions) as session:
+    with snapshot(services().sessions) as session:
         recent = activity.activity(session, user, window)
         alive = [worker for worker in workers.every(session) if worker.state is WorkerStatus.ALIVE]
         shown = {
@@ -46,7 +47,7 @@ def _shown() -> dict[str, Any]:
         "windows": WINDOWS.values(),
         "charts": _charts(recent),
         "workers": alive,
-        "served": {queue for worker in alive for queue in worker.queues},
+        "served": workers.serving(alive),
         "hints": hint_counts,
         "max_counted": queues.MAX_COUNTED,
         "max_jobs": listing.MAX_COUNTED,
@@ -58,12 +59,9 @@ def _charts(recent: Activity) -> list[Any]:
     labels = [piece.start.strftime("%H:%M" if hourly else "%d %b %H:%M") for piece in recent.pieces]
     axis = "hour from (UTC)" if hourly else "6 hours from (UTC)"
     ended = [
-        Series(JOB_STATES[JobState.SUCCEEDED], [piece.succeeded for piece in recent.pieces]),
-        Series(
-            f"{JOB_STATES[JobState.FAILED]} or {JOB_STATES[JobState.PARTIAL]}",
-            [piece.failed for piece in recent.pieces],
-        ),
-        Series(JOB_STATES[JobState.CANCELLED], [piece.cancelled for piece in recent.pieces]),
+        _ended(JobState.SUCCEEDED, [piece.succeeded for piece in recent.pieces]),
+        _ended(JobState.FAILED, [piece.failed for piece in recent.pieces], f" or {JOB_STATES[JobState.PARTIAL]}"),
+        _ended(JobState.CANCELLED, [piece.cancelled for piece in recent.pieces]),
     ]
     durations = [
         Series("median", [piece.p50 for piece in recent.pieces]),
@@ -75,6 +73,10 @@ def _charts(recent: Activity) -> list[Any]:
         charts.lines(Chart("Search duration", labels, durations, x_name=axis, unit="s", decimals=2, key="time")),
         charts.bars(Chart("Items embedded, in all collections", labels, items, x_name=axis, unit="items", key="items")),
     ]
+
+
+def _ended(state: JobState, numbers: list[int], others: str = "") -> Series:
+    return Series(JOB_STATES[state] + others, numbers, colour=STATES[state].colour)
 
 
 @pages.get("/")

@@ -6,7 +6,7 @@ A full form has every setting; a compact form has the query and k, and uses the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 from flask import request
@@ -18,21 +18,22 @@ from retllm.errors import InvalidInput
 from retllm.fine.decision import default_tie_decimals
 from retllm.fine.opening import served_settings
 from retllm.fine.prompts import Mode
-from retllm.search.request import SearchRequest
+from retllm.search.request import MAX_COLLECTIONS, SearchRequest, SeveralRequest
 from retllm.search.results import SearchView
-from retllm.search.settings import SETTINGS, SearchSettings, Setting
+from retllm.search.settings import SETTINGS, InjectionSettings, SearchSettings, Setting
 from retllm.settings import Settings, public_name
 from retllm_web.http.errors import invalid
+from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.forms import Form
 
 # a form is flat: the name of a field is the last part of its setting's
 _FIELDS = {setting.path[-1]: setting for setting in SETTINGS}
 _BOXES = [name for name, setting in _FIELDS.items() if setting.is_switch]
-_SEVERAL = [*(name for name, setting in _FIELDS.items() if setting.is_list), "like_parts"]
+_SEVERAL = [*(name for name, setting in _FIELDS.items() if setting.is_list), "like_parts", "also"]
 _SINGLE = ["text", "scorer", *(name for name in _FIELDS if name not in _BOXES and name not in _SEVERAL)]
 # other fields; `shown` is the scorer whose defaults the form shows, `again` the search whose picture is used again,
-# `earlier` the one whose picture is offered
+# `earlier` the one whose picture is offered, `collection` the one to search or `all`, and `also` further ones
 _OTHER = ("shown", "collection", "like", "again", "earlier", "whole")
 # fields without a value, which can have errors
 _ONLY_ERRORS = ("picture", "coarse")
@@ -65,6 +66,7 @@ class SearchForm(Form):
     notes: list[str] = field(default_factory=list)
     liked: Item | None = None
     picture_lost: bool = False
+    _defaults_of: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def posted(cls) -> SearchForm:
@@ -120,7 +122,11 @@ class SearchForm(Form):
     @property
     def defaults(self) -> dict[str, Any]:
         """Return the default settings as values of this form."""
-        return _defaults(_serving(str(self.values.get("scorer", ""))))
+        scorer = str(self.values.get("scorer", ""))
+        # a page asks for them for each field
+        if scorer not in self._defaults_of:
+            self._defaults_of[scorer] = _defaults(_serving(scorer))
+        return self._defaults_of[scorer]
 
     def bounds(self, name: str) -> dict[str, Any]:
         """Return the bounds of a numeric field."""
@@ -206,16 +212,45 @@ def fill(form: SearchForm, given: MultiDict[str, str]) -> None:
     form.values |= {name: value for name, value in _values(clean).items() if name in clean}
 
 
+ALL = "all"
+"""The choice of all collections that the account may search."""
+
+
+def collections_of(form: SearchForm) -> list[UUID] | Literal["all"]:
+    """Return the collections that a form names, each once.
+
+    Raises:
+        NotFound: a key is malformed.
+    """
+    if form.text("collection") == ALL:
+        return "all"
+    named = [form.text("collection"), *form.values.get("also", [])]
+    return list(dict.fromkeys(key for text in named if (key := key_or_none(text, "collection"))))
+
+
+def several_of(request: SearchRequest, collections: list[UUID] | Literal["all"]) -> SeveralRequest:
+    """Return a search request with its collections.
+
+    Raises:
+        InvalidInput: they are too many.
+    """
+    if len(collections) > MAX_COLLECTIONS:
+        raise InvalidInput(f"One search takes {MAX_COLLECTIONS} collections at most.", field="collection")
+    given = {name: getattr(request, name) for name in request.model_fields_set}
+    return SeveralRequest.model_construct(**given, collections=collections)
+
+
 def form_of(search: SearchView) -> SearchForm:
     """Return the form filled with an earlier search, for searching again."""
     settings, asked = _serving(search.scorer), search.settings
     values = {name: _value(setting, asked, settings) for name, setting in _FIELDS.items()}
     values["tie_decimals"] = _own_decimals(asked, settings)
     if settings.remote_scorer is not None:
-        values |= {"trigger": "off", "trace": False}
+        values |= {name: _FIELDS[name].default(settings) for name in (*InjectionSettings.model_fields, "trace")}
     values["embedders"] = [name for name in asked.coarse.embedders if name in settings.embedders]
     query = {"text": search.text or "", "scorer": public_name(settings.scorer_name)}
     form = SearchForm({name: _shown(value) for name, value in values.items()} | query)
+    form.values["also"] = [str(collection.id) for collection in search.collections[1:]]
     if search.has_picture:
         form.values["again"] = form.values["earlier"] = str(search.id)
     form.notes = _notes(search, settings)
@@ -287,6 +322,9 @@ def _injection(form: SearchForm) -> dict[str, Any]:
         InvalidInput: the trigger needs a layer, and the form has none.
     """
     asked = _given(form, "injection")
+    if form.scorer.on_server:
+        # none has a use there, and each is refused
+        return asked
     if asked.get("trigger") != "fixed":
         asked.pop("fixed_layer", None)
     elif "fixed_layer" not in asked:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -21,13 +23,15 @@ from retllm_web.http.auth import current_actor
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
-from retllm_web.pages.search_form import SearchForm, earlier_of, fill, form_of, search_form
+from retllm_web.pages.facets import facets_in_form
+from retllm_web.pages.search_form import ALL, SearchForm, earlier_of, fill, form_of, search_form
 
 
 @pages.get("/search")
 def search_page() -> ResponseReturnValue:
     """Show the search form, filled from the address or from the earlier search that the address names."""
-    chosen = key_or_none(request.args.get("collection"), "collection")
+    of_all = request.args.get("collection") == ALL
+    chosen = None if of_all else key_or_none(request.args.get("collection"), "collection")
     earlier = key_or_none(request.args.get("again"), "search")
     if earlier is None:
         form = search_form(request.args, compact=False)
@@ -36,7 +40,8 @@ def search_page() -> ResponseReturnValue:
             search = search_view(session, earlier, services().settings, actor=current_actor())
         form = form_of(search)
         fill(form, _without(request.args, "again"))
-        chosen = chosen or search.job.collection_id
+        if chosen is None and not of_all:
+            chosen = next((collection.id for collection in search.collections), None)
     return render_search_page(form, chosen)
 
 
@@ -51,22 +56,36 @@ def render_search_page(form: SearchForm, chosen: UUID | None, status: int = 200)
         NotFound: this account may not see the collection, the item or the search that the form names.
     """
     user = current_actor()
+    also = [key for text in form.values.get("also", []) if (key := key_or_none(text, "collection"))]
     with transaction(services().sessions) as session:
         collection = collection_for(session, user, chosen) if chosen else None
-        asked = questions.recent(session, user)
-        offers = questions.offered(session, user, chosen)
+        recent = questions.recent(session, user)
+        offers = questions.offered(session, user, [*([chosen] if chosen else []), *also])
         _show_likeness(session, form)
         _show_earlier(session, form)
-    form.values["collection"] = str(chosen or questions.first_choice(offers, asked) or "")
+    if chosen is not None or form.values.get("collection") != ALL:
+        form.values["collection"] = str(chosen or questions.first_choice(offers, recent) or "")
+    asked = request.args.to_dict(flat=False) | {"collection": [form.values["collection"]]}
     page = render_template(
         "search_page.html",
         form=form,
         offers=offers,
-        questions=asked,
+        questions=recent,
+        **_facets(form, asked),
         collection=collection,
         settings=services().settings,
     )
     return page, status
+
+
+def _facets(form: SearchForm, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the items that match the filter of the form have in common, if its address asks for it."""
+    key = None if form.values["collection"] == ALL else key_or_none(form.text("collection"), "collection")
+    if key is None or request.args.get("facets") != "1":
+        return {"asked": asked}
+    with transaction(services().sessions) as session:
+        found = collection_for(session, current_actor(), key)
+        return facets_in_form(session, found, form.text("filter"), asked)
 
 
 def _show_likeness(session: Session, form: SearchForm) -> None:

@@ -9,11 +9,10 @@ from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from retllm.db.enums import Role
-from retllm.db.session import transaction
+from retllm.db.session import snapshot, transaction
 from retllm.errors import InvalidInput, NotFound, RetllmError
 from retllm.operations import activity, failures, queues, workers
 from retllm.operations.failures import FailureCursor, FailureFilters, Requeued
-from retllm.operations.workers import WorkerStatus
 from retllm.queue.notifications import hints
 from retllm_web.actions import catalog, operations
 from retllm_web.http.auth import current_actor
@@ -21,32 +20,25 @@ from retllm_web.http.conditional import unchanged
 from retllm_web.http.paging import key_or_none
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages, refused
+from retllm_web.pages.states import WORKER_STATES
 
 _DEAD = 30
 # collections that the filter offers
 _OFFERED = 200
 _REASON = 500
 
-# label, icon, Bootstrap's colour
-WORKER_STATES = {
-    WorkerStatus.ALIVE: ("alive", "heart-pulse", "success"),
-    WorkerStatus.SILENT: ("silent", "question-circle", "danger"),
-    WorkerStatus.STOPPED: ("stopped", "stop-circle", "secondary"),
-}
-
 
 def _state() -> dict[str, Any]:
     """Return the template variables of the live part."""
     hint_counts = hints(services().settings.redis_url, services().routing.queues)
-    with transaction(services().sessions) as session:
+    with snapshot(services().sessions) as session:
         depths = queues.depths(session, services().routing)
         shown = workers.every(session, current_actor())
-    served = {queue for worker in shown if worker.state is WorkerStatus.ALIVE for queue in worker.queues}
     return {
         "queues": depths,
         "hints": hint_counts,
         "workers": shown,
-        "served": served,
+        "served": workers.serving(shown),
         "states": WORKER_STATES,
         "max_counted": queues.MAX_COUNTED,
         "may_pause": current_actor().role is Role.ADMIN,
@@ -108,7 +100,7 @@ def _after() -> FailureCursor | None:
 def system_live() -> ResponseReturnValue:
     """Return the live part of the page; 304 if nothing changed."""
     with transaction(services().sessions) as session:
-        values = activity.stamp(session)
+        values = *activity.stamp(session), workers.usage_stamp(session)
     return unchanged(*values) or render_template("_system_live.html", **_state())
 
 

@@ -26,7 +26,7 @@ def filters_of(args: MultiDict[str, str]) -> JobFilters:
     """Return the filters in ``args``; an invalid value is ignored.
 
     Raises:
-        NotFound: the collection's key is malformed.
+        NotFound: a key is malformed.
     """
     return JobFilters(
         kind=next(iter(_choices(JobKind, args.getlist("kind"))), None),
@@ -37,6 +37,7 @@ def filters_of(args: MultiDict[str, str]) -> JobFilters:
         until=_day(args.get("to", "")),
         text=_text(args, "text"),
         outcomes=_choices(FileStatus, args.getlist("outcome")),
+        run_id=key_or_none(args.get("run"), "evaluation"),
     )
 
 
@@ -44,7 +45,7 @@ def requested_filters() -> JobFilters:
     """Return the filters of this request.
 
     Raises:
-        NotFound: the collection's key is malformed.
+        NotFound: a key is malformed.
     """
     return filters_of(request.args)
 
@@ -53,7 +54,7 @@ def filters_of_address(address: str) -> JobFilters:
     """Return the filters in a query string.
 
     Raises:
-        NotFound: the collection's key is malformed.
+        NotFound: a key is malformed.
     """
     return filters_of(MultiDict(parse_qsl(address.removeprefix("?"), max_num_fields=100)))
 
@@ -69,6 +70,7 @@ def address_of(filters: JobFilters) -> dict[str, Any]:
         "to": filters.until,
         "text": filters.text,
         "outcome": list(filters.outcomes),
+        "run": filters.run_id,
     }
     return {
         name: [str(part) for part in value] if isinstance(value, list) else str(value)

@@ -11,6 +11,9 @@ from retllm.db.state_words import JOB_STATES
 from retllm.history.job_views import JobView, StageProgress
 from retllm.search.results import SearchView
 
+# the kinds of job that only do something with what is there, and what
+_OF_ITEMS = {JobKind.DUPLICATES: "Comparing", JobKind.MAP: "Laying out", JobKind.OCR: "Reading"}
+
 
 class StepStatus(StrEnum):
     """The state of a step: that of a job, or one of two states of a step without any work."""
@@ -46,13 +49,23 @@ def timeline(job: JobView, search: SearchView | None, *, receiving: bool = False
             text = f"{files.text} that arrived" if files.text else ""
             files = replace(files, status=StepStatus.RUNNING, began_at=job.created_at, seconds=None, text=text)
         steps.append(files)
+    if name := _OF_ITEMS.get(job.kind):
+        steps.append(_stage(name, job, stages.get(Stage.MEDIA)))
+        return [*steps, _end("End", job, job.finished_at if job.state in OVER_JOBS else None)]
     if job.kind is not JobKind.SEARCH:
         steps.append(_stage("Embedding", job, stages.get(Stage.EMBED), "items"))
         return [*steps, _end("End", job, job.finished_at if job.state in OVER_JOBS else None)]
     coarse_at = search.coarse_at if search else None
     steps.append(_coarse(job, stages.get(Stage.COARSE), search, coarse_at))
     steps.append(_fine(job, stages.get(Stage.FINE), search))
-    return [*steps, _end("Final order", job, search.final_at if search else None)]
+    final = _end("Final order", job, search.final_at if search else None)
+    if search is not None and _none_judged(job, search):
+        final = replace(final, status=StepStatus.FAILED, text="not judged")
+    return [*steps, final]
+
+
+def _none_judged(job: JobView, search: SearchView) -> bool:
+    return job.state in OVER_JOBS and search.final_at is not None and bool(search.candidates) and not search.judged
 
 
 def _queued(job: JobView) -> Step:
@@ -85,7 +98,7 @@ def _fine(job: JobView, stage: StageProgress | None, search: SearchView | None) 
     scored = sum(candidate.score is not None for candidate in search.candidates)
     failed = sum(candidate.error is not None for candidate in search.candidates)
     text = f"{scored:,} of {len(search.candidates):,} scored" + (f", {failed:,} failed" if failed else "")
-    return replace(step, text=text)
+    return replace(step, text=text, status=StepStatus.FAILED if _none_judged(job, search) else step.status)
 
 
 def _stage(name: str, job: JobView, stage: StageProgress | None, what: str = "") -> Step:

@@ -9,6 +9,8 @@ export function forms() {
   });
   document.addEventListener("submit", (event) => {
     if (event.defaultPrevented || event.target.method !== "post") return;
+    // the page stays when a file is downloaded
+    if (event.submitter?.hasAttribute("data-downloads")) return;
     const form = event.target;
     if (form.dataset.sent) event.preventDefault();
     form.dataset.sent = "true";

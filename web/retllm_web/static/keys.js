@@ -26,7 +26,7 @@ const ACTIONS = {
   j: () => step(1),
   k: () => step(-1),
   x: () => {
-    const box = current()?.querySelector("input[type=checkbox]");
+    const box = boxHere();
     box?.click();
     return Boolean(box);
   },
@@ -42,6 +42,12 @@ export function rows() {
 
 export function current() {
   return document.querySelector("[data-rows] [data-row].current");
+}
+
+// The checkbox of the entry with the focus, else of the current one.
+export function boxHere() {
+  const row = document.activeElement?.closest("[data-rows] [data-row]") ?? current();
+  return row?.querySelector("input[type=checkbox]") ?? null;
 }
 
 export function choose(row) {

@@ -16,7 +16,10 @@ export async function refresh(address) {
   clearTimeout(timer);
   timer = null;
   last = performance.now();
-  const answer = await fetch(address, { cache: "no-store" });
+  const here = new URL(address, location.href);
+  // as this page is filtered and laid out
+  if (here.pathname === location.pathname) here.search = location.search;
+  const answer = await fetch(here, { cache: "no-store" });
   if (!answer.ok) return;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll("[data-refresh]")) {
@@ -28,9 +31,10 @@ export async function refresh(address) {
   }
 }
 
-// Keep a form that the user may be filling in, and a list with more items than its first page.
+// Keep a form that the user may be filling in, and a list with selected items or with more than its first page.
 function isInUse(part, next) {
   if (part.dataset.refresh === "search") return part.querySelector("form") !== null;
+  if (part.querySelector(".tile-check:checked")) return true;
   if (part.contains(document.activeElement)) return true;
   const count = (area) => area.querySelectorAll("[data-items] > li").length;
   return part.dataset.refresh === "items" && next.querySelector("[data-more]") !== null && count(part) > count(next);

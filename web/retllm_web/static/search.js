@@ -21,7 +21,7 @@ function ready(form) {
   addEventListener("pageshow", () => followScorer(form));
   form.querySelector("[data-to-defaults]")?.addEventListener("click", () => toDefaults(form));
   form.querySelector("[data-carry]")?.addEventListener("click", (event) => carry(form, event.currentTarget));
-  form.querySelector("[data-in-address]")?.addEventListener("change", (event) => inAddress(event.currentTarget));
+  for (const field of form.querySelectorAll("[data-in-address]")) field.addEventListener("change", () => inAddress(form, field.dataset.inAddress));
   form.addEventListener("reset", () => setTimeout(() => show(form, null)));
   form.addEventListener("invalid", (event) => reveal(form, event), true);
 }
@@ -91,6 +91,8 @@ function show(form, file) {
   holder.hidden = !file;
   holder.replaceChildren();
   if (!file) return;
+  // a picture that was pasted or dropped is in view
+  holder.closest("details")?.setAttribute("open", "");
   const image = new Image();
   image.alt = "Selected picture";
   // browsers cannot show some accepted formats, such as TIFF
@@ -200,13 +202,14 @@ function toDefaults(form) {
     else field.value = field.dataset.default;
   }
   followScorer(form);
+  form.elements.filter.dispatchEvent(new Event("change", { bubbles: true }));
   form.querySelector("[data-search-said]").textContent = "Settings reset to defaults.";
 }
 
 // Show an invalid field that is collapsed; reset one that is hidden because it does not apply, and submit again.
 function reveal(form, event) {
   const field = event.target;
-  field.closest("details")?.setAttribute("open", "");
+  for (let fold = field.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
   if (field.offsetParent !== null || field.dataset.default === undefined) return;
   event.preventDefault();
   field.value = field.dataset.default;
@@ -220,9 +223,10 @@ function carry(form, link) {
   link.href = address;
 }
 
-function inAddress(field) {
+function inAddress(form, name) {
   const address = new URL(location.href);
-  address.searchParams.set(field.name, field.value);
+  address.searchParams.delete(name);
+  for (const value of new FormData(form).getAll(name)) address.searchParams.append(name, value);
   history.replaceState(null, "", address);
 }
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
-from retllm.fine.model import LoadedModel, both_labels
+from retllm.fine.labels import both_labels
+from retllm.fine.model import LoadedModel
 from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable, finite_or_nan
 from retllm.fine.odds import binary_entropy, log_sigmoid, mean_log_odds
 from retllm.fine.prompts import Prompts, Wording
@@ -31,7 +32,7 @@ class Choice:
     answer_tokens: ClassVar[int] = 0
 
     def __init__(self, prompts: Prompts, loaded: LoadedModel) -> None:
-        first, second = both_labels(loaded.preparer, prompts.labels["choice"])
+        first, second = both_labels(loaded.preparer, prompts, "choice")
         self._prompts = prompts
         self._first = torch.tensor(first, device=loaded.module.device)
         self._second = torch.tensor(second, device=loaded.module.device)

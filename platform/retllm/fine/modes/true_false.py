@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from retllm.fine.engine import Engine, Prompt, PromptAnswer
-from retllm.fine.model import LoadedModel, both_labels
+from retllm.fine.labels import both_labels
+from retllm.fine.model import LoadedModel
 from retllm.fine.modes.interface import PendingScores, ScoreTask, check_readable, finite_or_nan
 from retllm.fine.odds import binary_entropy, log_sigmoid
 from retllm.fine.prompts import Prompts, Wording
@@ -30,7 +31,7 @@ class TrueFalse:
     answer_tokens: ClassVar[int] = 0
 
     def __init__(self, prompts: Prompts, loaded: LoadedModel) -> None:
-        positive, negative = both_labels(loaded.preparer, prompts.labels["true_false"])
+        positive, negative = both_labels(loaded.preparer, prompts, "true_false")
         self._prompts = prompts
         device = loaded.module.device
         self._positive, self._negative = torch.tensor(positive, device=device), torch.tensor(negative, device=device)

@@ -26,6 +26,8 @@ ROUNDING = 1e-6
 _WIDEST = 0.05
 #: of a vocabulary; bounds the entropy of tokens that are not listed
 _MOST_TOKENS = 300_000
+#: a smaller log-probability, such as -9999, stands for one that is not told
+_TOLD = -1000.0
 _CLOSE_ENTROPY = 0.01
 _LEAST = 1e-30
 #: of the sum of probabilities of which a server tells few digits
@@ -91,7 +93,8 @@ class Listed:
         twice = sum(probability for _, probability in seen) - low
         low += sum(self.exact.get(text, 0.0) for text in unlisted)
         unknown = len(unlisted - self.exact.keys())
-        return Bounds(low, low + twice + min(self.missing, unknown * self.least))
+        # beside a probability that is rounded to 1, nothing seems to be missing
+        return Bounds(low, low + twice + min(self.missing + ROUNDING, unknown * self.least))
 
     def others(self, spellings: Collection[str]) -> float:
         """Return the probability of all tokens but these, above 0."""
@@ -145,11 +148,13 @@ def as_listed(tokens: Sequence[tuple[str, float]]) -> Listed:
     Raises:
         ScoreUnreadable: their probabilities exceed 1, or no others could have what is left of 1.
     """
-    probabilities = tuple((text, math.exp(value)) for text, value in tokens)
+    probabilities = tuple((text, math.exp(value)) for text, value in tokens if value > _TOLD)
+    if not probabilities:
+        raise ScoreUnreadable("The server tells no token probabilities.")
     if sum(probability for _, probability in probabilities) > 1 + _ROUNDED:
         raise ScoreUnreadable("The token probabilities of the server exceed 1 in sum.")
     listed = Listed(probabilities, {})
-    if listed.missing > max(_ROUNDED, _MOST_TOKENS * listed.least):
+    if listed.missing > max(_ROUNDED, _MOST_TOKENS * math.exp(min(value for _, value in tokens))):
         raise ScoreUnreadable("The token probabilities of the server are those of no distribution.")
     return listed
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
 
-from retllm.errors import ModelUnavailable, ScoreUnreadable, ServerFailed
+from retllm.errors import ModelUnavailable, ScoreUnreadable, ServerAway, ServerFailed
 from retllm.fine.content import Content
+from retllm.fine.labels import changed_labels, no_token
 from retllm.fine.odds import binary_entropy, clipped_log_odds, log_sigmoid, mean_log_odds
 from retllm.fine.prompts import Labels, Mode, Prompts, Wording, load_prompts, with_profile
 from retllm.fine.remote.answers import ROUNDING, TOP, Bounds, Listed, as_listed, listed_tokens
@@ -30,6 +31,9 @@ _AGREES = math.exp(4 / 8) - 1
 
 #: of a question that any server can have; PostgreSQL stores such numbers
 _MOST_TOKENS = 1_000_000_000
+
+#: so often in a row a tokenizer fails that was never there
+_FAILURES = 3
 
 
 class ChatScorer(RemoteScorer):
@@ -204,6 +208,7 @@ class ChatScorer(RemoteScorer):
             return {}
 
     _known_ids: dict[int, str] | None = None
+    _tokenizer_failures = 0
 
     def _label_ids(self) -> dict[int, str]:
         """Return the tokens of all labels by id, from the server's tokenizer; empty while it does not tell all.
@@ -211,7 +216,7 @@ class ChatScorer(RemoteScorer):
         They are kept until the server says something else of itself. What it does not tell is asked for again.
 
         Raises:
-            ServerAway, ServerFailed: it can't answer now.
+            ServerAway, ServerFailed: it can't answer now, for the first few times.
         """
         if self._known_ids is not None:
             return self._known_ids
@@ -228,8 +233,30 @@ class ChatScorer(RemoteScorer):
         except (Refused, ModelUnavailable, LookupError, TypeError, ValueError, OverflowError):
             # it has no such endpoint, or another one of that name
             return {}
+        except (ServerAway, ServerFailed):
+            self._tokenizer_failures += 1
+            if self._tokenizer_failures < _FAILURES:
+                raise
+            # what stands before the server may never lead there; then scores are between bounds, and say so
+            return {}
+        self._tokenizer_failures = 0
         self._known_ids = found
         return found
+
+    def _check_labels(self) -> None:
+        """Check the answers that the profile changes, if the server has a tokenizer to ask.
+
+        Raises:
+            ModelUnsuited: one is not a single token; the message names the profile.
+            ServerAway, ServerFailed: it can't answer now.
+        """
+        prompts = self.prompts
+        changed = changed_labels(prompts)
+        tokens = set(self._label_ids().values()) if changed else set()
+        for mode in changed if tokens else ():
+            for spellings in (prompts.labels[mode].positive, prompts.labels[mode].negative):
+                if tokens.isdisjoint(spellings):
+                    raise no_token(self._address.name, prompts, mode, spellings)
 
     def refresh(self) -> None:
         """See :class:`RemoteScorer`."""
@@ -237,6 +264,7 @@ class ChatScorer(RemoteScorer):
         super().refresh()
         if self._served != before:
             self._known_ids = None
+            self._check_labels()
 
     def _tokenized(self, text: str) -> list[int]:
         body = {"model": self._address.model, "prompt": text, "add_special_tokens": False}

@@ -7,16 +7,17 @@ import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from retllm.errors import ModelUnavailable, ServerAway, ServerBusy, ServerFailed
-from retllm.fine.remote.deadline import Deadline
+from retllm.fine.remote.deadline import Deadline, sent_more
+from retllm.fine.remote.failures import failure_of
 from retllm.fine.written import quoted
-from retllm.redaction import HIDDEN, redact, remember
+from retllm.redaction import HIDDEN, hide_known, redact, remember
 from retllm.scorer_address import ScorerAddress
 
 log = structlog.get_logger(__name__)
@@ -33,27 +34,35 @@ _READ = 10_000
 _LONG = 8
 _BUSY = frozenset({429, 502, 503, 504})
 #: the model or the endpoint is not there, or not for us: the same for every pair
-_NOT_SERVED = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405})
+_NOT_SERVED = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405, 501})
 
 
 class Refused(Exception):
     """The server refused one request; the message is its own, for people."""
 
 
+class NoAnswer(ServerAway):
+    """One request got no answer: the server is away, unless it answers others; ``reason`` is what happened."""
+
+    def __init__(self, name: str, reason: str, seconds: float = 0, remedy: str = "") -> None:
+        super().__init__(f"The server of the scorer {name} is away: {reason}.", seconds, remedy)
+        self.reason = reason
+
+
 class _Passing(Exception):
     """A failure that may be over after a moment; ``seconds`` is how long the server asks to wait.
 
-    ``status`` is that of the answer; 0 without one. ``cut``: the connection was there, and ended before the answer.
+    ``status`` is that of the answer; 0 without one. ``remedy``: what to do about it.
     """
 
     def __init__(
-        self, reason: str, status: int = 0, seconds: float = 0, *, busy: bool = True, cut: bool = False
+        self, reason: str, status: int = 0, seconds: float = 0, *, busy: bool = True, remedy: str = ""
     ) -> None:
         super().__init__(reason)
+        self.remedy = remedy
         self.status = status
         self.seconds = seconds
         self.busy = busy
-        self.cut = cut
 
 
 _backoff = wait_random_exponential(multiplier=0.25, max=2)
@@ -76,17 +85,25 @@ class Client:
 
     def __init__(self, address: ScorerAddress, key: str | None, requests: int, seconds: float) -> None:
         self.name = address.name
-        self._root = address.root
         self._seconds = seconds
         remember(key)
         self._key = _pattern(key)
         self._deadline = Deadline()
-        self._http = httpx.Client(
-            # a compressed answer could become larger than any limit when it is unpacked
-            headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {}),
-            timeout=httpx.Timeout(seconds, connect=_CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=requests),
-        )
+        try:
+            self._http = httpx.Client(
+                # a compressed answer could become larger than any limit when it is unpacked
+                headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {}),
+                timeout=httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)),
+                limits=httpx.Limits(max_connections=requests),
+            )
+        except (ImportError, ValueError, OSError) as error:
+            # the message may have a proxy's password
+            log.warning("scorer.no_client", reason=str(error))
+            raise ModelUnavailable(
+                f"No connection to the server of the scorer {self.name} can be made: {type(error).__name__}. Correct "
+                "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE or SSL_CERT_DIR.",
+                model=self.name,
+            ) from error
         self._deadline.guard(self._http)
 
     def post(self, url: str, body: dict[str, Any]) -> Any:
@@ -95,9 +112,8 @@ class Client:
         Raises:
             Refused: the server does not accept this request.
             ModelUnavailable: it does not accept any: the key is wrong, or there is no such model or endpoint.
-            ServerAway: it does not answer, or (ServerBusy) it takes no more requests for now.
-            ServerFailed: it answers with an error of its own, or with something that is no JSON, or not at all while it
-                answers other requests.
+            NoAnswer: it does not answer. ServerBusy: it takes no more requests for now.
+            ServerFailed: it answers with an error of its own, or with something that is no JSON.
         """
         return self._repeated("POST", url, body)
 
@@ -123,50 +139,44 @@ class Client:
             if error.status == 429:
                 message = f"The server of the scorer {self.name} takes no more requests for now (429)."
                 raise ServerBusy(message, error.seconds) from error
-            if error.cut and self._is_there():
-                # other requests may do, so this one counts as an attempt, and its pair is tried alone in the end
-                message = f"The server of the scorer {self.name} cuts the connection at this request, and is not away."
-                raise ServerFailed(message) from error
             if error.busy:
-                raise ServerAway(f"The server of the scorer {self.name} is away: {error}.", error.seconds) from error
+                raise NoAnswer(self.name, str(error), error.seconds, error.remedy) from error
             raise ServerFailed(f"The server of the scorer {self.name} fails: {error}.") from error
 
     def _once(self, method: str, url: str, body: dict[str, Any] | None) -> Any:
         try:
             status, headers, content = self._exchange(method, url, body)
         except httpx.TimeoutException as error:
-            limit = _CONNECT_SECONDS if isinstance(error, httpx.ConnectTimeout) else self._seconds
             # not repeated: a server that is slow does not become faster by more requests
-            raise ServerAway(
-                f"The server of the scorer {self.name} is away: it did not answer within {limit:g} s."
-            ) from error
+            reason = f"it did not answer within {self._seconds:g} s"
+            remedy = "Lower RETLLM_SCORER_REQUESTS or raise RETLLM_SCORER_SECONDS, if the server works"
+            if isinstance(error, httpx.ConnectTimeout):
+                failure = failure_of(error)
+                reason, remedy = f"{failure.reason} within {min(self._seconds, _CONNECT_SECONDS):g} s", failure.remedy
+            raise NoAnswer(self.name, reason, remedy=remedy) from error
         except httpx.TransportError as error:
             # the reason may contain the address, which is for administrators
             log.warning("scorer.no_answer", url=url, reason=str(error))
-            raise _Passing(_reason(error), cut=not isinstance(error, httpx.ConnectError)) from error
+            failure = failure_of(error)
+            raise _Passing(failure.reason, remedy=failure.remedy) from error
         return self._read(method, status, headers, content)
-
-    def _is_there(self) -> bool:
-        """Return whether the server answers anything at all."""
-        try:
-            self._exchange("GET", f"{self._root}/v1/models", None)
-        except (httpx.TransportError, ServerFailed):
-            return False
-        return True
 
     def _exchange(self, method: str, url: str, body: dict[str, Any] | None) -> tuple[int, httpx.Headers, bytes]:
         content = bytearray()
         with self._deadline.within(self._seconds), self._http.stream(method, url, json=body) as response:
-            for chunk in response.iter_raw():
+            # not iter_raw(), at whose end another request may use the connection
+            for chunk in cast("httpx.SyncByteStream", response.stream):
                 content += chunk
                 if len(content) > _MOST_BYTES:
                     raise ServerFailed(f"The server of the scorer {self.name} sent an endless answer.")
+            if sent_more(self._http, response):
+                raise ServerFailed(f"The server of the scorer {self.name} sent more than one answer to a request.")
         return response.status_code, response.headers, bytes(content)
 
     def _read(self, method: str, status: int, headers: httpx.Headers, content: bytes) -> Any:
         if status in _BUSY:
             raise _Passing(f"it answers {status}", status, _retry_after(headers.get("retry-after", "")))
-        if status >= 500:
+        if status >= 500 and status not in _NOT_SERVED:
             raise _Passing(f"it answers {status} ({self._message(content)})", status, busy=False)
         if method == "GET" and status == 404:
             return None
@@ -197,7 +207,7 @@ class Client:
     def _message(self, content: bytes) -> str:
         """Return the message in the body of an error, on one line and shortened, without the key."""
         # before anything is cut, which could leave a part of the key
-        text = self._key.sub(HIDDEN, content.decode("utf-8", "replace"))[:_READ]
+        text = hide_known(self._key.sub(HIDDEN, content.decode("utf-8", "replace")))[:_READ]
         found: Any = text
         with suppress(ValueError, RecursionError):
             found = json.loads(text)
@@ -211,15 +221,6 @@ def _pattern(key: str | None) -> re.Pattern[str]:
     if not key:
         return re.compile(r"(?!)")
     return re.compile(re.escape(key) if len(key) >= _LONG else rf"(?<![\w-]){re.escape(key)}(?![\w-])")
-
-
-def _reason(error: httpx.TransportError) -> str:
-    """Return what went wrong with a connection, without the address."""
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "its certificate is not valid"
-    if isinstance(error, httpx.ConnectError):
-        return "it can't be reached"
-    return "it cut the connection"
 
 
 def _retry_after(value: str) -> float:

@@ -7,6 +7,7 @@ import io
 import math
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Any
 
 from PIL import Image
@@ -27,15 +28,16 @@ _NAMES = (
     "audio|blank|bos|box|chunk|cls|d|doc|ent|eod|eop|eos|eoss|eot|ground|grounding|image|img|imgpad|line|mask|n|obj|object"
     "|pad|phrase|placeholder|point|poly|quad|ref|s|sep|sop|sos|sound|think|unk|video|w"
 )
-#: the usual kinds of control tokens; the tokenizer of the model is not known here
+#: the first character of the usual kinds of control tokens; the tokenizer of the model is not known here. The rest is
+#: only looked at, so that each one is found in a single pass, also within others
 _CONTROL = re.compile(
-    r"<[|｜][^>]{0,64}[|｜]>"
+    r"<(?=[|｜][^>]{0,64}[|｜]>"
     # anything without a space but a plain word: <|turn>, </s>, <end_of_turn>, <loc0001>, <IMG>
-    r"|<(?![^\W\d_][^\W\d_A-Z]*>)[^\s<>]{1,64}>"
-    rf"|<(?i:{_NAMES})>"
+    r"|(?![^\W\d_][^\W\d_A-Z]*>)[^\s<>]{1,64}>"
+    rf"|(?i:{_NAMES})>)"
     # [INST], [/INST], [gMASK], [control_8]
-    r"|\[/?[A-Za-z]?[A-Z][A-Z0-9_]*\]|\[/?[A-Za-z0-9]+(?:_[A-Za-z0-9]+)+\]"
-    r"|(?i:/no_?think)"
+    r"|\[(?=/?[A-Za-z]?[A-Z][A-Z0-9_]*\]|/?[A-Za-z0-9]+(?:_[A-Za-z0-9]+)+\])"
+    r"|/(?=(?i:no_?think))"
 )
 
 
@@ -91,6 +93,8 @@ def document_of(content: Content, urls: dict[str, str]) -> str | dict[str, Any]:
     return {"content": parts + ([text_part(content.text)] if content.text else [])}
 
 
+# the text of a query is asked about with each of its candidates
+@lru_cache(maxsize=16)
 def broken_up(text: str) -> str:
     """Break up what may be a control token, so that no caption can end the turn or ask for a picture."""
     plain = _broken(text)
@@ -100,6 +104,4 @@ def broken_up(text: str) -> str:
 
 
 def _broken(text: str) -> str:
-    while _CONTROL.search(text):
-        text = _CONTROL.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-    return text
+    return _CONTROL.sub(r"\g<0> ", text)

@@ -1,4 +1,4 @@
-"""A time limit for all of an HTTP exchange.
+"""A time limit for all of an HTTP exchange, and its end: what the libraries leave open.
 
 The limits of httpx are those of one read: a server that sends one byte of a header now and then, or one provisional
 answer (1xx) after another, is never too slow for them.
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import httpcore
@@ -51,11 +52,31 @@ class Deadline:
 
     def guard(self, client: httpx.Client) -> None:
         """Make this the deadline of all connections of a client, also those through a proxy."""
-        transports: list[Any] = [client._transport, *client._mounts.values()]
-        for transport in transports:
-            # httpx has no argument for it; None is the transport of hosts that need no proxy
-            if transport is not None:
-                transport._pool._network_backend = _Backend(transport._pool._network_backend, self)
+        for pool in _pools(client):
+            pool._network_backend = _Backend(pool._network_backend, self)
+
+
+def sent_more(client: httpx.Client, response: httpx.Response) -> bool:
+    """Return whether a server has sent more than its answer, which has been read to its end and is not closed.
+
+    The rest would be taken for the answer to the next request on that connection; it is closed.
+    """
+    stream: Any = response.extensions["network_stream"]
+    for connection in chain.from_iterable(pool.connections for pool in _pools(client)):
+        while hasattr(connection, "_connection"):
+            connection = connection._connection
+        own: Any = getattr(connection, "_network_stream", None)
+        if own is stream and connection._h11_state.trailing_data[0]:
+            stream.close()
+            return True
+    return False
+
+
+def _pools(client: httpx.Client) -> list[Any]:
+    """Return the connection pools, for which httpx has no argument."""
+    transports: list[Any] = [client._transport, *client._mounts.values()]
+    # None is the transport of hosts that need no proxy
+    return [transport._pool for transport in transports if transport is not None]
 
 
 class _Backend(httpcore.NetworkBackend):

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from retllm.errors import InvalidInput, ModelUnavailable, ModelUnsuited, ScoreUnreadable, ServerAway
@@ -17,15 +18,19 @@ from retllm.fine.interface import FineScorer
 from retllm.fine.prompts import Mode, Prompts, load_prompts
 from retllm.fine.remote.client import Client, Refused
 from retllm.fine.remote.contents import PIXELS_OF_TOKEN, data_url
+from retllm.fine.remote.exchanges import Exchanges
 from retllm.fine.scores import PairScore, ScorerInfo
 from retllm.logs import carried
 from retllm.scorer_address import ScorerAddress
 
 #: to be incremented with every change of the requests or of the arithmetic that changes scores
-_ARITHMETIC = 2
+_ARITHMETIC = 3
 
 #: what a server may say of its model that stays the same when it is started again
 _LASTING = ("id", "root", "max_model_len", "owned_by", "model_id", "model_sha", "model_dtype", "version")
+
+#: what a server that answers at all can answer: it is asked about when another pair got no answer
+LEAST = Content(text="a")
 
 #: as for a scorer in this process: how many more pixels than the model sees a decoder has to keep
 _PIXELS_OVER = 2
@@ -105,8 +110,15 @@ class RemoteScorer(FineScorer, ABC):
                 f"The server of the scorer has no model {self._address.model}. It has: {names}. Correct its address.",
                 model=self._address.name,
             )
-        version = self._client.get(f"{self._address.root}/version") if found.get("owned_by") == "vllm" else None
+        version = self._version() if found.get("owned_by") == "vllm" else None
         return {**found, **(version if isinstance(version, dict) else {})}
+
+    def _version(self) -> Any:
+        try:
+            return self._client.get(f"{self._address.root}/version")
+        except (Refused, ModelUnavailable):
+            # what stands before the server may lead to nothing but its API
+            return None
 
     @property
     def _models_url(self) -> str:
@@ -181,6 +193,26 @@ class RemoteScorer(FineScorer, ABC):
         trace: bool = False,
     ) -> list[PairScore]:
         """See :class:`retllm.fine.interface.FineScorer`. A pair that the server refuses has its reason as error."""
+        scores: list[PairScore] = []
+        for score in self.score_each(pairs, injection, mode=mode, trace=trace):
+            if isinstance(score, Exception):
+                raise score
+            scores.append(score)
+        return scores
+
+    def score_each(
+        self,
+        pairs: Sequence[tuple[Content, Content]],
+        injection: Injection | None = None,
+        *,
+        mode: Mode = "true_false",
+        trace: bool = False,
+    ) -> list[PairScore | Exception]:
+        """See :class:`retllm.fine.interface.FineScorer`.
+
+        Raises:
+            ServerAway: also if it is not known whether all scores are those of one model.
+        """
         if (injection or NO_INJECTION).active:
             raise ModelUnsuited("A scorer on a server can't re-inject visual tokens: set the trigger to off.")
         if trace:
@@ -195,19 +227,18 @@ class RemoteScorer(FineScorer, ABC):
             if id(query) not in queries:
                 queries[id(query)] = self._urls(query, place)
 
-        def one(place: int) -> PairScore:
+        exchanges = Exchanges(self._address.name, lambda: self._score_pair(RemotePair(LEAST, LEAST, {}), mode))
+
+        def ask(place: int) -> PairScore:
             query, candidate = pairs[place]
             pair = RemotePair(query, candidate, queries[id(query)] | self._urls(candidate, place))
             return self._scored(pair, mode)
 
         with ThreadPoolExecutor(max_workers=max(1, min(self._requests, len(pairs)))) as pool:
-            try:
-                scores = list(pool.map(carried(one), range(len(pairs))))
-            except BaseException:
-                # the others would wait for the same server
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        self.refresh()
+            asked = carried(lambda place: exchanges.outcome(partial(ask, place)))
+            scores = list(pool.map(asked, range(len(pairs))))
+        if any(isinstance(score, PairScore) for score in scores):
+            self.refresh()
         if self.served != before:
             raise ServerAway("The server of the scorer was started with another model or version; asking it again.")
         return scores

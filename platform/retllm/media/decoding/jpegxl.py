@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from retllm.media.decoding.facts import Refused, Source
+from retllm.media.decoding.texts import TIFFS, Texts, texts_in
 
 _CONTAINER = b"\0\0\0\x0cJXL "
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
@@ -34,8 +35,22 @@ def read(data: bytes, max_pixels: int) -> Source | bytes:
     picture = Image.frombytes(info.mode, (info.width, info.height), pixels)
     if profile:
         picture.info["icc_profile"] = bytes(profile)
-    # no EXIF: the codestream has the orientation, and the library has applied it
-    return Source(picture, "JXL")
+    # the picture has no EXIF: the codestream has the orientation, and the library has applied it
+    return Source(picture, "JXL", texts=_texts(data))
+
+
+def _texts(data: bytes) -> Texts:
+    """Return what the boxes beside the codestream say; those that are compressed are not read."""
+    found: dict[str, bytes] = {}
+    for name, start, end in _boxes(data) if data.startswith(_CONTAINER) else ():
+        if name == b"xml ":
+            found.setdefault("xmp", data[start:end])
+        elif name == b"Exif":
+            # the distance of the TIFF comes first, which some programs leave out
+            is_there = data[start : start + 4] in TIFFS
+            begin = start if is_there else start + 4 + int.from_bytes(data[start : start + 4], "big")
+            found.setdefault("exif", data[begin:end])
+    return texts_in(**found)
 
 
 def size(data: bytes) -> tuple[int, int]:
@@ -61,19 +76,28 @@ def size(data: bytes) -> tuple[int, int]:
 
 def _codestream(data: bytes) -> Iterator[bytes]:
     """Yield the beginning of the codestream out of the container's boxes."""
-    at, found = 0, 0
-    while at + 8 <= len(data) and found < _LONGEST_HEADER:
+    found = 0
+    for name, start, end in _boxes(data):
+        if name in (b"jxlc", b"jxlp"):
+            begin = start + (4 if name == b"jxlp" else 0)  # the number of the part
+            part = data[begin : min(end, begin + _LONGEST_HEADER)]
+            found += len(part)
+            yield part
+        if found >= _LONGEST_HEADER:
+            return
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name of each box of the container, and where its content begins and ends."""
+    at = 0
+    while at + 8 <= len(data):
         length, name, start = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], at + 8
         if length == 1:
             length, start = int.from_bytes(data[start : start + 8], "big"), start + 8
         end = at + length if length else len(data)
         if end < start:
             return
-        if name in (b"jxlc", b"jxlp"):
-            start += 4 if name == b"jxlp" else 0  # the number of the part
-            part = data[start : min(end, start + _LONGEST_HEADER)]
-            found += len(part)
-            yield part
+        yield name, start, min(end, len(data))
         at = end
 
 

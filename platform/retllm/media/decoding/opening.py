@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from PIL import (
@@ -26,7 +27,7 @@ from retllm.media.decoding import blemishes, camera, deep, heif, jpegxl, photosh
 from retllm.media.decoding.blemishes import Mended
 from retllm.media.decoding.facts import Blemish, Refused, Source, damage
 from retllm.media.decoding.signatures import media_type_of
-from retllm.media.decoding.texts import texts_of
+from retllm.media.decoding.texts import NO_TEXTS, TIFFS, Texts, texts_in, texts_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")
 JPEGS = ("JPEG", "MPO")
@@ -121,15 +122,21 @@ def _open(data: bytes, max_pixels: int) -> Source:
 
 def _raw(data: bytes, raw_format: str, max_pixels: int) -> Source:
     read = camera.read(data, raw_format, max_pixels)
-    if isinstance(read, bytes):
-        return _inside(read, raw_format, max_pixels)
     if isinstance(read, Image.Image):
-        return Source(read, raw_format)
-    source = _inside(read.jpeg, raw_format, max_pixels)
-    source.blemishes.add(Blemish.PREVIEW)
-    if read.orientation is not None:
-        source.picture.getexif().setdefault(_ORIENTATION, read.orientation)
+        return Source(read, raw_format, texts=_texts_of_raw(data))
+    source = _inside(read if isinstance(read, bytes) else read.jpeg, raw_format, max_pixels)
+    if not isinstance(read, bytes):
+        source.blemishes.add(Blemish.PREVIEW)
+        if read.orientation is not None:
+            source.picture.getexif().setdefault(_ORIENTATION, read.orientation)
+    if source.texts is None or not source.texts.shot:
+        source.texts = replace(source.texts or NO_TEXTS, shot=_texts_of_raw(data).shot)
     return source
+
+
+def _texts_of_raw(data: bytes) -> Texts:
+    """Return what a raw file says that is a TIFF, as most are."""
+    return texts_in(exif=data) if data[:4] in TIFFS else NO_TEXTS
 
 
 def _inside(jpeg: bytes, outer: str, max_pixels: int) -> Source:

@@ -10,6 +10,7 @@ from PIL import Image
 from retllm.media.decoding import films, pdf, tiff
 from retllm.media.decoding.facts import MAX_REASON, Split
 from retllm.media.decoding.opening import refusing
+from retllm.media.decoding.perceptual import perceptual_hash
 from retllm.media.decoding.rendering import FILTER, copy_size, encoded, encoded_copy, resized
 
 _QUALITY, _SMALL_QUALITY = 92, 80
@@ -37,13 +38,14 @@ def split(request: Mapping[str, Any], file: BinaryIO) -> Iterator[tuple[dict[str
                 continue
             part.picture.thumbnail((asked.side, asked.side), Image.Resampling.LANCZOS, reducing_gap=2.0)
             width, height = part.picture.size
-            pieces = (encoded(part.picture, "JPEG", quality=_QUALITY, subsampling=0), *_smaller(part.picture, request))
-            facts |= {"width": width, "height": height, "blemishes": sorted(part.blemishes)}
+            shown, copy, hashed = _smaller(part.picture, request)
+            pieces = (encoded(part.picture, "JPEG", quality=_QUALITY, subsampling=0), shown, copy)
+            facts |= {"width": width, "height": height, "blemishes": sorted(part.blemishes), "hash": hashed}
             yield facts | {"pieces": list(map(len, pieces))}, b"".join(pieces)
 
 
-def _smaller(picture: Image.Image, request: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """Return the files of the thumbnail and of the working copy, which is empty if the picture needs none."""
+def _smaller(picture: Image.Image, request: Mapping[str, Any]) -> tuple[bytes, bytes, int]:
+    """Return the files of thumbnail and working copy, which is empty if the picture needs none, and its hash."""
     wanted = copy_size(*picture.size, request["copy_side"])
     copy = b""
     if wanted != picture.size:
@@ -51,4 +53,4 @@ def _smaller(picture: Image.Image, request: Mapping[str, Any]) -> tuple[bytes, b
         copy = encoded_copy(picture)
     small = picture.copy()
     small.thumbnail((request["small_side"], request["small_side"]), FILTER, reducing_gap=2.0)
-    return encoded(small, "WEBP", quality=_SMALL_QUALITY, method=2), copy
+    return encoded(small, "WEBP", quality=_SMALL_QUALITY, method=2), copy, perceptual_hash(small)

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from retllm.db.enums import ItemKind
 from retllm.errors import MediaRejected, NoText, RetllmError, TooLarge
 from retllm.media import streams
 from retllm.media.ingest import CheckedText, Ingest
-from retllm.media.names import one_line, quoted
+from retllm.media.names import quoted
 from retllm.media.normalization import is_blank
 from retllm.media.outcomes import FileOutcome, rejected
 from retllm.media.records import NEW, Came, Caption, Change, rank_of
@@ -24,13 +25,14 @@ from retllm.media.sheets import columns, results
 from retllm.media.sheets.batches import batches
 from retllm.media.sheets.earlier import EarlierRows
 from retllm.media.sheets.held_back import HeldBack
+from retllm.media.sheets.item_facts import write_facts
 from retllm.media.sheets.jsons import MAX_ROWS
-from retllm.media.sheets.located import Located, Picture
+from retllm.media.sheets.located import Located
 from retllm.media.sheets.lookup import Lookup
 from retllm.media.sheets.matching import may_be_one
 from retllm.media.sheets.reading import read_rows
 from retllm.media.sheets.references import Reference, reference
-from retllm.media.sheets.refusals import Refusals
+from retllm.media.sheets.refusals import Refusals, Refusing, not_it
 from retllm.media.sheets.rows import Problem, Reason, Row, Sheet, problem
 from retllm.media.sheets.targets import Target, shown_name
 from retllm.media.sniffing import FileKind
@@ -59,6 +61,7 @@ class _Captions:
     target: Target
     remark: str | None
     texts: dict[str, None] = field(default_factory=dict)
+    facts: Mapping[str, Any] | None = None
     mixed_up_with: str | None = None
 
 
@@ -122,7 +125,7 @@ class SheetCaptions:
         end: RetllmError | None = None
         watched = streams.watched(stream, self._check)
         with read_rows(watched, kind, self._ingest.settings) as sheet:
-            as_texts = self._texts or sheet.is_texts
+            as_texts = self._texts or sheet.has_texts
             run = SheetToWrite(self._ingest, self._lookup, self._held_back, located, came, earlier, as_texts=as_texts)
             try:
                 for rows in batches(_checked(sheet, run.as_texts), _LOOKED_UP):
@@ -202,7 +205,7 @@ class SheetToWrite:
         self.captions: dict[tuple[UUID, ...], _Captions] = {}
         """What the sheet says of pictures, and of all parts of whole files."""
         self._settled: list[tuple[tuple[UUID, ...], _Captions, str]] = []
-        self._new_texts: list[tuple[int, CheckedText]] = []
+        self._new_texts: list[tuple[Row, CheckedText]] = []
         self._kept = 0
         self._earlier = earlier or EarlierRows(located.name)
         self._done = False
@@ -251,13 +254,14 @@ class SheetToWrite:
             else:
                 self._keep(row, captions, target, references[row.file])
         checked = self._ingest.check_texts(((text, row.name) for row, text in texts), self._came)
-        self._new_texts += zip((row.number for row, _ in texts), checked, strict=True)
+        self._new_texts += zip((row for row, _ in texts), checked, strict=True)
 
     def _cleaned(self, row: Row) -> list[str] | Problem:
         if row.problem is not None:
             return row.problem
+        texts = [text for text in row.captions if not is_blank(text)]
         # without captions the empty text gives the reason
-        texts = [text for text in row.captions if not is_blank(text)] or [""]
+        texts = texts or ([] if row.facts is not None and row.file else [""])
         try:
             return [clean_text(text, self._ingest.settings) for text in texts]
         except NoText as error:
@@ -276,15 +280,16 @@ class SheetToWrite:
         if known is not None and known.target.fit != target.fit:
             # the picture is that of the row which names it as it is
             if target.fit > known.target.fit:
-                self._refuse(row.number, _not_it(row.number, row.file, target.picture))
+                self._refuse(row.number, not_it(row.number, row.file, target.picture))
                 return
             for number in known.rows:
-                self._refuse(number, _not_it(number, known.name, target.picture))
+                self._refuse(number, not_it(number, known.name, target.picture))
             known = None
         if known is None:
             known = _Captions([], shown_name(row.file), named, target, target.remark)
             self.captions[target.items] = known
         known.rows.append(row.number)
+        known.facts = row.facts
         known.texts.update(dict.fromkeys(captions))
         certain = known.target.whole and target.whole and not target.changed
         if not certain and not may_be_one(known.reference, named):
@@ -316,22 +321,36 @@ class SheetToWrite:
     @property
     def new_captions(self) -> dict[UUID, Caption]:
         """The captions that count."""
-        return {item_id: Caption(text, self._came) for items, _, text in self._settled for item_id in items}
+        return {item_id: Caption(text, self._came) for items, _, text in self._settled if text for item_id in items}
 
     def write(self, session: Session, changes: Mapping[UUID, Change]) -> SheetResult:
         """Write texts in the caller's transaction, in which the captions were; return what became of all rows."""
         refusals = deepcopy(self._refusals)
-        numbers = [number for number, _ in self._new_texts]
+        rows = [row for row, _ in self._new_texts]
         added = self._ingest.insert_texts(session, [text for _, text in self._new_texts])
-        outcomes = [*self._refused, *map(self._named, numbers, added)]
+        described = self._describe(session, zip(rows, added, strict=True))
+        outcomes = [*self._refused, *map(self._named, (row.number for row in rows), added)]
         for items, captions, _ in self._settled:
-            written = {item_id: changes[item_id] for item_id in items if item_id in changes}
+            both = {item_id: (changes.get(item_id), described.get(item_id)) for item_id in items}
+            written = {item_id: results.together(*found) for item_id, found in both.items() if found != (None, None)}
             number, outcome = self._written(captions, written, refusals)
             if outcome is not None:
                 outcomes.append((number, outcome))
         outcomes.sort(key=lambda each: each[0])
         told = [outcome for _, outcome in outcomes] + refusals.rest()
         return SheetResult(told + ([self.end] if self.end else []), self.remarks, refusals.total)
+
+    def _describe(self, session: Session, texts: Iterable[tuple[Row, FileOutcome]]) -> dict[UUID, Change]:
+        """Write the facts of pictures and of new texts; return what changed."""
+        facts: dict[UUID, Mapping[str, Any]] = {
+            outcome.item_id: row.facts for row, outcome in texts if outcome.item_id and row.facts is not None
+        }
+        bare: set[UUID] = set()
+        for items, captions, text in self._settled:
+            if captions.facts is not None:
+                facts |= dict.fromkeys(items, captions.facts)
+                bare.update(() if text else items)
+        return write_facts(session, facts, bare, self._came) if facts else {}
 
     def _joined(self, captions: _Captions) -> str:
         """Return the caption of a picture: as many of its captions as fit, one on each line."""
@@ -350,10 +369,10 @@ class SheetToWrite:
             fitting.append(text)
         return "\n".join(fitting)
 
-    def _conflict(self, captions: _Captions, earlier: Given | None) -> _Refusing | None:
+    def _conflict(self, captions: _Captions, earlier: Given | None) -> Refusing | None:
         name, other = captions.name, captions.mixed_up_with
         if other is not None:
-            return _Refusing(
+            return Refusing(
                 Reason.MIXED_UP,
                 f"names a picture like row {captions.rows[0]}; {quoted(name)} and {quoted(other)} would be the "
                 "same picture of this collection: upload the pictures with their folders.",
@@ -361,7 +380,7 @@ class SheetToWrite:
         if earlier is not None:
             of_other = not earlier.by.startswith(f"{self._located.name}, row ")
             alone = ", or upload this sheet again by itself" if of_other else ""
-            return _Refusing(
+            return Refusing(
                 Reason.SECOND_CAPTION,
                 f"gives the picture {quoted(name)} another caption than {earlier.by}: keep one of them{alone}.",
             )
@@ -374,24 +393,5 @@ class SheetToWrite:
         if not changes:
             message = f"Row {number} names a picture that was deleted during the upload."
             return number, refusals.take(number, problem(Reason.DELETED, message))
-        return self._named(number, results.captioned("", changes, captions.remark))
-
-
-def _not_it(number: int, name: str, picture: Picture) -> Problem:
-    message = (
-        f"Row {number} names the picture {quoted(shown_name(name))}, which is not in this collection; "
-        f"{quoted(one_line(picture.located.name))} is, but has a row of its own: upload the picture or "
-        "correct the name."
-    )
-    return problem(Reason.NOT_FOUND, message)
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusing:
-    """Why all rows of a picture are refused; the message goes on after the number of a row."""
-
-    reason: Reason
-    message: str
-
-    def __call__(self, number: int) -> Problem:
-        return problem(self.reason, f"Row {number} {self.message}")
+        kind = ItemKind.BOTH if captions.texts else None
+        return self._named(number, results.captioned("", changes, captions.remark, kind))

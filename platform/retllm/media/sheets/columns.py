@@ -10,6 +10,7 @@ from contextlib import suppress
 from retllm.errors import TooLarge
 from retllm.media.names import one_line, quoted
 from retllm.media.normalization import is_blank
+from retllm.media.sheets import item_sheets
 from retllm.media.sheets.column_names import CAPTIONS, FILES, NUMBERS, plain, role
 from retllm.media.sheets.encodings import ESCAPED, NOT_UTF8
 from retllm.media.sheets.objects import Repeated, loads
@@ -78,10 +79,19 @@ class Columns:
         self.files = self._ranked(FILES, sample) or self._naming(sample)
         self.is_texts = self._are_texts(sample)
         self._title = next((n for n in self._roles if plain(n) in ("name", "title")), None) if self.is_texts else None
+        self._are_items = item_sheets.is_item_sheet(self._roles)
+        if self._are_items:
+            self.files, self.captions = {item_sheets.FILE: 0}, {item_sheets.CAPTION: 0}
+            self._used.update(self._roles)
         if self.is_texts:
             self.files = {}
             self.captions = _numbered(name for name in self._roles if plain(name) == "text")
             self._used.update(name for name in self._roles if plain(name) in _TEXT_SHEET)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether rows without a picture are texts."""
+        return self.is_texts or self._are_items
 
     def _note(self, name: str) -> str | None:
         """Note a column; return its role."""
@@ -129,8 +139,8 @@ class Columns:
         Raises:
             TooManyColumns: with those of this record there are more than ``MAX_COLUMNS``.
         """
-        if record.problem is not None:
-            return Row(record.number, problem=record.problem)
+        if record.problem is not None or self._are_items:
+            return item_sheets.row(record)
         fields = record.fields
         for name, value in fields.items():
             if name not in self._roles:

@@ -7,21 +7,12 @@ import io
 from collections.abc import Iterator
 
 from retllm.errors import MediaRejected, TooLarge
+from retllm.media.sheets import iptc as iim
 from retllm.media.sheets import xmp as xmp_document
 from retllm.media.sheets.placeholders import is_placeholder, is_settings
 from retllm.media.texts import clean_text
 from retllm.settings import Settings
 
-# IPTC IIM 4.2: record 2 holds the application's fields, 2:120 is Caption/Abstract, 1:90 the character set
-_MARKER = 0x1C
-_CHARACTER_SET = (1, 90)
-_CAPTION = (2, 120)
-_UTF8 = b"\x1b%G"
-_EXTENDED = 0x8000
-# Photoshop's resources; 0x0404 is IPTC
-_RESOURCE = b"8BIM"
-_IPTC_RESOURCE = 0x0404
-_MAX_FIELDS = 10_000
 # EXIF 2.32, table 9: the character code before a comment; nobody keeps to JIS without its escapes
 _CODES = {b"ASCII\0\0\0": "utf-8", b"UNICODE\0": "utf-16", b"JIS\0\0\0\0\0": "iso2022_jp", bytes(8): "utf-8"}
 
@@ -63,7 +54,7 @@ def _candidates(
     said = _from_xmp(xmp)
     yield from (said[name] for name in xmp_document.CAPTIONS if name in said)
     yield _from_iptc(iptc) or ""
-    yield _decoded(exif)
+    yield iim.decoded(exif)
     yield _from_comment(comment or b"")
     yield said.get(xmp_document.HEADLINE, "")
     yield said.get(xmp_document.ALTERNATIVE, "")
@@ -87,63 +78,13 @@ def _from_comment(comment: bytes) -> str:
         body = body[: len(body) // 2 * 2]
         codec = "utf-16-be" if len(set(body[::2])) < len(set(body[1::2])) else "utf-16-le"
     try:
-        text = _decoded(body, codec) if codec == "utf-8" else body.decode(codec)
+        text = iim.decoded(body, codec) if codec == "utf-8" else body.decode(codec)
     except UnicodeDecodeError:
         return ""
     text = text.strip("\0 \t\r\n")
     return "" if is_settings(text) else text
 
 
-def _decoded(value: bytes | str | None, codec: str = "utf-8") -> str:
-    if not isinstance(value, bytes):
-        return value or ""
-    try:
-        return value.decode(codec)
-    except UnicodeDecodeError:
-        return value.decode("cp1252", errors="replace")
-
-
 def _from_iptc(data: bytes | None) -> str | None:
-    captions = []
-    codec = "utf-8"
-    for key, value in _fields(_iim(data or b"")):
-        if key == _CHARACTER_SET and value != _UTF8:
-            codec = "cp1252"
-        if key == _CAPTION:
-            captions.append(value)
-    return _decoded(b"".join(captions), codec) if captions else None
-
-
-def _iim(data: bytes) -> bytes:
-    """Return the IIM fields in Photoshop's resources, or ``data`` if it begins with a field itself."""
-    at = data.find(_RESOURCE)
-    if data[:1] == bytes([_MARKER]) or at < 0:
-        return data
-    while data[at : at + 4] == _RESOURCE:
-        kind = int.from_bytes(data[at + 4 : at + 6])
-        # a Pascal string with its length, padded to an even number, as the data are
-        name = data[at + 6] if at + 6 < len(data) else 0
-        at += 6 + (name + 2) // 2 * 2
-        size = int.from_bytes(data[at : at + 4])
-        if kind == _IPTC_RESOURCE:
-            return data[at + 4 : at + 4 + size]
-        at += 4 + (size + 1) // 2 * 2
-    return b""
-
-
-def _fields(data: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
-    at = 0
-    for _ in range(_MAX_FIELDS):
-        if len(data) < at + 5 or data[at] != _MARKER:
-            return
-        key, size = (data[at + 1], data[at + 2]), int.from_bytes(data[at + 3 : at + 5])
-        at += 5
-        if size & _EXTENDED:
-            # the size itself follows, in so many bytes
-            width = size & ~_EXTENDED
-            size = int.from_bytes(data[at : at + width]) if width <= 4 else len(data)
-            at += width
-        if at + size > len(data):
-            return
-        yield key, data[at : at + size]
-        at += size
+    captions = iim.texts(data or b"").get(iim.CAPTION)
+    return "".join(captions) if captions else None

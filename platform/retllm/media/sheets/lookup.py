@@ -10,7 +10,6 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from retllm.db.session import Sessions, run_transaction
-from retllm.media import records
 from retllm.media.names import base_name, codes
 from retllm.media.sheets import sidecars, targets
 from retllm.media.sheets.absent import archive_for, named_archive
@@ -21,6 +20,7 @@ from retllm.media.sheets.references import Reference, keys, names_a_picture, ref
 from retllm.media.sheets.rows import Problem
 from retllm.media.sheets.seen import Named, NamesSeen
 from retllm.media.sheets.targets import Target
+from retllm.media.stems import pictures_with_stems, rejected_with_stems, wholes_with_stems
 
 _SHOWN = 3
 
@@ -102,8 +102,8 @@ class Lookup:
         """Return the pictures of the collection with these stems, or whose keys in WebDataset have these last parts."""
 
         def read(session: Session) -> list[Picture]:
-            pictures = records.pictures_with_stems(session, self._collection_id, stems, keys)
-            wholes = records.wholes_with_stems(session, self._collection_id, stems)
+            pictures = pictures_with_stems(session, self._collection_id, stems, keys)
+            wholes = wholes_with_stems(session, self._collection_id, stems)
             return [
                 *(Picture(_earlier(name, outer, end), item_id, earlier=True) for name, item_id, outer, end in pictures),
                 *(Picture(_earlier(name, outer, end), parts[0], True, parts) for name, outer, end, parts in wholes),
@@ -120,7 +120,7 @@ class Lookup:
         """Return the pictures with these stems that earlier uploads to the collection had, and that were rejected."""
 
         def read(session: Session) -> list[tuple[str, str, str | None]]:
-            return records.rejected_with_stems(session, self._collection_id, stems)
+            return rejected_with_stems(session, self._collection_id, stems)
 
         return [
             Picture(Located(name, outer=outer), None, earlier=True, rejection=error or "")

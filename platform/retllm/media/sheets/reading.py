@@ -49,7 +49,7 @@ def read_rows(stream: BinaryIO, kind: FileKind, settings: Settings) -> Iterator[
         rows = list(map(chosen.row, sample))
         if kind is FileKind.JSONL and rows and (problem := rows[0].problem) and all(map(_is_no_text, rows)):
             raise MediaRejected(f"The file is no list of captions. {problem.message}")
-        sheet = Sheet(iter(()), found, bool(chosen.files), chosen.is_texts, [remark] if remark else [])
+        sheet = Sheet(iter(()), found, bool(chosen.files), chosen.has_texts, [remark] if remark else [])
         sheet.rows = _rows(chain(rows, map(chosen.row, records)), chosen, sheet)
         yield sheet
 

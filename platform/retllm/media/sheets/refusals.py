@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from retllm.errors import MediaRejected, NotSent, RetllmError
+from retllm.media.names import one_line, quoted
 from retllm.media.outcomes import FileOutcome, ignored, not_sent, rejected
-from retllm.media.sheets.rows import Problem, Reason
+from retllm.media.sheets.located import Picture
+from retllm.media.sheets.rows import Problem, Reason, problem
+from retllm.media.sheets.targets import shown_name
 
 SHOWN = 20
 """How many rows of one sheet are named for each reason."""
@@ -53,3 +56,24 @@ def _outcome(name: str, reason: Reason, error: RetllmError, count: int = 1) -> F
     if reason is Reason.EMPTY:
         return ignored(name, error.message, count)
     return (not_sent if reason is Reason.NOT_SENT else rejected)(name, error, count)
+
+
+def not_it(number: int, name: str, picture: Picture) -> Problem:
+    """Return why a row does not mean a picture that only looks like the one that it names."""
+    message = (
+        f"Row {number} names the picture {quoted(shown_name(name))}, which is not in this collection; "
+        f"{quoted(one_line(picture.located.name))} is, but has a row of its own: upload the picture or "
+        "correct the name."
+    )
+    return problem(Reason.NOT_FOUND, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusing:
+    """Why all rows of a picture are refused; the message goes on after the number of a row."""
+
+    reason: Reason
+    message: str
+
+    def __call__(self, number: int) -> Problem:
+        return problem(self.reason, f"Row {number} {self.message}")

@@ -11,7 +11,16 @@ from retllm.media.outcomes import FileOutcome
 from retllm.media.records import Change
 
 
-def captioned(name: str, changes: Mapping[UUID, Change], remark: str | None) -> FileOutcome:
+def together(caption: Change | None, facts: Change | None) -> Change:
+    """Return what became of an item by its caption and by its facts, at least one of which was written."""
+    if caption is None or facts is None:
+        return caption or facts or Change(False)
+    return Change(caption.changed or facts.changed, None if facts.changed else caption.remark)
+
+
+def captioned(
+    name: str, changes: Mapping[UUID, Change], remark: str | None, kind: ItemKind | None = ItemKind.BOTH
+) -> FileOutcome:
     """Return the outcome of what gave these items one caption; that of a later upload stays, and the remark says so."""
     counted = [item_id for item_id, change in changes.items() if not change.remark]
     if not counted:
@@ -23,7 +32,7 @@ def captioned(name: str, changes: Mapping[UUID, Change], remark: str | None) -> 
         status="updated" if is_changed else "duplicate",
         item_id=counted[0],
         further_item_ids=tuple(counted[1:]),
-        kind=ItemKind.BOTH,
+        kind=kind,
         remark=remark,
     )
 

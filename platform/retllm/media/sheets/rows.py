@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from retllm.errors import MediaRejected, NotSent, RetllmError
+
+NOTHING = frozenset(("nan", "NaN", "NULL", "null", "None", "N/A", "<NA>", "\\N"))
+"""What programs write for a field without a value."""
 
 
 class Reason(StrEnum):
@@ -68,7 +72,7 @@ class Record:
 class Row:
     """A row as it is used: the name of a picture, empty if the row has none, and its captions.
 
-    ``name`` is that of a text, for a row without a picture.
+    ``name`` is that of a text, for a row without a picture. ``facts`` are columns of the item, if its sheet has them.
     """
 
     number: int
@@ -76,6 +80,7 @@ class Row:
     captions: tuple[str, ...] = ()
     problem: Problem | None = None
     name: str | None = None
+    facts: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -87,12 +92,12 @@ class Sheet:
             rest of the sheet can't be read.
         columns: the names of its columns, as far as they are known before the first row.
         names_pictures: whether a column names pictures.
-        is_texts: whether its columns say that it is a sheet of texts, not of captions.
+        has_texts: whether its columns say that rows without a picture are texts.
         remarks: what there is to know about the whole sheet, such as columns that are not read.
     """
 
     rows: Iterator[Row]
     columns: tuple[str, ...]
     names_pictures: bool
-    is_texts: bool
+    has_texts: bool
     remarks: list[str] = field(default_factory=list)

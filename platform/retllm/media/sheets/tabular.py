@@ -14,7 +14,7 @@ from retllm.media.sheets.column_names import CAPTIONS, FILES, known, role
 from retllm.media.sheets.lines import bounded
 from retllm.media.sheets.quotes import Opener, Quoted, Table, table_lines, with_quotes
 from retllm.media.sheets.references import SUFFIX_PATTERN, is_url, names_a_picture
-from retllm.media.sheets.rows import Reason, Record, problem
+from retllm.media.sheets.rows import NOTHING, Reason, Record, problem
 from retllm.settings import Settings
 
 _DELIMITERS = ",;\t|"
@@ -22,8 +22,6 @@ _DELIMITERS = ",;\t|"
 _RULE = re.compile(r"\s*:?-*:?\s*")
 _BAR = re.compile(r"(?<!\\)\|")
 _NUMBER = re.compile(r"\s*\d+(?:[.,]\d+)?\s*")
-# what programs write for a field without a value
-_NOTHING = frozenset(("nan", "NaN", "NULL", "null", "None", "N/A", "<NA>", "\\N"))
 # a name, perhaps with a colon or a dash, and words
 _SPACE = " "
 _SPACED = re.compile(rf"\s*(\S[^\n]*?{SUFFIX_PATTERN}(?:#\d+)?)(?::|\s+[-\u2013\u2014])?\s+(\S.*)", re.IGNORECASE)
@@ -119,7 +117,7 @@ def _record(number: int, fields: list[str], table: Table) -> Record:
             number,
             problem=problem(Reason.FIELDS, f"Row {number} has {len(fields)} fields, but the header has {width}: {how}"),
         )
-    values = ("" if field.strip() in _NOTHING else field for field in fields)
+    values = ("" if field.strip() in NOTHING else field for field in fields)
     return Record(number, dict(zip(table.names, values, strict=False)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import BinaryIO
 from xml.etree.ElementTree import Element, ParseError
 
@@ -24,6 +25,16 @@ TITLE = f"{_DC}title"
 ALTERNATIVE = "{http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/}AltTextAccessibility"
 CAPTIONS = (f"{_DC}description", f"{_ACDSEE}caption", f"{_ACDSEE}notes", f"{_TIFF}ImageDescription")
 """Properties that describe a picture, the best first."""
+_XMP = "{http://ns.adobe.com/xap/1.0/}"
+_EXIF = "{http://ns.adobe.com/exif/1.0/}"
+KEYWORDS, RATING = f"{_DC}subject", f"{_XMP}Rating"
+TAKEN = (f"{_EXIF}DateTimeOriginal", "{http://ns.adobe.com/photoshop/1.0/}DateCreated", f"{_XMP}CreateDate")
+"""Properties that say when a picture was taken, the best first."""
+MAKE, MODEL = f"{_TIFF}Make", f"{_TIFF}Model"
+LENSES = ("{http://cipa.jp/exif/1.0/}LensModel", "{http://ns.adobe.com/exif/1.0/aux/}Lens")
+LATITUDE, LONGITUDE = f"{_EXIF}GPSLatitude", f"{_EXIF}GPSLongitude"
+FACTS = (TITLE, KEYWORDS, RATING, *TAKEN, MAKE, MODEL, *LENSES, LATITUDE, LONGITUDE)
+"""Properties that say how a picture was made, and how people sort it."""
 _PROPERTIES = (*CAPTIONS, HEADLINE, TITLE, ALTERNATIVE)
 
 
@@ -37,16 +48,25 @@ def description(stream: BinaryIO) -> str | None:
     return next((found[name] for name in _PROPERTIES if name in found), None)
 
 
-def properties(stream: BinaryIO) -> dict[str, str]:
+def properties(stream: BinaryIO, wanted: Sequence[str] = _PROPERTIES) -> dict[str, str]:
     """Return the properties of an XMP document that say in words what is shown, by ``{namespace}name``.
 
     Raises:
         MediaRejected: it is not well-formed XML, or has a document type or entities.
         TooLarge: it has more than ``MAX_BYTES``.
     """
+    return {name: values[0] for name, values in all_values(stream, wanted).items()}
+
+
+def all_values(stream: BinaryIO, wanted: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of some properties of an XMP document, those in the default language first.
+
+    Raises:
+        MediaRejected, TooLarge: as :func:`properties` does.
+    """
     if streams.length(stream) > MAX_BYTES:
         raise TooLarge(f"The XMP is larger than {streams.exact_size(MAX_BYTES)}.", limit=MAX_BYTES)
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     open_: list[Element] = []
     try:
         for event, element in iterparse(stream, events=("start", "end"), forbid_dtd=True):
@@ -56,26 +76,25 @@ def properties(stream: BinaryIO) -> dict[str, str]:
                     raise MediaRejected(f"The XMP is nested more than {_MAX_DEPTH} deep.")
                 continue
             open_.pop()
-            _take(element, found)
-            if not any(parent.tag in _PROPERTIES for parent in open_):
+            inside = any(parent.tag in wanted for parent in open_)
+            _take(element, wanted, found, inside=inside)
+            if not inside:
                 element.clear()
     except (ParseError, DefusedXmlException, LookupError, ValueError) as error:
         raise MediaRejected("The XMP is not valid XML without entities: export it again.") from error
     return found
 
 
-def _take(element: Element, found: dict[str, str]) -> None:
-    """Take the texts of an element that ended."""
-    for tag in _PROPERTIES:
-        text = element.get(tag)
-        if element.tag == tag:
-            text = _text(element)
-        if text and text.strip():
-            found.setdefault(tag, text.strip())
+def _take(element: Element, wanted: Sequence[str], found: dict[str, list[str]], *, inside: bool) -> None:
+    """Take the texts of an element that ended; what is inside a wanted one is part of its texts, and read once."""
+    for tag in wanted:
+        texts = _texts(element) if element.tag == tag and not inside else [element.get(tag) or ""]
+        if texts := [text.strip() for text in texts if text.strip()]:
+            found.setdefault(tag, texts)
 
 
-def _text(element: Element) -> str:
-    """Return the text in the default language, or else the first one."""
-    texts = [inner for inner in element.iter() if inner.text and inner.text.strip()]
-    texts.sort(key=lambda inner: inner.get(_LANGUAGE) != "x-default")
-    return (texts[0].text or "") if texts else ""
+def _texts(element: Element) -> list[str]:
+    """Return the texts in an element, those in the default language first."""
+    inner = [part for part in element.iter() if part.text and part.text.strip()]
+    inner.sort(key=lambda part: part.get(_LANGUAGE) != "x-default")
+    return [part.text or "" for part in inner]

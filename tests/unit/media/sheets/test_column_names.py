@@ -171,7 +171,7 @@ def test_a_sheet_of_texts_is_told_by_its_columns() -> None:
         ('{"text": "one"}\n{"text": "two", "mood": "calm"}', JSON, False),
     ]:
         with read_rows(io.BytesIO(data.encode()), kind, SETTINGS) as sheet:
-            assert sheet.is_texts is texts, data
+            assert sheet.has_texts is texts, data
     assert rows("text,title\none,first\n") == [Row(2, "", ("one",), name="first")]
 
 

@@ -278,6 +278,15 @@ def test_hostile_xml_is_refused(data: bytes, error: type[Exception]) -> None:
     assert embedded_caption(SETTINGS, xmp=data, exif="A boat") == "A boat"
 
 
+def test_properties_inside_of_each_other_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(xmp, "_texts", lambda element: read.append(element.tag) or ["A boat"])
+    inner = b"<dc:title><dc:description>" * 45 + b"x" + b"</dc:description></dc:title>" * 45
+    data = b'<r xmlns:dc="http://purl.org/dc/elements/1.1/">' + inner + b"</r>"
+    assert xmp.properties(io.BytesIO(data)) == {xmp.TITLE: "A boat"}
+    assert read == [xmp.TITLE]
+
+
 def test_a_property_may_be_written_as_an_attribute() -> None:
     data = b'<r xmlns:dc="http://purl.org/dc/elements/1.1/" dc:description="A boat"/>'
     assert xmp.description(io.BytesIO(data)) == "A boat"

@@ -6,6 +6,7 @@ import ipaddress
 import secrets
 import uuid
 from dataclasses import dataclass, field
+from functools import cached_property
 from html.parser import HTMLParser
 from typing import Any
 from uuid import UUID
@@ -45,18 +46,13 @@ class Element:
         return " ".join(" ".join(self.inside).split())
 
 
-class Page(HTMLParser):
-    """A response parsed as a page."""
+class _Parser(HTMLParser):
+    """Lists the elements of a page."""
 
-    def __init__(self, answer: Any) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.status: int = answer.status_code
-        self.headers = answer.headers
-        self.html: str = answer.get_data(as_text=True)
-        self.path: str = answer.request.path
         self.elements: list[Element] = []
         self._open: list[Element] = []
-        self.feed(self.html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         element = Element(tag, dict(attrs))
@@ -71,6 +67,23 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         for element in self._open:
             element.inside.append(data)
+
+
+class Page:
+    """A response as a page, which is parsed when a test looks at its elements."""
+
+    def __init__(self, answer: Any) -> None:
+        self.status: int = answer.status_code
+        self.headers = answer.headers
+        self.html: str = answer.get_data(as_text=True)
+        self.path: str = answer.request.path
+
+    @cached_property
+    def elements(self) -> list[Element]:
+        """All elements in the order of their start tags."""
+        parser = _Parser()
+        parser.feed(self.html)
+        return parser.elements
 
     def all(self, tag: str, **attributes: str) -> list[Element]:
         """Return elements of that tag with these attributes; ``data_x`` means ``data-x``, ``class_`` one class."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 from playwright.sync_api import Browser, Page
-from tests.functional.browsing import CHROMIUM, TIMEOUT_MS
+from tests.functional.browsing import CHROMIUM, TIMEOUT_MS, wait_for_scripts
 from tests.unit.web.conftest import PASSWORD, Caller
 from werkzeug.serving import make_server
 
@@ -27,6 +27,7 @@ def page(app: Flask, ada: Caller, chromium: Browser) -> Iterator[Page]:
     context = chromium.new_context(base_url=f"http://127.0.0.1:{server.port}")
     context.set_default_timeout(TIMEOUT_MS)
     opened = context.new_page()
+    wait_for_scripts(opened)
     complaints: list[str] = []
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)

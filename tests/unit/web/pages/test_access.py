@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.unit.web.conftest import PASSWORD, Caller
 from tests.unit.web.pages.conftest import Page, Visitor
+from tests.unit.web.pages.search_requests import filled_form
 
 SCRIPT = {"X-Requested-With": "fetch"}
 UNKNOWN_ID = "018f0000-0000-7000-8000-000000000000"
@@ -124,8 +126,11 @@ def test_a_form_sent_after_the_session_ended_redirects_to_the_login_page_and_cha
     assert refused.path == "/login"
     assert "Nothing was changed" in refused.one("div", role="status").text
     assert refused.one("input", name="next").attributes["value"] == f"{page}?kind=text"
-    # a referrer of another site is ignored
-    assert not sent_from("http://elsewhere.example/account").all("input", name="next")
+    # a referrer of another site is ignored, and so is one that can't be read
+    for address in ("http://elsewhere.example/account", "http://["):
+        refused = sent_from(address)
+        assert refused.path == "/login"
+        assert not refused.all("input", name="next")
 
 
 def test_a_form_with_the_csrf_token_of_an_ended_session_redirects_to_the_login_page(
@@ -143,3 +148,46 @@ def test_a_form_with_the_csrf_token_of_an_ended_session_redirects_to_the_login_p
     assert refused.path == "/login"
     assert "Nothing was changed" in refused.one("div", role="status").text
     assert refused.one("input", name="next").attributes["value"] == page
+
+
+def test_the_log_in_page_has_no_longer_address_than_servers_take(visitor: Visitor) -> None:
+    for text, kept in (("ä" * 300, True), ("ä" * 600, False)):
+        shown = visitor.client.get("/search", query_string={"text": text})
+        sent = visitor.client.post("/search", data={"text": text})
+        for answer in (shown, sent):
+            assert answer.status_code == 302
+            address = answer.headers["Location"]
+            assert len(address) < 4094
+            assert address.startswith("/login?next=") if kept else address == "/login"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_question_that_was_typed_before_the_session_ended_comes_back(
+    reader: Visitor, indexed: str, whole: bool
+) -> None:
+    action = "/search" if whole else f"/collections/{indexed}/search"
+    page = reader.get(f"/search?collection={indexed}" if whole else f"/collections/{indexed}")
+    form = filled_form(page) | {"csrf_token": reader.token(), "text": "a red & a blue owl", "k": "3"}
+    assert not whole or len(form) > 10
+    with reader.client.session_transaction() as session:
+        account = session.pop("_user_id")
+    refused = Page(reader.client.post(action, data=form, content_type="multipart/form-data", follow_redirects=True))
+    assert refused.path == "/login"
+    assert "the question is there again" in refused.one("div", role="status").text
+    with reader.client.session_transaction() as session:
+        session["_user_id"] = account
+    again = reader.get(refused.one("input", name="next").attributes["value"] or "")
+    found = filled_form(again)
+    assert (found["text"], found["k"], found["collection"]) == ("a red & a blue owl", "3", indexed)
+
+
+@pytest.mark.parametrize("text", ["x" * 5_000, "x" * 70_000, "  "])
+def test_what_no_address_can_hold_does_not_come_back(reader: Visitor, indexed: str, text: str) -> None:
+    reader.get("/search")
+    form = {"csrf_token": reader.token(), "text": text}
+    with reader.client.session_transaction() as session:
+        session.pop("_user_id")
+    address = f"/collections/{indexed}/search"
+    refused = Page(reader.client.post(address, data=form, content_type="multipart/form-data", follow_redirects=True))
+    assert refused.path == "/login"
+    assert "Nothing was changed" in refused.one("div", role="status").text

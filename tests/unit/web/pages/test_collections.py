@@ -21,7 +21,7 @@ from retllm.db.session import transaction
 from retllm.db.tables import Job, new_id
 from retllm.settings import Settings, public_name
 from retllm.uploads.removal import remove_deleted
-from retllm_web.actions import contents
+from retllm_web.actions import item_lists
 from retllm_web.http.services import Services
 from retllm_web.pages import collections
 
@@ -86,6 +86,20 @@ def test_the_list_shows_item_counts_and_the_last_job(reader: Visitor, indexed: s
     assert "3 texts" in card.text
     assert "All items indexed" in card.text
     assert "Last job: index, succeeded" in card.text
+
+
+def test_a_large_collection_without_a_vector_index_says_so(
+    reader: Visitor, indexed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "The collection has no vector index, so searches compare the query with every vector"
+    assert told not in reader.get(f"/collections/{indexed}").text
+    monkeypatch.setattr(collections, "EXACT_LIMIT", 2)
+    for path in ("", "/live"):
+        page = reader.get(f"/collections/{indexed}{path}")
+        assert told in page.text
+        assert "Build the vector index" in page.text
+    monkeypatch.setattr(collections, "usable_index", lambda *_: object())
+    assert told not in reader.get(f"/collections/{indexed}").text
 
 
 def test_collections_of_others_return_404_and_stay_unchanged(app: Flask, texts: str, bob: Caller, ada: Caller) -> None:
@@ -238,7 +252,9 @@ def test_a_page_compares_some_items_with_the_filter_and_leads_to_the_others(
 ) -> None:
     key = ada.post("/collections", json={"name": "Many"}).json["id"]
     ada.post(f"/collections/{key}/items", json={"items": [{"text": f"bird {n}"} for n in range(5)]})
-    monkeypatch.setattr(contents, "MAX_COMPARED", 2)
+    monkeypatch.setattr(item_lists, "MAX_COMPARED", 2)
+    # as if no index served the filters
+    monkeypatch.setattr(item_lists, "_CHEAP", -1)
 
     def names(page: Page) -> list[str]:
         return [e.text for e in page.all("span", class_="tile-name")]
@@ -261,6 +277,33 @@ def test_a_page_compares_some_items_with_the_filter_and_leads_to_the_others(
     for none in ("kind=image", "state=indexed", "state=failed"):
         assert ada.get(f"/collections/{key}/items?{none}").json == {"items": [], "next": None}
     assert len(ada.get(f"/collections/{key}/items").json["items"]) == 5
+
+
+def test_a_filter_and_an_order_are_in_the_address_and_a_wrong_filter_is_told(reader: Visitor, ada: Caller) -> None:
+    key = ada.post("/collections", json={"name": "Shelves"}).json["id"]
+    ada.post(f"/collections/{key}/items", json={"items": [{"text": f"bird {n}", "name": f"a/{n}"} for n in range(60)]})
+    page = reader.get(f"/collections/{key}?filter=folder+~+a&sort=-name")
+    names = [e.text for e in page.all("span", class_="tile-name")]
+    assert (len(names), names[0].replace(" ", "")) == (48, "a/9")
+    (link,) = [e for e in page.all("a") if e.text == "Show more"]
+    rest = reader.get(str(link.attributes["href"]).partition("#")[0])
+    assert len(rest.all("span", class_="tile-name")) == 12
+    wrong = reader.get(f"/collections/{key}?filter=foldr+~+a")
+    assert "Did you mean folder?" in wrong.text
+    assert "No items are shown until the filter is corrected." in wrong.text
+    assert [e.attributes["value"] for e in wrong.all("input") if e.attributes.get("name") == "filter"] == ["foldr ~ a"]
+
+
+def test_a_filter_that_takes_too_long_is_refused(
+    reader: Visitor, texts: str, ada: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(item_lists, "_SECONDS", 0.2)
+    monkeypatch.setattr(item_lists, "condition", lambda _: sa.text("(SELECT pg_sleep(60)) IS NULL"))
+    answer = ada.get(f"/collections/{texts}/items?filter=name+~+a")
+    assert (answer.status_code, answer.json["error"]["detail"]["field"]) == (422, "filter")
+    page = reader.get(f"/collections/{texts}?filter=name+~+a")
+    assert page.status == 200
+    assert "takes longer than 0.2 s" in page.text
 
 
 def test_items_are_paged_with_and_without_scripts(reader: Visitor, ada: Caller) -> None:
@@ -301,7 +344,7 @@ def test_an_item_is_deleted_from_its_page(reader: Visitor, texts: str, ada: Call
     item = ada.get(f"/collections/{texts}/items").json["items"][0]
     reader.get(f"/items/{item['id']}")
     page = reader.send(f"/items/{item['id']}/delete")
-    assert "” deleted." in page.text
+    assert "” moved to the trash. Undo" in page.text
     assert "2 texts" in page.text
     assert reader.get(f"/items/{item['id']}").status == 404
 
@@ -333,7 +376,7 @@ def _chosen(page: Page) -> str:
 
 
 def test_a_collection_is_deleted_only_if_its_name_is_typed(
-    reader: Visitor, texts: str, settings: Settings, served: Services
+    reader: Visitor, texts: str, settings: Settings, served: Services, without_trash: None
 ) -> None:
     _upload(reader, texts, ("red.png", picture("red")))
     files = Path(settings.media_url.removeprefix("file://"))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from flask import Flask
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
 from tests.unit.web.pages.past_searches import items_of, store_search
 
+from retllm.db.enums import DecidedBy, JobState
 from retllm.db.reviews import Judgment
+from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
 from retllm.search.submit import question_of
 from retllm_web.http.services import Services
@@ -83,7 +86,7 @@ def test_invalid_comparisons_are_explained_and_hidden_searches_return_404(
     many = [store_search(served, ada.user.id, indexed, f"{n}", []) for n in range(7)]
     assert "one of these jobs is an index job" in reader.get(f"/compare?of={searched.id}&of={index}").text
     assert "2 to 6 searches can be compared" in reader.get("/compare?" + "&".join(f"of={key}" for key in many)).text
-    assert "An index job cannot be compared" in reader.get(f"/compare?of={index}").text
+    assert "Only searches can be compared" in reader.get(f"/compare?of={index}").text
     assert "Select two to six searches" in reader.get("/compare").text
     for query in ("of=x", f"of={searched.id}&of={uuid.uuid4()}", f"of={uuid.uuid4()}"):
         assert reader.get(f"/compare?{query}").status == 404
@@ -125,3 +128,38 @@ def test_a_comparison_takes_a_constant_number_of_sql_queries(
         sa.event.remove(engine, "before_cursor_execute", note)
         counts.append(len(statements))
     assert counts[0] == counts[1] < 12
+
+
+def test_scores_of_losers_differ_visibly_and_an_entropy_that_decided_is_told(
+    reader: Visitor, indexed: str, ada: Caller, served: Services
+) -> None:
+    items = items_of(served, indexed)
+    key = store_search(served, ada.user.id, indexed, "a bird", items)
+    with transaction(served.sessions) as session:
+        for item, score in zip(items, (0.9, 3.2e-5, 4.1e-7), strict=True):
+            ours = sa.and_(Score.search_id == uuid.UUID(key), Score.item_id == item)
+            session.execute(sa.update(Score).where(ours).values(score=score, entropy=0.0123))
+        session.execute(
+            sa.update(Candidate)
+            .where(Candidate.search_id == uuid.UUID(key), Candidate.item_id != items[0])
+            .values(decided_by=DecidedBy.ENTROPY)
+        )
+    other = store_search(served, ada.user.id, indexed, "a bird", items)
+    page = reader.get(f"/compare?of={key}&of={other}")
+    rows = [e.text for e in page.all("tr") if "data-row" in e.attributes]
+    assert "score 0.9000 · coarse 3" in rows[0]
+    assert "score 0.000032, entropy 0.0123 · coarse 2" in rows[1]
+    assert "score 0.00000041, entropy 0.0123 · coarse 1" in rows[2]
+
+
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
+def test_the_order_of_a_search_that_ended_early_is_not_provisional(
+    reader: Visitor, indexed: str, ada: Caller, served: Services, state: JobState
+) -> None:
+    items = items_of(served, indexed)
+    keys = [store_search(served, ada.user.id, indexed, "a bird", items, state) for _ in range(2)]
+    with transaction(served.sessions) as session:
+        session.execute(sa.update(Search).values(final_at=None))
+    for page in (reader.get(f"/jobs/{keys[0]}"), reader.get(f"/compare?of={keys[0]}&of={keys[1]}")):
+        assert "unfinished order" in page.text
+        assert "provisional" not in page.text

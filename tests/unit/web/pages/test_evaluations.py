@@ -171,6 +171,11 @@ def test_reviewed_queries_are_repeated_and_compared(
         assert {one.query_text for one in made} == {"hit", "miss"}
         assert {(one.k, one.mode, one.injection["trigger"]) for one in made} == {(2, "true_false", "off")}
     assert len(notified.units) == 2
+    # the history has one line for both, which leads to them
+    (line,) = [row for row in reader.get("/jobs").all("tr") if row.attributes.get("data-run")]
+    assert line.text.startswith("wider: 2 searches queued")
+    searches = reader.get(f"/jobs?run={line.attributes['data-run']}")
+    assert {row.attributes.get("data-key") for row in searches.all("tr")} - {None} == {str(one.id) for one in made}
     _finish_search(served, searched, "hit", [1, 2, 3])
     live = reader.get(f"{run}/live", headers={"X-Requested-With": "fetch"})
     assert live.one("div", id="run").attributes["data-over"] == "false"

@@ -28,6 +28,21 @@ def test_ages_are_shown_in_one_unit(seconds: int, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (-5, "0 more seconds"),
+        (1, "1 more second"),
+        (119, "119 more seconds"),
+        (120, "2 more minutes"),
+        (7199, "119 more minutes"),
+        (7200, "2 more hours"),
+    ],
+)
+def test_time_that_is_left_is_shown_in_one_unit(seconds: int, expected: str) -> None:
+    assert formats.more_time(NOW + timedelta(seconds=seconds), NOW) == expected
+
+
+@pytest.mark.parametrize(
     ("value", "expected"),
     [(None, "–"), (0.012, "0.01 s"), (12.4, "12 s"), (59.9, "60 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")],
 )
@@ -77,3 +92,22 @@ def test_every_state_stage_and_kind_has_a_label() -> None:
 )
 def test_pictures_with_a_caption_are_counted_among_the_pictures(items: dict[str, int], words: str) -> None:
     assert formats.kind_counts({ItemKind(kind): number for kind, number in items.items()}) == words
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (None, "–"),
+        (0.5, "0.5000"),
+        (0.012345, "0.0123"),
+        (0.0, "0.0000"),
+        (1.0, "1.0000"),
+        (0.000213, "0.00021"),
+        (0.000208, "0.00021"),
+        (2.1e-6, "0.0000021"),
+        (2.1e-30, "2.1e-30"),
+        (0.99998, "0.999980"),
+    ],
+)
+def test_small_scores_are_told_apart(score: float | None, expected: str) -> None:
+    assert formats.score_figure(score) == expected

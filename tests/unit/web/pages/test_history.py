@@ -52,7 +52,7 @@ def test_a_page_compares_some_searches_with_the_text_and_leads_to_older_ones(
     monkeypatch.setattr(listing, "MAX_COMPARED", 3)
     page = reader.get("/jobs?text=wren")
     assert _listed(page) == []
-    assert "Of 3 searches, from the newest on" in page.text
+    assert "The newest 3 searches were looked at" in page.text
     (older,) = [e for e in page.all("a") if e.attributes.get("rel") == "next"]
     page = reader.get(str(older.attributes["href"]))
     assert _listed(page) == [oldest]

@@ -199,10 +199,24 @@ def test_a_search_of_which_nothing_was_judged_says_so_wherever_it_is_shown(reade
     state = page.one("div", class_="progress-state").text
     assert "not judged" in state
     assert "final order" not in state
+    steps = [step.text for step in page.all("li", class_="step")]
+    assert ["failed" in step for step in steps] == [False, False, True, True]
+    assert "not judged" in steps[-1]
     said = page.one("p", **{"data-part": "said"}).text
     assert "No candidate was judged." in said
     assert "final" not in said
     assert "Not judged. Nearest:" in reader.get("/jobs").text
+
+
+def test_an_error_that_several_candidates_have_is_shown_once(reader: Visitor, searched: Searched) -> None:
+    same, other = "The server refuses the picture (400).", "The picture can't be read."
+    for rank, error in enumerate((same, other, same), 1):
+        searched.score(rank, None, error=error)
+    searched.finish([1, 2, 3])
+    page = reader.get(f"/jobs/{searched.id}")
+    assert page.one("div", data_part="not-scored").text == f"2 candidates were not scored: {same}"
+    told = [error.text for error in page.all("p", class_="error")]
+    assert told == ["Not scored, as said above", f"Not scored: {other}", "Not scored, as said above"]
 
 
 # attempts
@@ -388,3 +402,20 @@ def test_heat_maps_of_unknown_candidates_and_of_hidden_jobs_return_404(
     stranger.log_in("bob")
     assert stranger.get(f"{address}/{searched.items[0]}/map").status == 404
     assert stranger.get(f"/jobs/{searched.id}/attempts").status == 404
+
+
+@pytest.mark.parametrize("view", ["s", "m", "l", "table"])
+def test_results_are_shown_as_pictures_or_numbers_and_the_browser_keeps_it(
+    reader: Visitor, searched: Searched, view: str
+) -> None:
+    searched.score(1, 0.75)
+    searched.finish([1, 2, 3])
+    assert reader.get(f"/jobs/{searched.id}").all("ol", class_="results-m")
+    for address in (f"/jobs/{searched.id}?view={view}", f"/jobs/{searched.id}", f"/jobs/{searched.id}?view=unknown"):
+        page = reader.get(address)
+        (results,) = [one for one in page.all("ol") if "results" in (one.attributes.get("class") or "").split()]
+        classes = (results.attributes["class"] or "").split()
+        assert ("results-grid" in classes, f"results-{view}" in classes) == (view != "table", view != "table")
+        assert "0.7500" in page.all("div", class_="measures")[0].text
+        chosen = page.one("a", aria_current="true", href=f"/jobs/{searched.id}?view={view}#results-title")
+        assert "btn-secondary" in (chosen.attributes["class"] or "")

@@ -10,11 +10,12 @@ from flask import Flask
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
-from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
+from retllm.cli import show
+from retllm.db.enums import JobState, Stage, UnitState
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Job, Unit, new_id
-from retllm.history import job_views
+from retllm.db.tables import Job, Unit, new_id
+from retllm.history import index_builds
 from retllm.history.same_errors import MAX_ERRORS
 from retllm_web.http.services import Services
 
@@ -117,11 +118,11 @@ def test_a_job_says_how_much_of_its_vector_index_is_built(
 ) -> None:
     job_id = ada.post(f"/collections/{texts}/index", json={}).json["id"]
     page = reader.get(f"/jobs/{job_id}")
-    assert page.all("p", data_index_build=True) == []
+    assert "builds the vector index" not in page.text
     with transaction(served.sessions) as session:
         unit = session.scalars(sa.select(Unit).where(Unit.job_id == UUID(job_id)).limit(1)).one()
         unit.payload, unit.state = {"items": [], "index": str(new_id())}, UnitState.LEASED
-    monkeypatch.setattr(job_views, "build_progress", lambda _, keys: dict.fromkeys(keys, 0.456))
+    monkeypatch.setattr(index_builds, "build_progress", lambda _, keys: dict.fromkeys(keys, 0.456))
     page = reader.get(f"/jobs/{job_id}")
     assert "The database builds the vector index of this collection: 45 %." in page.text
 
@@ -204,7 +205,9 @@ def test_a_deleted_item_stays_in_the_result_without_a_link(reader: Visitor, sear
     ada.delete(f"/items/{searched.items[0]}")
     page = reader.get(f"/jobs/{searched.id}")
     assert _order(page) == [1, 2, 3]
-    assert "deleted" in page.all("div", class_="what")[0].text
+    shown = page.all("div", class_="what")[0].text
+    assert "in the trash" in shown
+    assert "a robin" not in shown
     assert not page.all("a", href=f"/items/{searched.items[0]}")
 
 
@@ -267,12 +270,14 @@ def test_a_job_that_waits_for_a_server_says_so_and_shows_no_failure(
     with transaction(served.sessions) as session:
         unit = session.scalars(sa.select(Unit).where(Unit.job_id == job)).one()
         unit.error = "The server of the scorer openai:m is away: it can't be reached."
-        returned = AttemptOutcome.RETURNED
-        session.add(Attempt(unit_id=unit.id, number=1, worker="w", outcome=returned, error=unit.error))
+        unit.waits_until = sa.func.now() + sa.text("interval '90 minutes 30 seconds'")
     page = reader.get(f"/jobs/{job}")
     state = page.one("div", data_part="state").text
-    assert "The server of the scorer openai:m is away: it can't be reached. 1 unit waits for it." in state
+    assert "it can't be reached. 1 unit waits for it, for 90 more minutes at most." in state
     assert not page.all("li", class_="problem")
+    row = reader.get("/jobs").one("tr", data_key=job).text
+    assert "waits for a server" in row
+    assert show.job_result(ada.get(f"/jobs/{job}").json) == "queued, waits for a server"
 
 
 def test_of_more_units_than_a_view_has_the_errors_of_the_page_says_at_least(
@@ -280,14 +285,13 @@ def test_of_more_units_than_a_view_has_the_errors_of_the_page_says_at_least(
 ) -> None:
     job = ada.post(f"/collections/{texts}/index").json["id"]
     with transaction(served.sessions) as session:
-        away, returned = "The server is away.", AttemptOutcome.RETURNED
         for seq in range(1, MAX_ERRORS + 6):
-            unit = Unit(id=new_id(), job_id=UUID(job), stage=Stage.EMBED, seq=seq, payload={"items": []}, error=away)
+            unit = Unit(id=new_id(), job_id=UUID(job), stage=Stage.EMBED, seq=seq, payload={"items": []})
+            unit.error = "The server is away."
+            unit.waits_until = sa.func.now() + sa.text("interval '90 minutes 30 seconds'")
             session.add(unit)
-            session.flush()
-            session.add(Attempt(unit_id=unit.id, number=1, worker="w", outcome=returned, error=away))
     state = reader.get(f"/jobs/{job}").one("div", data_part="state").text
-    assert f"The server is away. At least {MAX_ERRORS} units wait for it." in state
+    assert f"The server is away. At least {MAX_ERRORS} units wait for it, for 90 more minutes at most." in state
 
 
 def test_an_index_job_shows_its_stages(reader: Visitor, texts: str, ada: Caller) -> None:

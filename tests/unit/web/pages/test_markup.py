@@ -48,7 +48,8 @@ def test_pages_are_accessible(every_page: list[Page]) -> None:
         labelled = {label.attributes.get("for") for label in page.all("label")}
         shown = [e for e in page.elements if e.attributes.get("type") != "hidden" and "hidden" not in e.attributes]
         fields = [e for e in shown if e.tag in _LABELLED]
-        assert [e for e in fields if e.attributes.get("id") not in labelled] == [], page.path
+        named = [e for e in fields if e.attributes.get("aria-label") or e.attributes.get("id") in labelled]
+        assert named == fields, page.path
         levels = [int(e.tag[1]) for e in page.elements if e.tag in ("h1", "h2", "h3", "h4")]
         assert (levels.count(1), levels[0]) == (1, 1), page.path
         assert all(after - before <= 1 for before, after in itertools.pairwise(levels)), page.path

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from flask_openapi import OpenAPI
-from tests.unit.web.conftest import Caller
+from tests.unit.web.conftest import Caller, start_session
 from tests.unit.web.pages.conftest import Visitor
+
+from retllm_web.http.services import Services
 
 
 @pytest.fixture
@@ -82,9 +84,68 @@ def test_an_open_collection_is_visible_to_everyone_but_its_members_are_not(
     reader.get(here)
     page = reader.send(f"/collections/{texts}/visibility", visibility="everyone")
     assert "every account can view" in page.text
-    assert "checked" in page.one("input", id="seen-everyone").attributes
+    assert "checked" in page.one("input", id="visibility-everyone").attributes
     assert guest.get(f"/collections/{texts}").status == 200
     assert guest.get(here).status == 403
     assert "Not changed" in reader.send(f"/collections/{texts}/visibility", visibility="x").text
     reader.send(f"/collections/{texts}/visibility", visibility="private")
     assert guest.get(f"/collections/{texts}").status == 404
+
+
+def choices(visitor: Visitor, path: str) -> list[str]:
+    """The accounts that can be chosen."""
+    return [str(one.attributes["value"]) for one in visitor.get(path).all("input", type="checkbox", name="account")]
+
+
+def test_accounts_are_listed_for_administrators_and_for_others_if_the_setting_says_so(
+    app: OpenAPI, reader: Visitor, texts: str, bob: Caller, root: Caller, served: Services
+) -> None:
+    here = f"/collections/{texts}/people"
+    admin = Visitor(app.test_client())
+    start_session(app, admin.client, root.user)
+    assert choices(admin, here) == ["bob", "root"]
+    assert choices(admin, f"{here}?find=OB") == ["bob"]
+    assert choices(admin, f"{here}?find=%25") == []
+    # to others, no page tells that bob is there
+    assert choices(reader, here) == []
+    page = reader.get(f"{here}?find=bob")
+    assert "bob" not in page.one("main").text
+    assert not page.all("input", id="find")
+    served.settings.list_accounts = True
+    assert choices(reader, here) == ["bob", "root"]
+
+
+def test_several_accounts_are_added_at_once_or_none(
+    reader: Visitor, texts: str, bob: Caller, root: Caller, served: Services, ada: Caller
+) -> None:
+    served.settings.list_accounts = True
+    here = f"/collections/{texts}/people"
+    reader.get(here)
+    page = reader.send(here, account=["bob", "ada"], role="viewer")
+    assert "owns this collection" in page.text
+    assert ada.get(f"/collections/{texts}/members").json["members"] == []
+    page = reader.send(here, account=["bob", "root"], role="editor")
+    assert "2 people are now editors of this collection" in page.text
+    assert choices(reader, here) == []
+    assert [one["name"] for one in ada.get(f"/collections/{texts}/members").json["members"]] == ["bob", "root"]
+
+
+def test_a_private_collection_says_how_many_it_is_shared_with(
+    reader: Visitor, texts: str, bob: Caller, root: Caller, ada: Caller
+) -> None:
+    def told() -> set[str]:
+        pages = [reader.get(path).one("main").text for path in ("/collections", f"/collections/{texts}")]
+        return {
+            words
+            for words in ("private", "shared with 1 person", "shared with 2 people")
+            for one in pages
+            if words in one
+        }
+
+    assert told() == {"private"}
+    for name, words in (("bob", "shared with 1 person"), ("root", "shared with 2 people")):
+        ada.post(f"/collections/{texts}/members", json={"name": name})
+        assert told() == {words}
+    assert ada.get(f"/collections/{texts}").json["members"] == 2
+    ada.put(f"/collections/{texts}/visibility", json={"visibility": "everyone"})
+    assert told() == set()

@@ -35,7 +35,9 @@ def test_a_cut_name_keeps_the_name_of_the_file(page: Page, renamed: Searched, te
         page.goto(f"/jobs/{renamed.id}" if where == "results" else f"/collections/{texts}")
         link = page.get_by_role("link", name=f"{FOLDER}/{FILE}", exact=True)
         expect(link).to_have_attribute("title", f"{FOLDER}/{FILE}")
-        file, folder = link.locator(".path-file"), link.locator(".path-folder")
+        # in a gallery the name is beside the link, on the picture
+        named = link if where == "results" else page.locator(".tile").filter(has=link)
+        file, folder = named.locator(".path-file"), named.locator(".path-folder")
         expect(file).to_have_text(FILE)
         assert not file.evaluate(_CUT)
         assert folder.evaluate(_CUT)

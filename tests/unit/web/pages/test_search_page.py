@@ -37,7 +37,7 @@ def test_the_form_starts_with_the_configured_settings(reader: Visitor, indexed: 
     assert filled["embedders"] == list(settings.embedders)
     assert "Default: 0.3" in page.one("div", id="alpha-hint").text
     assert "open" not in page.one("details", class_="settings").attributes
-    assert "changed" not in page.one("summary").text
+    assert "changed" not in page.all("summary")[0].text
 
 
 def test_the_url_can_fill_the_form(reader: Visitor, indexed: str) -> None:
@@ -50,11 +50,20 @@ def test_the_url_can_fill_the_form(reader: Visitor, indexed: str) -> None:
         "trace": ["1"],
         "kinds": ["text"],
     }
-    assert "3 settings changed" in page.one("summary").text
+    assert "3 settings changed" in page.all("summary")[0].text
     compact = reader.get(f"/collections/{indexed}?text=a+%3Cwren%3E&k=7")
     assert compact.one("textarea", id="text").text == "a <wren>"
     assert compact.one("input", id="k").attributes["value"] == "7"
     assert compact.all("a", href=f"/search?collection={indexed}")
+
+
+def test_a_further_column_filters_the_search(reader: Visitor, indexed: str, served: Services) -> None:
+    wanted = 'column."Box no." in ("7", "08") and not has column.Photographer'
+    page = reader.get("/search", query_string={"collection": indexed, "filter": wanted})
+    reader.send("/search", **{**filled_form(page), "text": "a wren"})
+    assert newest_search(served).filter == 'column."Box no." in (7, 08) and not has column.Photographer'
+    refused = ask_on_page(reader, indexed, text="a wren", filter="column.Photographer within (1, 2, 3, 4)")
+    assert "column.Photographer can't be compared with within" in refused.one("div", id="filter-problem").text
 
 
 def test_collections_are_offered_with_their_item_counts(reader: Visitor, texts: str, ada: Caller, bob: Caller) -> None:
@@ -220,6 +229,14 @@ def test_a_text_item_can_be_the_example(reader: Visitor, indexed: str, ada: Call
     item = ada.get(f"/collections/{indexed}/items").json["items"][0]
     reader.send("/search", **filled_form(reader.get(f"/search?collection={indexed}&like={item['id']}")))
     assert newest_search(served).query_text == "a robin"
+
+
+def test_more_like_this_searches_at_once(reader: Visitor, indexed: str, captioned: str, served: Services) -> None:
+    assert reader.get(f"/items/{captioned}").all("input", type="hidden", name="like", value=captioned)
+    page = reader.send(f"/collections/{indexed}/search", like=captioned)
+    search = newest_search(served)
+    assert page.path == f"/jobs/{search.id}"
+    assert (search.kind, search.query_text) == (ItemKind.BOTH, "a red wall")
 
 
 def test_an_uploaded_picture_takes_precedence_over_the_picture_of_the_item(

@@ -70,6 +70,11 @@ def test_what_a_scorer_cannot_do_is_no_obstacle_if_nobody_asked_for_it(
     ("scorer", "fields", "problem"),
     [
         (JUDGE, {"trigger": "fixed", "fixed_layer": "1"}, "trigger-problem"),
+        (JUDGE, {"alpha": "0.2"}, "alpha-problem"),
+        (RANKER, {"tau": "0.5"}, "tau-problem"),
+        (RANKER, {"start": "2"}, "start-problem"),
+        (RANKER, {"fixed_layer": "3"}, "fixed_layer-problem"),
+        (JUDGE, {"scope": "all"}, "scope-problem"),
         (JUDGE, {"trace": "1"}, "runs on a server, which does not tell what its layers do"),
         (RANKER, {"mode": "verbalized"}, "mode-problem"),
         # a script has shown the defaults of the chosen scorer, so this is a choice
@@ -96,7 +101,7 @@ def test_the_form_with_another_scorer_shows_its_defaults(reader: Visitor, indexe
         "true_false",
         "off",
     )
-    assert "changed" not in page.one("summary").text
+    assert "changed" not in page.all("summary")[0].text
     unknown = filled_form(reader.get(f"/search?collection={indexed}&scorer=third"))
     assert unknown["scorer"] == unknown["shown"] != "third"
 

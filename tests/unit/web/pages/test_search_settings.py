@@ -57,6 +57,8 @@ def _values(setting: Setting, app: Flask) -> SearchStrategy[Any]:
         return st.lists(st.sampled_from(_embedders(app)))
     if setting.is_switch:
         return st.booleans()
+    if setting.name == "filter":
+        return st.sampled_from([None, "has taken", 'folder ~ "Italy/" and not rating > 3'])
     if choices := get_args(kind):
         # a choice of texts, or an optional number
         return st.integers(1, 60) | st.none() if int in choices else st.sampled_from(choices)
@@ -96,6 +98,7 @@ def _row_of(asked: SearchSettings, embedder: str) -> Search:
 def _view_of(row: Search) -> SearchView:
     return SearchView.model_construct(
         text="a bird",
+        collections=[],
         has_picture=False,
         scorer="a scorer",
         injection=row.injection,

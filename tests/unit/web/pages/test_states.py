@@ -14,16 +14,20 @@ from click.testing import CliRunner
 from flask_openapi import OpenAPI
 from tests.factories import make_job, make_unit, store
 from tests.unit.web.conftest import Caller
-from tests.unit.web.pages.conftest import Visitor
+from tests.unit.web.pages.conftest import Element, Visitor
 
 from retllm.cli import jobs as command
 from retllm.cli.client import Api
 from retllm.db.enums import OVER_JOBS, AttemptOutcome, FileStatus, JobKind, JobState, Stage, UnitState
 from retllm.db.session import transaction
-from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, UNIT_STATES
+from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, TONES, UNIT_STATES
 from retllm.db.tables import Attempt
+from retllm.operations.workers import WorkerStatus
 from retllm_web.http.services import Services
-from retllm_web.pages.formats import FILE_STATUSES
+from retllm_web.pages.states import COLOURS, FILE_STATUSES, STATES, STEPS, WORKER_STATES
+from retllm_web.pages.states import OUTCOMES as OUTCOMES_SHOWN
+from retllm_web.pages.states import UNITS as UNITS_SHOWN
+from retllm_web.render.timeline import StepStatus
 
 GLOSSARY = Path(__file__).parents[4] / "docs" / "glossary.md"
 
@@ -112,6 +116,45 @@ def test_charts_show_the_words_for_the_states_of_jobs(reader: Visitor, jobs: dic
     columns = [cell.text for cell in reader.get("/").all("th", scope="col")]
     failed = f"{JOBS['failed']} or {JOBS['partial']}"
     assert {JOBS["succeeded"], failed, JOBS["cancelled"]} <= set(columns)
+
+
+@pytest.mark.parametrize("enum", [JobState, UnitState, AttemptOutcome, FileStatus])
+def test_every_state_has_one_tone_and_pages_show_its_colour(enum: type[StrEnum]) -> None:
+    tables = {JobState: STATES, UnitState: UNITS_SHOWN, AttemptOutcome: OUTCOMES_SHOWN, FileStatus: FILE_STATUSES}
+    assert {state: sign.colour for state, sign in tables[enum].items()} == {
+        state: COLOURS[TONES[state]] for state in enum
+    }
+    good = {"succeeded", "done", "committed", "added", "updated"}
+    assert {state.value for state in enum if COLOURS[TONES[state]] == "success"} == good & {
+        state.value for state in enum
+    }
+
+
+def test_steps_and_workers_have_the_colours_of_their_tones() -> None:
+    assert set(STEPS) == set(StepStatus)
+    assert {status for status, sign in STEPS.items() if sign.colour == "success"} == {StepStatus.SUCCEEDED}
+    assert STEPS[StepStatus.CANCELLED].colour == STATES[JobState.CANCELLED].colour == "secondary"
+    assert {status for status, sign in WORKER_STATES.items() if sign.colour == "success"} == {WorkerStatus.ALIVE}
+
+
+def _is_green(element: Element) -> bool:
+    return "success" in (element.attributes.get("class") or "")
+
+
+def test_nothing_of_a_cancelled_job_is_green(reader: Visitor, jobs: dict[JobState, UUID]) -> None:
+    job = jobs[JobState.CANCELLED]
+    (row,) = reader.get("/jobs?state=cancelled").all("tr", data_key=str(job))
+    assert "cancelled" in row.text
+    for address in ("/jobs?state=cancelled", f"/jobs/{job}", f"/jobs/{job}/attempts"):
+        green = [element for element in reader.get(address).elements if _is_green(element)]
+        assert [element.text for element in green] == []
+
+
+def test_the_chart_of_ended_jobs_has_the_colours_of_their_states(reader: Visitor, jobs: dict[JobState, UUID]) -> None:
+    colours = {
+        element.attributes["class"] for element in reader.get("/").all("rect") if "chart-bar" in str(element.attributes)
+    }
+    assert {"chart-bar chart-success", "chart-bar chart-danger", "chart-bar chart-secondary"} <= colours
 
 
 @pytest.mark.parametrize("state", UnitState)

@@ -75,6 +75,22 @@ def _dead_units(page: Page) -> list[str]:
     return [e.text for e in page.all("li", class_="dead-unit")]
 
 
+def test_a_queue_is_served_if_a_worker_has_its_model(reader: Visitor, served: Services) -> None:
+    _report(served, "gpu1:1", ["score"], loaded=False, error="It is not on this machine.")
+
+    def state() -> str:
+        queues = {e.text.split()[0]: e.text for e in reader.get("/system").all("tr") if "stage of searches" in e.text}
+        return queues["score"]
+
+    assert "not ready" in state()
+    assert "It is not on this machine." in state()
+    _report(served, "gpu2:2", ["score"])
+    assert "not ready" not in state()
+    assert "served" in state()
+    _report(served, "gpu3:3", ["score"], loaded=False, error="It is not on this machine.")
+    assert "served" in state()
+
+
 def test_workers_are_shown_with_their_state_and_model_errors(reader: Visitor, served: Services) -> None:
     assert "No worker was seen" in reader.get("/system").text
     _report(served, "gpu1:1", ["query", "embed"])

@@ -243,7 +243,9 @@ def test_the_error_of_a_dead_unit_names_its_file(
         unit = session.scalars(sa.select(Unit).where(Unit.job_id == job.id)).one()
         lifecycle.mark_dead(session, job, unit, "the decoder died", split=True)
     page = reader.get(f"/jobs/{upload}")
-    assert "red.png: the decoder died" in page.text
+    (about,) = {element.text for element in page.elements if "data-about" in element.attributes}
+    assert about == "red.png"
+    assert "the decoder died" in page.one("li", class_="problem").text
     assert _names(page) == ["red.png"]
 
 
