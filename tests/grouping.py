@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -52,6 +54,9 @@ FIRST = (
     "tests/unit/cli/test_evaluate.py",
 )
 _MAX_PROCESSES = 8
+# ends what the tests of the running group share
+T = TypeVar("T")
+_ENDS: list[ExitStack] = []
 # what a process needs with the models and the platform of its tests
 _PROCESS_BYTES = 3 << 30
 
@@ -67,6 +72,26 @@ def group_of(file: str) -> str:
     """Return the group of a test file; most files are a group of their own."""
     found = (name for name, patterns in GROUPS.items() if any(fnmatch(file, pattern) for pattern in patterns))
     return next(found, file)
+
+
+def shared(context: AbstractContextManager[T]) -> Iterator[T]:
+    """Enter a context for the tests of a group, and leave it after the last of them.
+
+    A fixture alone would leave it after the last test of the process, and idle servers take time from the others.
+    """
+    with ExitStack() as ends:
+        _ENDS.append(ends)
+        yield ends.enter_context(context)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
+    """End what a group shares after its last test."""
+    done = yield
+    if nextitem is None or group_of(_file_of(nextitem)) != group_of(_file_of(item)):
+        while _ENDS:
+            _ENDS.pop().close()
+    return done
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Grouped:
@@ -89,7 +114,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Move the long groups to the front, and check that no file is missing from its group."""
     for item in items:
-        file = item.nodeid.partition("::")[0]
+        file = _file_of(item)
         # a fixture of that name in the file itself is a different one
         shared = "stack" in getattr(item, "fixturenames", ()) and not hasattr(getattr(item, "module", None), "stack")
         if shared and file.startswith("tests/functional/") and group_of(file) != WITH_STACK:
@@ -105,5 +130,9 @@ def pytest_collection_finish() -> None:
 
 
 def _position(item: pytest.Item) -> int:
-    file = item.nodeid.partition("::")[0]
+    file = _file_of(item)
     return next((n for n, pattern in enumerate(FIRST) if fnmatch(file, pattern)), len(FIRST))
+
+
+def _file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests.chaos.platform import Platform
 from tests.functional.browsing import TIMEOUT_MS, Scenes, Visit, Visits, log_in, wait_for_scripts
 from tests.functional.forked import Forks
+from tests.grouping import shared
 
 from retllm.cli.up import Admin, prepare_client
 from retllm.demo.world import write_collection
@@ -27,6 +29,11 @@ SEED = 4712
 @pytest.fixture(scope="session")
 def stack() -> Iterator[LocalStack]:
     """Database, Redis, web server, dispatcher and workers with the shipped models, in a folder of their own."""
+    yield from shared(_stack())
+
+
+@contextmanager
+def _stack() -> Iterator[LocalStack]:
     with tempfile.TemporaryDirectory(prefix="retllm-") as folder:
         drive = Path(folder) / "drive"
         drive.mkdir()
@@ -48,6 +55,11 @@ def stack() -> Iterator[LocalStack]:
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     """The platform without workers: each test starts its own, with fast stand-in models."""
+    yield from shared(_platform())
+
+
+@contextmanager
+def _platform() -> Iterator[Platform]:
     with (
         tempfile.TemporaryDirectory(prefix="retllm-") as folder,
         Platform(Path(folder) / "home", workers=0) as running,
@@ -58,6 +70,11 @@ def platform() -> Iterator[Platform]:
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
     """Runs commands in forked processes, which start quickly."""
+    yield from shared(_forks())
+
+
+@contextmanager
+def _forks() -> Iterator[Forks]:
     with tempfile.TemporaryDirectory(prefix="retllm-forks-") as folder, Forks(Path(folder)) as serving:
         yield serving
 

@@ -254,7 +254,7 @@ def _operations(document: dict[str, Any]) -> set[str]:
     return {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
 
 
-@pytest.mark.timeout(scaled(600, 3600))
+@pytest.mark.timeout(scaled(1800, 3600))
 @pytest.mark.parametrize("role", ROLES)
 def test_the_api_conforms_to_its_document_for_each_role(app: App, role: str) -> None:
     everything = SOAK or role == "admin"

@@ -93,7 +93,7 @@ def test_captions_are_changed_with_enter_after_a_confirmation(
     # what is left in another field plays no part
     listed.get_by_label("Tag", exact=True).fill("garden")
     listed.get_by_text("Captions…").click()
-    listed.get_by_label("Find", exact=True).fill("bird ")
+    listed.get_by_label("Find in captions").fill("bird ")
     listed.get_by_label("replace with").fill("robin ")
     listed.keyboard.press("Enter")
     expect(listed.get_by_role("heading", level=1)).to_have_text("Change the captions of 2 items?")

@@ -165,7 +165,7 @@ def upload(name: str, content: bytes) -> Case:
     return Case(name, head + content + b"\r\n--good--\r\n", "multipart/form-data; boundary=good")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_malformed_uploads_are_answered_and_leave_no_orphaned_files(server: Server, database_url: str) -> None:
     key = server.collection("Hostile")
     assert send(server, key, upload("first.png", valid_picture()[:60])).json()["rejected"] == 1

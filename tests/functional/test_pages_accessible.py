@@ -102,6 +102,7 @@ def _looked_at(page: Page, name: str, axe: str, looks: list[Look] = LOOKS) -> It
         yield from (f"{name}, {colours}, {width} pixels: {one}" for one in _problems(page, colours, width, rules))
 
 
+@pytest.mark.timeout(1800)
 def test_no_page_violates_an_axe_rule_or_scrolls_horizontally(visit: Visits, paths: list[str], axe: str) -> None:
     page: Page = visit(reduced_motion="reduce")
     problems = []

@@ -27,9 +27,13 @@ def begin(queues: Collection[str]) -> None:
 
 
 def end() -> None:
-    """Report that this process stops, and end the reports."""
-    while _HEARTBEATS:
-        _HEARTBEATS.pop().stop()
+    """Report that this process stops, and end the reports.
+
+    The main thread calls this, and so does the thread that returns a unit; either ends the process afterwards, so each
+    waits for the report.
+    """
+    for heartbeat in _HEARTBEATS:
+        heartbeat.stop()
 
 
 def report(queues: list[str]) -> WorkerReport:

@@ -124,25 +124,33 @@ def holder(session: Session, key: bytes, secret: str) -> Actor:
     row = session.execute(_held(), {"digest": digest_of(key, secret)}).first()
     if row is None:
         raise Unauthorized(_INVALID)
-    user, found = row
-    _note_use(session, found)
+    user, found, is_use_old = row
+    if is_use_old:
+        _note_use(session, found)
     return Actor(user, found.scope)
 
 
 @cache
-def _held() -> sa.Select[User, ApiToken]:
-    """Return the query of a token that can be used, which is built once, since every request needs it."""
+def _held() -> sa.Select[User, ApiToken, bool]:
+    """Return the query of a token that can be used, which is built once, since every request needs it.
+
+    It also tells whether the last use is to be noted again.
+    """
     is_this = ApiToken.digest == sa.bindparam("digest")
-    query = sa.select(User, ApiToken).join(ApiToken, ApiToken.user_id == User.id)
+    query = sa.select(User, ApiToken, _is_use_old()).join(ApiToken, ApiToken.user_id == User.id)
     return query.where(is_this, _is_active(), User.disabled_at.is_(None))
 
 
+def _is_use_old() -> sa.ColumnElement[bool]:
+    """The last use is noted at most once a minute."""
+    return sa.or_(ApiToken.last_used_at.is_(None), ApiToken.last_used_at < sa.func.now() - timedelta(minutes=1))
+
+
 def _note_use(session: Session, token: ApiToken) -> None:
-    """Update last_used_at at most once a minute."""
-    minute_ago = sa.func.now() - timedelta(minutes=1)
+    """Update last_used_at, unless another request just did."""
     session.execute(
         sa.update(ApiToken)
-        .where(ApiToken.id == token.id, sa.or_(ApiToken.last_used_at.is_(None), ApiToken.last_used_at < minute_ago))
+        .where(ApiToken.id == token.id, _is_use_old())
         .values(last_used_at=sa.func.now())
         .execution_options(synchronize_session=False)
     )

@@ -1,6 +1,7 @@
 """Lay out vectors in two dimensions by UMAP (McInnes, Healy and Melville, 2018); also the program of a process.
 
-Equal vectors give equal layouts. Of many vectors a random sample is laid out, and the others are put where their
+Few vectors are laid out by their principal components: they have no neighbourhoods that UMAP could keep, and it
+compiles for many seconds first. Equal vectors give equal layouts. Of many vectors a random sample is laid out, and the others are put where their
 nearest neighbours in it are, some at a time, so that memory does not grow with their number.
 """
 
@@ -21,10 +22,8 @@ SAMPLE = 20_000
 """More vectors than that are not laid out together."""
 _AT_ONCE = 5_000
 _NEIGHBOURS = 15
-# of fewer vectors, those of the neighbourhoods' graph that the layout would begin with tell too little
+# of fewer vectors, the neighbourhoods tell too little
 _FEW = 50
-# fewer ones have no neighbourhoods
-_FEWEST = 4
 _SEED = 42
 
 Vectors = NDArray[np.float32]
@@ -36,10 +35,10 @@ def layout(vectors: Vectors) -> Vectors:
     Args:
         vectors: of the shape (n, dimension), in random order: the first ``SAMPLE`` are the sample. They may be on disk.
     """
-    if len(vectors) < _FEWEST:
-        return _apart(len(vectors))
+    if len(vectors) < _FEW:
+        return _principal(np.asarray(vectors))
     found = np.empty((len(vectors), 2), dtype=np.float32)
-    model = _model(min(len(vectors), SAMPLE))
+    model = _model()
     with warnings.catch_warnings():
         # that vectors far from all others have no edges, and that one thread is used
         warnings.simplefilter("ignore")
@@ -49,22 +48,25 @@ def layout(vectors: Vectors) -> Vectors:
     return found
 
 
-def _model(number: int) -> Any:
+def _model() -> Any:
     import umap
 
-    few = number < _FEW
-    return umap.UMAP(
-        n_neighbors=min(_NEIGHBOURS, number - 1),
-        metric="cosine",
-        init="random" if few else "spectral",
-        random_state=_SEED,
-        n_jobs=1,
-    )
+    return umap.UMAP(n_neighbors=_NEIGHBOURS, metric="cosine", random_state=_SEED, n_jobs=1)
 
 
-def _apart(number: int) -> Vectors:
-    """Return places side by side."""
-    return np.array([[place, 0.0] for place in range(number)], dtype=np.float32).reshape(-1, 2)
+def _principal(vectors: Vectors) -> Vectors:
+    """Return the first two principal components of the directions of vectors."""
+    found = np.zeros((len(vectors), 2), dtype=np.float32)
+    if not len(vectors):
+        return found
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    left, values, _ = np.linalg.svd(directions - directions.mean(axis=0), full_matrices=False)
+    components = left[:, :2] * values[:2]
+    # the sign of a component means nothing: its largest value is positive
+    largest = components[np.abs(components).argmax(axis=0), np.arange(components.shape[1])]
+    found[:, : components.shape[1]] = components * np.where(largest < 0, -1, 1)
+    return found
 
 
 def _parts(first: int, end: int) -> Iterator[tuple[int, int]]:

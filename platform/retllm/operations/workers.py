@@ -32,7 +32,7 @@ KEPT = timedelta(days=1)
 """A worker is shown for this time after its last heartbeat."""
 MAX_SHOWN = 200
 
-_STOP_SECONDS = 3.0
+_STOP_SECONDS = 6.0
 
 
 class WorkerStatus(StrEnum):
@@ -207,7 +207,10 @@ class Heartbeat:
         self._wake.set()
 
     def stop(self) -> None:
-        """Record that the worker stops, and end the thread; wait a few seconds at most."""
+        """Record that the worker stops, and end the thread; wait a few seconds at most.
+
+        Several threads may call this; each waits for the record.
+        """
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():

@@ -39,8 +39,9 @@ def test_any_number_of_vectors_is_laid_out(number: int) -> None:
     assert number == 0 or (places.min() >= 0 and places.max() <= 100)
 
 
-def test_what_is_alike_is_near_and_stays_where_it_was() -> None:
-    vectors = clusters(300)
+@pytest.mark.parametrize("number", [30, 300])
+def test_what_is_alike_is_near_and_stays_where_it_was(number: int) -> None:
+    vectors = clusters(number)
     places = layout.layout(vectors)
     assert nearest_alike(places) > 0.98
     assert np.array_equal(layout.layout(vectors), places)
@@ -56,10 +57,11 @@ def test_those_outside_of_the_sample_come_beside_their_neighbours_in_it(monkeypa
 
 
 def test_equal_vectors_and_such_without_direction_have_a_place() -> None:
-    equal = np.ones((60, 8), dtype=np.float32)
-    equal[:2] = 0
-    places = fitted(layout.layout(equal), 100)
-    assert np.isfinite(places).all()
+    for number in (3, 60):
+        equal = np.ones((number, 8), dtype=np.float32)
+        equal[:2] = 0
+        places = fitted(layout.layout(equal), 100)
+        assert np.isfinite(places).all()
 
 
 def test_a_map_fills_its_square_without_being_stretched() -> None:

@@ -335,7 +335,7 @@ class Machine(RuleBasedStateMachine):
                 assert written == sorted(done)
 
 
-@pytest.mark.timeout(scaled(120, 1800))
+@pytest.mark.timeout(scaled(600, 1800))
 def test_no_sequence_of_steps_loses_accepted_work_or_does_it_twice(world: Any) -> None:
     world.settings = world.settings.model_copy(
         update={"max_attempts": ATTEMPTS, "lease_seconds": 3600, "default_k": 5, "tie_decimals": 12}

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -24,7 +24,7 @@ from retllm.db.duplicates import Dismissal, DuplicateGroup, DuplicateMember, Dup
 from retllm.db.enums import JobState, RunSource, Stage, UnitState
 from retllm.db.imports import ImportedFile, ImportedFolder
 from retllm.db.maps import MapPoint, MapResult
-from retllm.db.people import CollectionMember
+from retllm.db.people import CollectionMember, ShareLink
 from retllm.db.reviews import EvaluationRun, Judgment
 from retllm.db.searches import SearchCollection
 from retllm.db.session import transaction
@@ -79,6 +79,9 @@ def doomed(kept: Uploads) -> UUID:
         session.add(Judgment(question="q", item_id=item_id, relevant=True, search_id=job.id, **inside))
         session.add(EvaluationRun(id=new_id(), name="r", source=RunSource.REVIEWED, report={}, **inside))
         session.add(CollectionMember(user_id=world.user.id, role="viewer", **inside))
+        ends = datetime.now(UTC) + timedelta(days=1)
+        link = ShareLink(name="l", digest="d", downloads=False, expires_at=ends, user_id=world.user.id, **inside)
+        session.add(link)
         model_id = session.scalars(sa.select(EmbeddingModel.id).limit(1)).one()
         group = DuplicateGroup(id=new_id(), size=2, **inside)
         pair = SimilarPair(job_id=job.id, first=item_id, second=new_id(), similarity=0.99)

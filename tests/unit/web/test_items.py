@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import uuid
 import zipfile
 from typing import Any, BinaryIO
@@ -269,10 +268,10 @@ def test_a_request_above_the_size_limit_gives_413(
 
 
 def test_malformed_json_gives_400_and_json_other_than_an_object_gives_422(ada: Caller, birds: str) -> None:
-    for body in (b"{", b"", b"\xff\xfe", b"[" * 200_000, b'{"items": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"):
+    for body in (b"{", b"\xff\xfe", b"[" * 200_000, b'{"items": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"):
         answer = ada.post(f"/collections/{birds}/items", data=body, content_type="application/json")
         assert answer.status_code == 400, body[:20]
         assert answer.json["error"]["code"] == "bad_request"
-    for value in ([], "text", 3, None, True):
-        answer = ada.post(f"/collections/{birds}/items", data=json.dumps(value), content_type="application/json")
+    for value in ("[]", '"text"', "3", "null", "true", ""):
+        answer = ada.post(f"/collections/{birds}/items", data=value, content_type="application/json")
         assert answer.status_code == 422

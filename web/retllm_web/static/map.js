@@ -6,8 +6,8 @@ import { View } from "./map_view.js";
 const NO_ITEM = "00000000-0000-0000-0000-000000000000";
 const WAIT_MS = 120;
 const STEP = 60;
+const CLICK_PIXELS = 5;
 const root = document.querySelector("[data-map]");
-if (root) start();
 
 function start() {
   const find = (name) => root.querySelector(`[data-${name}]`);
@@ -140,7 +140,8 @@ class Hand {
     canvas.addEventListener("pointermove", (event) => this.moved(event));
     canvas.addEventListener("pointerup", (event) => this.up(event));
     canvas.addEventListener("pointercancel", (event) => this.pointers.delete(event.pointerId));
-    canvas.addEventListener("pointerleave", () => card.hide());
+    // a finger leaves with each tap, whose card is to stay
+    canvas.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") card.hide(); });
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     canvas.addEventListener("keydown", (event) => this.key(event));
   }
@@ -162,7 +163,9 @@ class Hand {
     const place = this.at(event);
     this.pointers.set(event.pointerId, place);
     this.began = this.pointers.size === 1 ? place : null;
+    this.isDrag = false;
     this.line = [this.view.placeOf(...place)];
+    this.told = this.view.current;
     this.card.hide();
   }
 
@@ -170,6 +173,7 @@ class Hand {
     const place = this.at(event);
     const before = this.pointers.get(event.pointerId);
     if (!before) { if (event.pointerType === "mouse") this.card.show(...place); return; }
+    this.isDrag ||= !this.began || Math.hypot(place[0] - this.began[0], place[1] - this.began[1]) >= CLICK_PIXELS;
     if (this.pointers.size === 2) this.pinch(event.pointerId, place);
     else if (this.tool === "move") this.view.move(place[0] - before[0], place[1] - before[1]);
     else this.drawn(this.view.placeOf(...place));
@@ -193,7 +197,7 @@ class Hand {
     const began = this.pointers.size === 1 && this.began;
     this.pointers.delete(event.pointerId);
     if (!began) return;
-    if (Math.hypot(place[0] - began[0], place[1] - began[1]) < 5) this.click(event, place);
+    if (!this.isDrag) this.click(event, place);
     else if (this.tool === "box") this.selection.choose(boxOf(...this.line));
     else if (this.tool === "lasso" && this.line.length > 2) this.selection.choose(lineOf(this.line));
   }
@@ -202,7 +206,7 @@ class Hand {
     const index = this.view.nearest(...place);
     if (index < 0) { this.selection.clear(); return; }
     // on a touch screen the first tap tells what it is
-    if (event.pointerType !== "mouse" && this.view.current !== index) { this.card.show(...place); return; }
+    if (event.pointerType !== "mouse" && this.told !== index) { this.card.show(...place); return; }
     location.href = root.dataset.item.replace(NO_ITEM, this.view.ids[index]);
   }
 
@@ -223,3 +227,6 @@ class Hand {
     event.preventDefault();
   }
 }
+
+// last, because a class can't be used before its declaration
+if (root) start();

@@ -91,7 +91,7 @@ def test_the_kept_picture_gets_captions_and_tags_of_the_deleted_ones(
     reader.get(address)
     group = group_of(ada, birds, "large/2.png")
     page = reader.send(f"{address}/{group['id']}/keep", keep=large, merge="1")
-    assert "“large/2.png” gets their captions and tags first." in page.text
+    assert "“large/2.png” first gets the captions and tags of the deleted picture." in page.text
     action = f"/collections/{birds}/items/chosen"
     reader.send(action, **hidden_fields(page, action))
     kept = ada.get(f"/items/{large}").json
