@@ -44,7 +44,11 @@ def ink(page: Page) -> int:
     """How many pixels of the canvas are not empty, when it is painted."""
     script = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
         const canvas = document.querySelector("[data-canvas]");
-        const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+        // a copy, since the browser warns of a canvas that is read again and again
+        const copy = Object.assign(document.createElement("canvas"), {width: canvas.width, height: canvas.height});
+        const context = copy.getContext("2d", {willReadFrequently: true});
+        context.drawImage(canvas, 0, 0);
+        const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
         let found = 0;
         for (let place = 3; place < data.length; place += 4) found += data[place] > 0;
         done(found);

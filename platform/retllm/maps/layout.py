@@ -1,8 +1,8 @@
 """Lay out vectors in two dimensions by UMAP (McInnes, Healy and Melville, 2018); also the program of a process.
 
 Few vectors are laid out by their principal components: they have no neighbourhoods that UMAP could keep, and it
-compiles for many seconds first. Equal vectors give equal layouts. Of many vectors a random sample is laid out, and the others are put where their
-nearest neighbours in it are, some at a time, so that memory does not grow with their number.
+compiles for many seconds first. Equal vectors give equal layouts. Of many vectors a random sample is laid out, and the
+others are put where their nearest neighbours in it are, some at a time, so that memory does not grow with their number.
 """
 
 from __future__ import annotations
