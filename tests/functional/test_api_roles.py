@@ -218,6 +218,9 @@ def _corrected_requests(app: App, scene: Scene, credentials: Credentials) -> Ite
         if valid and case.query and case.query.get("filter"):
             # the language of filters is no pattern of JSON Schema
             case.query["filter"] = "not has taken"
+        if valid and case.query and case.query.get("colour"):
+            # nor are the names of fields, which a collection's own columns are among
+            case.query["colour"] = "camera"
         if valid and not isinstance(case.body, NotSet):
             body = corrected(case.path, case.body, app.builder.embedder, scene.people[Person.READER].name)
             if body is not case.body:
@@ -262,7 +265,7 @@ def test_the_api_conforms_to_its_document_for_each_role(app: App, role: str) -> 
     scene = app.builder.build()
     credentials = app.credentials(scene, ROLES[role])
     with _corrected_requests(app, scene, credentials):
-        findings = _run(_load_schema(app, credentials.headers, phases, scaled(6 if everything else 2, 100)))
+        findings = _run(_load_schema(app, credentials.headers, phases, scaled(6 if everything else 1, 100)))
     assert not findings.failures
     # a phase without requests would find no failures
     assert {phase for phase, requests in findings.phases.items() if requests} == phases
