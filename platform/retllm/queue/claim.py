@@ -209,15 +209,17 @@ def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Notificatio
         job, unit = _prove(session, claim)
         unit.token = None
         unit.lease_until = None
-        unit.finished_at = sa.func.clock_timestamp()
         if job.cancel_requested:
             attempts.end(session, claim.token, AttemptOutcome.CANCELLED)
             unit.state = UnitState.CANCELLED
+            unit.finished_at = sa.func.clock_timestamp()
             lifecycle.close_if_cancelled(session, job)
             return []
         attempts.end(session, claim.token, AttemptOutcome.COMMITTED)
         opened = write(session, job)
         unit.state = UnitState.DONE
+        # the time after the results were written, since a query in `write` would have stored one before
+        unit.finished_at = sa.func.clock_timestamp()
         unit.error = None
         unit.traceback = None
         unit.waits_until = None
