@@ -58,9 +58,10 @@ _COMPARED_SIZE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A collection beside the measured one."""
+    """A collection beside the measured one; ``indexed`` as there."""
 
     size: int
+    indexed: bool
     recall_100: float
     p50_ms: float
 
@@ -90,6 +91,11 @@ class CoarseSpeed:
     stage_p50_ms: float
     answers: dict[str, dict[str, Answers]]
 
+    @property
+    def indexed(self) -> bool:
+        """Whether the measured collection has an index; without one, each vector is compared with the query."""
+        return "platform" in self.build_seconds
+
     def ratios(self) -> dict[str, float]:
         """Return what the goals are about, as ratios of this run.
 
@@ -107,7 +113,7 @@ class CoarseSpeed:
             "recall": min(found.recall_100 for found in own.values()),
             "filtered": max(found.p95_ms for found in own.values()) / own["all"].p95_ms,
         }
-        if "platform" in self.build_seconds:
+        if self.indexed:
             seconds = 1 / self.load_per_second + self.build_seconds["platform"] / self.size
             ratios["bulk"] = 1 / seconds / self.insert_per_second[1]
         if small is not None:
@@ -116,7 +122,7 @@ class CoarseSpeed:
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as a JSON object."""
-        return asdict(self) | {"ratios": self.ratios()}
+        return asdict(self) | {"indexed": self.indexed, "ratios": self.ratios()}
 
 
 def measure_coarse(
@@ -271,4 +277,6 @@ class _Side:
         queries = one.queries(_FEW_QUERIES)
         (truth,) = one.nearest(queries, DEPTH, [ALL])
         found, times, _ = run(Way(self._sessions, Platform(self._model, one).find), queries, ALL, 1)
-        return Other(one.size, share_found(found, truth, one), median_ms(times))
+        with self._sessions() as session:
+            indexed = usable_index(session, self._model.id, one.collection_id) is not None
+        return Other(one.size, indexed, share_found(found, truth, one), median_ms(times))

@@ -286,7 +286,10 @@ def candidates(search: Json) -> None:
     fused = ("fused",) if with_fused else ()
     collection = ("collection",) if of_several else ()
     columns = ("rank", "coarse", "score", *fused, "entropy", "similarity", "decided by", "item", *collection, "")
-    table(columns, rows, title)
+    if rows:
+        table(columns, rows, title)
+    else:
+        click.echo(_nothing_found(search))
     if of_several and search["hidden_collections"]:
         hidden = search["hidden_collections"]
         what = (
@@ -303,6 +306,16 @@ def candidates(search: Json) -> None:
         click.echo("Not judged: the scorer judged no candidate, and the order is that of the coarse stage alone.")
     if search["no_match"]:
         click.echo("No good match: even the best score lies below those that matches have in this collection.")
+
+
+def _nothing_found(search: Json) -> str:
+    """Return why a search has no candidates, in the words of its page."""
+    if (state := search["job"]["state"]) not in _OVER:
+        return "Candidates appear here as soon as the coarse stage finds them."
+    if state != JobState.SUCCEEDED:
+        return "The job ended before any candidate was found."
+    among = " that matches the filter" if search.get("filter") else ""
+    return f"No results: no item of the requested kinds{among} is indexed."
 
 
 def _print_sources(sources: Sequence[Json]) -> None:

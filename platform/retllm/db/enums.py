@@ -134,6 +134,8 @@ class AttemptOutcome(StrEnum):
 
 
 OPEN_UNITS = (UnitState.READY, UnitState.LEASED)
+GOING_ON = (JobState.RUNNING, JobState.QUEUED)
+"""States of jobs that are not over; a page shows a job that runs rather than one that waits."""
 OVER_JOBS = (JobState.SUCCEEDED, JobState.PARTIAL, JobState.FAILED, JobState.CANCELLED)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.script.revision import MultipleHeads
 from alembic.util.exc import CommandError
 
 from retllm.db.session import driver_url
@@ -35,11 +36,17 @@ def upgrade(url: str, revision: str = "head") -> None:
 
     Raises:
         StackError: the server cannot be reached, has no pgvector, has an unknown schema, or a migration did not get a
-            lock in time.
+            lock in time; or the migrations here are of several versions.
     """
     try:
         command.upgrade(config(url), revision)
     except CommandError as error:
+        if isinstance(error.__cause__, MultipleHeads):
+            raise StackError(
+                f"Cannot migrate the database: {' and '.join(sorted(error.__cause__.heads))} are both the newest "
+                f"migration, so {_scripts() / 'versions'} has files of several versions of the platform. Remove those "
+                "that are not of this version (`git status` lists them in a checkout), or install it again."
+            ) from error
         raise StackError(
             f"Cannot migrate the database: its schema is from release 0.1 or from a newer release than this ({error}). "
             "Install the newer release; for 0.1, run `retllm migrate` of release 0.2 first."

@@ -13,7 +13,7 @@ from retllm.identity.access import Right, collection_for
 from retllm.identity.actor import Actor
 from retllm.indexing.indexed import embedder_of, has_items
 from retllm.queue import lifecycle
-from retllm.queue.submission import Submitted, insert_job, newest_job, require_none_open
+from retllm.queue.submission import Submitted, current_job, insert_job, require_none_open
 from retllm.settings import Settings
 
 STEP = "step"
@@ -45,5 +45,5 @@ def submit_duplicates(
     return Submitted(job, units, created=True)
 
 
-of_collection = partial(newest_job, JobKind.DUPLICATES)
+of_collection = partial(current_job, JobKind.DUPLICATES)
 """Returns the query for the newest job of this kind in a collection."""

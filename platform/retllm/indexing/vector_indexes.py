@@ -48,7 +48,7 @@ _MEMORY_MARGIN = 1.5
 _LEAST_MEMORY_KB = 64 << 10
 
 _LOCK = 0x7265746E
-# between two looks at the lease
+# between two looks at the lease and at the job
 _LOOK_SECONDS = 0.5
 # until a unit that finds another index being built looks again; each look is an attempt in the job's list
 _WAIT_SECONDS = 60.0
@@ -139,7 +139,7 @@ def _build(context: WorkerContext, held: LeasedUnit) -> list[Notification]:
             needed = needs_index(session, model_id, collection_id)
         index = None
         if needed:
-            index = _built(sessions, connection, held.claim.unit_id, model_id, collection_id, held.lease.check)
+            index = _built(sessions, connection, held.claim.unit_id, model_id, collection_id, held.lease.check_now)
 
         def write(session: Session, _job: Job) -> list[Notification]:
             if index is not None:

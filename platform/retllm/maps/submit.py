@@ -13,7 +13,7 @@ from retllm.identity.access import Right, collection_for
 from retllm.identity.actor import Actor
 from retllm.indexing.indexed import current_model, embedder_of, is_indexed
 from retllm.queue import lifecycle
-from retllm.queue.submission import Submitted, insert_job, newest_job, require_none_open
+from retllm.queue.submission import Submitted, current_job, insert_job, require_none_open
 from retllm.settings import Settings
 
 MAP = "map"
@@ -42,5 +42,5 @@ def submit_map(
     return Submitted(job, units, created=True)
 
 
-of_collection = partial(newest_job, JobKind.MAP)
+of_collection = partial(current_job, JobKind.MAP)
 """Returns the query for the newest job of this kind in a collection."""

@@ -15,7 +15,7 @@ from retllm.identity.access import Right, collection_for
 from retllm.identity.actor import Actor
 from retllm.indexing.indexed import has_items
 from retllm.queue import lifecycle
-from retllm.queue.submission import Submitted, insert_job, newest_job, require_none_open
+from retllm.queue.submission import Submitted, current_job, insert_job, require_none_open
 
 STEP = "ocr"
 """The key in the payload of a unit that says what it does."""
@@ -51,5 +51,5 @@ def submit_ocr(
     return Submitted(job, units, created=True)
 
 
-of_collection = partial(newest_job, JobKind.OCR)
+of_collection = partial(current_job, JobKind.OCR)
 """Returns the query for the newest job of this kind in a collection."""

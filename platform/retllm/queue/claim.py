@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -151,6 +152,17 @@ class Lease:
         if self._cancelled.is_set():
             raise JobCancelled
 
+    def check_now(self) -> None:
+        """Do the same, but ask for a cancellation first, which otherwise only the next renewal finds."""
+        # without an answer go on, as after a failed renewal
+        with suppress(sa.exc.SQLAlchemyError), self._sessions() as session:
+            self._look(session)
+        self.check()
+
+    def _look(self, session: Session) -> None:
+        if session.scalar(sa.select(Job.cancel_requested).where(Job.id == self._claim.job_id)):
+            self._cancelled.set()
+
     def _renew_until_stopped(self) -> None:
         while not self._stop.wait(self._seconds / 3):
             try:
@@ -164,11 +176,9 @@ class Lease:
             held = session.scalar(
                 sa.update(Unit).where(*_held(self._claim)).values(lease_until=after(self._seconds)).returning(Unit.id)
             )
-            cancel = session.scalar(sa.select(Job.cancel_requested).where(Job.id == self._claim.job_id))
+            self._look(session)
         if held is None:
             self._lost.set()
-        if cancel:
-            self._cancelled.set()
 
 
 def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
@@ -209,15 +219,17 @@ def complete(sessions: Sessions, claim: Claim, write: Write) -> list[Notificatio
         job, unit = _prove(session, claim)
         unit.token = None
         unit.lease_until = None
-        unit.finished_at = sa.func.clock_timestamp()
         if job.cancel_requested:
             attempts.end(session, claim.token, AttemptOutcome.CANCELLED)
             unit.state = UnitState.CANCELLED
+            unit.finished_at = sa.func.clock_timestamp()
             lifecycle.close_if_cancelled(session, job)
             return []
         attempts.end(session, claim.token, AttemptOutcome.COMMITTED)
         opened = write(session, job)
         unit.state = UnitState.DONE
+        # the time after the results were written, since a query in `write` would have stored one before
+        unit.finished_at = sa.func.clock_timestamp()
         unit.error = None
         unit.traceback = None
         unit.waits_until = None

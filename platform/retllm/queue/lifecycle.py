@@ -62,7 +62,7 @@ def mark_dead(session: Session, job: Job, unit: Unit, error: str, *, split: bool
     """
     unit.token = None
     unit.lease_until = None
-    unit.finished_at = sa.func.now()
+    unit.finished_at = sa.func.clock_timestamp()
     unit.error = error
     items: list[str] = unit.payload.get("items", [])
     if split and len(items) > 1:
@@ -116,14 +116,16 @@ def finish_if_complete(session: Session, job: Job) -> list[Notification]:
     following = None if job.cancel_requested else handler.next_units(session, job)
     if following is not None:
         return append_units(session, job, *following)
-    job.state = _end_state(session, job)
-    job.finished_at = sa.func.now()
-    if job.state in (JobState.FAILED, JobState.PARTIAL):
+    state = _end_state(session, job)
+    if state in (JobState.FAILED, JobState.PARTIAL):
         job.error = _first_error(session, job)
-    if job.state in (JobState.SUCCEEDED, JobState.PARTIAL):
+    if state in (JobState.SUCCEEDED, JobState.PARTIAL):
         handler.finish(session, job)
-    if job.state is JobState.CANCELLED:
+    if state is JobState.CANCELLED:
         handler.cancelled(session, job)
+    # last, and not the time at which the transaction began: a job does not end before what is done in it
+    job.state = state
+    job.finished_at = sa.func.clock_timestamp()
     session.flush()
     return []
 
@@ -180,7 +182,7 @@ def close_if_cancelled(session: Session, job: Job) -> bool:
     session.execute(
         sa.update(Unit)
         .where(Unit.job_id == job.id, Unit.state == UnitState.READY)
-        .values(state=UnitState.CANCELLED, finished_at=sa.func.now())
+        .values(state=UnitState.CANCELLED, finished_at=sa.func.clock_timestamp())
     )
     finish_if_complete(session, job)
     return True
@@ -216,5 +218,6 @@ def _queue_again(job: Job) -> None:
     job.state = JobState.QUEUED
     job.cancel_requested = False
     job.error = None
-    job.idle_seconds = Job.idle_seconds + sa.func.greatest(0.0, sa.extract("epoch", sa.func.now() - Job.finished_at))
+    idle = sa.extract("epoch", sa.func.clock_timestamp() - Job.finished_at)
+    job.idle_seconds = Job.idle_seconds + sa.func.greatest(0.0, idle)
     job.finished_at = None

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.deletion import WITH_DELETED
-from retllm.db.enums import JobKind, JobState
+from retllm.db.enums import GOING_ON, JobKind
 from retllm.db.locks import lock_collection
 from retllm.db.tables import Job, new_id
 from retllm.errors import Conflict, InvalidInput
@@ -72,13 +72,13 @@ def insert_job(
     return existing, False
 
 
-def newest_job(kind: JobKind, collection_id: UUID) -> sa.Select[Job]:
-    """Return the query for the newest job of a kind in a collection."""
+def current_job(kind: JobKind, collection_id: UUID) -> sa.Select[Job]:
+    """Return the query for a job of a kind in a collection: one that runs, else one that is queued, else the newest."""
     # written into the statement, so that the planner can match it to the partial index of the kind
     literal = sa.literal(kind, Job.__table__.c.kind.type, literal_execute=True)
-    return (
-        sa.select(Job).where(Job.collection_id == collection_id, Job.kind == literal).order_by(Job.id.desc()).limit(1)
-    )
+    going_on = [(Job.state == state).desc() for state in GOING_ON]
+    query = sa.select(Job).where(Job.collection_id == collection_id, Job.kind == literal)
+    return query.order_by(*going_on, Job.id.desc()).limit(1)
 
 
 def require_none_open(session: Session, job: Job, message: str) -> None:
@@ -87,7 +87,7 @@ def require_none_open(session: Session, job: Job, message: str) -> None:
     Raises:
         Conflict: one does.
     """
-    others = newest_job(job.kind, job.one_collection).where(Job.id != job.id)
-    other = session.scalar(others.where(Job.state.in_([JobState.QUEUED, JobState.RUNNING])))
+    others = current_job(job.kind, job.one_collection).where(Job.id != job.id)
+    other = session.scalar(others.where(Job.state.in_(GOING_ON)))
     if other is not None:
         raise Conflict(message, job_id=str(other.id))

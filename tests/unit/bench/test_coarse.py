@@ -94,8 +94,31 @@ def test_the_command_prints_all_measurements(
     assert set(result["build_seconds"]) == {"platform", "faiss", "lancedb"}
     assert min(result["build_seconds"].values()) > 0
     assert min(*result["insert_per_second"], *result["bytes_per_vector"], result["load_per_second"]) > 0
+    assert result["indexed"]
+    assert all(other["indexed"] for other in result["others"])
     assert set(result["ratios"]) == {"stage", "recall", "filtered", "bulk", "growth"}
     assert min(result["ratios"].values()) > 0
     show_coarse(result)
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*names, "goal"))
+    assert "no index" not in printed.lower()
+
+
+@pytest.mark.parametrize(("built", "marked"), [({"faiss": 1.0}, True), ({"platform": 1.0, "faiss": 1.0}, False)])
+def test_a_collection_that_is_too_small_for_an_index_is_marked(
+    capsys: pytest.CaptureFixture[str], built: dict[str, float], marked: bool
+) -> None:
+    some = coarse.Answers(1.0, 1.0, 100, 1.0, 2.0, (1.0, 1.0))
+    answers = {way: {"all": some} for way in ("platform", "tuned", "bare", "exact", "faiss")}
+    others = [coarse.Other(2500, False, 1.0, 1.0)]
+    speed = coarse.CoarseSpeed(5000, 16, others, 1.0, built, (1.0, 1.0), (1.0, 0.0), 1.0, answers).as_json()
+    assert (speed["indexed"], speed["others"][0]["indexed"]) == (not marked, False)
+    show_coarse(speed)
+    printed = capsys.readouterr().out
+    assert ("No vector index was measured: 5,000 vectors" in printed) is marked
+    for way in ("platform", "tuned", "bare"):
+        assert (f"{way}, no index" in printed) is marked
+    assert "2,500, no index" in printed
+    assert "exact, no index" not in printed
+    assert "faiss, no index" not in printed
+    assert ("beside the index" not in printed) is marked

@@ -7,19 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from retllm.bench import index, index_stack, photographs
 from retllm.bench.index import IndexSpeed
 from retllm.bench.index_stack import Flow
+from retllm.cli import bench
 from retllm.cli.main import main
 
 
-def test_the_ratios_are_to_the_smaller_limit_and_to_the_loop() -> None:
+def _speed() -> IndexSpeed:
     used = {"web": 0.4, "media decoders": 4.0}
     flow = Flow(8.0, upload_seconds=5.0, again_seconds=4.0, one_upload_seconds=0.25, processor_seconds=used)
-    speed = IndexSpeed(40, 12_000_000, cores=2, embedder="e", forward=100.0, preparing=20.0, loop=2.0, flow=flow)
-    assert speed.as_json() == {
+    return IndexSpeed(40, 12_000_000, cores=2, embedder="e", forward=100.0, preparing=20.0, loop=2.0, flow=flow)
+
+
+def test_the_ratios_are_to_the_smaller_limit_and_to_the_loop() -> None:
+    assert _speed().as_json() == {
         "photographs": 40,
         "pixels": 12_000_000,
         "cores": 2,
@@ -35,6 +40,15 @@ def test_the_ratios_are_to_the_smaller_limit_and_to_the_loop() -> None:
             "again": {"per_second": 10.0, "of_limit": 0.5, "of_loop": 5.0},
         },
     }
+
+
+def test_the_table_tells_of_how_many_photographs_each_rate_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "measure_index", lambda *_: _speed())
+    printed = CliRunner().invoke(bench.index, ["--photographs", "40"]).output
+    rows = {line.split("  ")[0]: line.split()[-4:] for line in printed.splitlines()}
+    assert rows["this platform, from upload to vector"] == ["40", "5.00", "0.25", "2.50"]
+    assert rows["this platform, indexing what it has"] == ["40", "10.00", "0.50", "5.00"]
+    assert rows["limit: the model alone"] == ["alone", "100.00", "5.00", "50.00"]
 
 
 def test_generated_photographs_differ_and_are_the_same_in_every_run(tmp_path: Path) -> None:

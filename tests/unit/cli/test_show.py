@@ -76,6 +76,22 @@ def test_candidates_of_one_name_are_printed_with_their_archives(capsys: pytest.C
     assert found == ["1.png in one.zip", "1.png in two.zip", "1.png", "2.png", "1.png in one.zip"]
 
 
+@pytest.mark.parametrize(
+    ("state", "filter", "told"),
+    [
+        (JobState.SUCCEEDED, None, "No results: no item of the requested kinds is indexed."),
+        (JobState.SUCCEEDED, "a = 1", "No results: no item of the requested kinds that matches the filter is indexed."),
+        (JobState.CANCELLED, None, "The job ended before any candidate was found."),
+        (JobState.RUNNING, None, "Candidates appear here as soon as the coarse stage finds them."),
+    ],
+)
+def test_a_search_without_candidates_says_why_instead_of_the_head_of_a_table(
+    capsys: pytest.CaptureFixture[str], state: JobState, filter: str | None, told: str
+) -> None:
+    show.candidates(_search(candidates=[], filter=filter, provisional=True, job={"state": str(state)}))
+    assert capsys.readouterr().out.splitlines() == [told]
+
+
 def test_a_long_text_is_shortened(capsys: pytest.CaptureFixture[str]) -> None:
     show.candidates(_search(candidates=[_row(text="a robin on a\nwall " * 1_000)]))
     _, *told = capsys.readouterr().out.splitlines()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.orm import Session
 from tests.factories import make_collection, make_job, make_search, make_unit, make_user, store
 
+from retllm.db import migrate
 from retllm.db.enums import FileStatus, Stage
 from retllm.db.migrate import config, upgrade
 from retllm.db.searches import Candidate, Score
@@ -338,6 +341,21 @@ def test_an_unknown_schema_is_rejected_with_advice(own_database: str) -> None:
     engine.dispose()
     with pytest.raises(StackError, match=r"from release 0\.1 or from a newer release.*retllm migrate"):
         upgrade(own_database)
+
+
+def test_migrations_of_several_versions_are_rejected_with_advice(
+    own_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = tmp_path / "migrations"
+    shutil.copytree(migrate._scripts(), scripts)
+    newest = ScriptDirectory(str(scripts)).get_current_head()
+    assert newest is not None
+    before = ScriptDirectory(str(scripts)).get_revision(newest).down_revision
+    (scripts / "versions" / "other.py").write_text(f'revision = "other"\ndown_revision = "{before}"\n')
+    monkeypatch.setattr(migrate, "_scripts", lambda: scripts)
+    with pytest.raises(StackError, match=rf"{newest} and other are both the newest migration.*Remove those") as caught:
+        upgrade(own_database)
+    assert str(scripts) in caught.value.message
 
 
 def test_several_processes_can_migrate_at_once(own_database: str) -> None:

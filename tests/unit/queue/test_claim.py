@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobState, UnitState
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Item, Job, Unit
+from retllm.db.tables import Attempt, Collection, Item, Job, Unit
 from retllm.errors import JobCancelled, MediaRejected, ModelUnavailable, StaleClaim
 from retllm.history import control
 from retllm.indexing.submit import submit_index
@@ -78,6 +78,35 @@ def test_the_job_succeeds_when_all_its_units_end_at_the_same_time(world) -> None
     job = world.job(job_id)
     assert job.state is JobState.SUCCEEDED
     assert job.finished_at is not None
+
+
+def _clock(session: Session) -> datetime:
+    """Return the time of the database, after a moment in which nothing else is done."""
+    return session.execute(sa.text("SELECT clock_timestamp() FROM pg_sleep(0.01)")).scalar_one()
+
+
+@pytest.mark.parametrize("how", ["done", "dead", "cancelled"])
+def test_a_job_ends_after_its_units_and_these_after_what_was_done_in_them(world, how: str) -> None:
+    job_id, units = _index(world, "a", "b", "c")
+    done: list[datetime] = []
+
+    def write(session: Session, job: Job) -> list[Notification]:
+        done.append(_clock(session))
+        return []
+
+    claims.complete(world.sessions, world.must_claim(units[0]), write)
+    if how == "done":
+        claims.complete(world.sessions, world.must_claim(units[1]), write)
+    elif how == "dead":
+        claims.fail(world.sessions, world.must_claim(units[1]), MediaRejected("broken"), world.settings)
+        with world.sessions() as session:
+            done.append(session.scalars(sa.select(Attempt.ended_at).where(Attempt.unit_id == units[1])).one())
+    else:
+        with transaction(world.sessions) as session:
+            done.append(_clock(session))
+            control.cancel_job(session, world.user, job_id)
+    first, second = (unit.finished_at for unit in world.units(job_id))
+    assert done[0] <= first <= done[1] <= second <= world.job(job_id).finished_at
 
 
 def test_a_worker_with_an_expired_lease_cannot_write_results(world) -> None:

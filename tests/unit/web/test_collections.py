@@ -11,9 +11,11 @@ import sqlalchemy as sa
 from tests.factories import make_job
 from tests.unit.web.conftest import Caller
 
+from retllm.db.enums import JobKind
 from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
 from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Job, new_id
+from retllm.queue.submission import current_job
 from retllm.settings import Settings, public_name
 from retllm.uploads.removal import remove_deleted
 from retllm_web.http.services import Services
@@ -178,16 +180,28 @@ def test_items_are_counted_by_kind_and_only_up_to_date_vectors_count_as_indexed(
     assert ada.get("/collections").json["collections"][0]["items_total"] == 0
 
 
-def test_a_collection_shows_its_newest_job(ada: Caller, served: Services) -> None:
+@pytest.mark.parametrize(
+    ("states", "shown"),
+    [
+        (["succeeded", "failed"], 1),
+        (["queued", "succeeded"], 0),
+        (["queued", "queued", "failed"], 1),
+        (["succeeded", "running", "queued", "succeeded"], 1),
+    ],
+)
+def test_a_collection_shows_the_job_that_runs_or_waits_before_the_newest(
+    ada: Caller, served: Services, states: list[str], shown: int
+) -> None:
     key = uuid.UUID(_create(ada, "Busy"))
     with transaction(served.sessions) as session:
         jobs = [
-            Job(id=new_id(), kind=kind, user_id=ada.user.id, collection_id=key, params={})
-            for kind in ("index", "search")
+            Job(id=new_id(), kind="index", state=state, user_id=ada.user.id, collection_id=key, params={})
+            for state in states
         ]
         session.add_all(jobs)
-    shown = ada.get(f"/collections/{key}").json["last_job"]
-    assert (shown["id"], shown["kind"], shown["state"]) == (str(jobs[1].id), "search", "queued")
+        assert session.scalar(current_job(JobKind.INDEX, key)) is jobs[shown]
+    view = ada.get(f"/collections/{key}").json["last_job"]
+    assert (view["id"], view["state"]) == (str(jobs[shown].id), states[shown])
 
 
 def test_deleting_a_collection_deletes_its_items_jobs_and_files(ada: Caller, served: Services) -> None:

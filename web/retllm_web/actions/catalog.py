@@ -9,10 +9,10 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from retllm.db.counts import CollectionCount, UnitCount
-from retllm.db.enums import ItemKind, JobKind, Role, Stage, UnitState
+from retllm.db.enums import GOING_ON, ItemKind, JobKind, Role, Stage, UnitState
 from retllm.db.locks import lock_collection
 from retllm.db.operations import PausedQueue
 from retllm.db.session import run_transaction
@@ -169,7 +169,7 @@ def count_items(
     names = {collection.id: embedder_of(collection, settings) for collection in collections}
     models = {name: current_model(session, name) for name in set(names.values())}
     counts = {key: _counts(one, models[names[key]]) for key, one in found.items()}
-    for job in session.scalars(_newest_jobs().where(Collection.id.in_(counts))):
+    for job in session.scalars(_current_jobs().where(Collection.id.in_(counts))):
         counts[job.one_collection].last_job = job
     return counts
 
@@ -183,11 +183,18 @@ def _counts(found: Counts, model: EmbeddingModel | None) -> CollectionCounts:
 
 
 @cache
-def _newest_jobs() -> sa.Select[Job]:
-    """Return a query for the newest job of each collection, with one index lookup per collection."""
-    latest = sa.select(Job).where(Job.collection_id == Collection.id).order_by(Job.id.desc()).limit(1)
-    newest = aliased(Job, latest.correlate(Collection).lateral())
-    return sa.select(newest).select_from(Collection).join(newest, sa.true())
+def _current_jobs() -> sa.Select[Job]:
+    """Return a query for a job of each collection: one that runs, else one that is queued, else the newest.
+
+    Each is an index lookup, however many jobs wait.
+    """
+
+    def newest(*where: sa.ColumnElement[bool]) -> sa.ScalarSelect[UUID]:
+        query = sa.select(Job.id).where(Job.collection_id == Collection.id, *where).order_by(Job.id.desc()).limit(1)
+        return query.correlate(Collection).scalar_subquery()
+
+    chosen = sa.func.coalesce(*(newest(Job.state == state) for state in GOING_ON), newest())
+    return sa.select(Job).select_from(Collection).join(Job, Job.id == chosen)
 
 
 def index_etag(session: Session, actor: Actor, collection_id: UUID) -> tuple[Any, ...]:

@@ -63,7 +63,7 @@ class CollectionChange(BaseModel):
 
 
 class LastJob(BaseModel):
-    """The newest job of a collection."""
+    """The job of a collection that runs, else one that is queued, else the newest."""
 
     model_config = ConfigDict(from_attributes=True)
 

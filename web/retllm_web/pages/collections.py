@@ -13,7 +13,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from retllm.db.enums import OVER_JOBS, JobKind, Role, Stage
+from retllm.db.enums import GOING_ON, OVER_JOBS, JobKind, Role, Stage
 from retllm.db.session import transaction
 from retllm.db.tables import DEFAULT_LANGUAGE, Collection, Job
 from retllm.db.vectors import usable_index
@@ -208,11 +208,12 @@ def _job_and_counts(session: Session, found: Collection) -> tuple[JobView | None
 
 
 def _index_job(session: Session, collection_id: UUID) -> JobView | None:
-    """Return the newest upload or index job that is not over, else the newest one."""
+    """Return the newest upload or index job that runs, else one that is queued, else the newest one."""
     kinds = Job.kind.in_([JobKind.UPLOAD, JobKind.INDEX])
     query = sa.select(Job).where(Job.collection_id == collection_id, kinds)
     recent = session.scalars(query.order_by(Job.id.desc()).limit(catalog.RECENT_JOBS)).all()
-    chosen = next((job for job in recent if job.state not in OVER_JOBS), recent[0] if recent else None)
+    going_on = (job for state in GOING_ON for job in recent if job.state is state)
+    chosen = next(going_on, recent[0] if recent else None)
     return job_view(session, chosen) if chosen else None
 
 

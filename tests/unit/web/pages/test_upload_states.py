@@ -51,7 +51,7 @@ def test_an_open_upload_says_what_it_waits_for(reader: Visitor, script: Script, 
         assert "open: waiting for files" in said
         assert "2 of 60 files arrived" in said
         assert "queued" not in said
-    assert "Last job: upload, open: waiting for files" in reader.get("/collections").text
+    assert "Current job: upload, open: waiting for files" in reader.get("/collections").text
     page = reader.get(collection)
     assert "2 of 60 files arrived. Continue or close it on the page of its job." in page.text
 
