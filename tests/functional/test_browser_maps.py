@@ -44,11 +44,10 @@ def ink(page: Page) -> int:
     """How many pixels of the canvas are not empty, when it is painted."""
     script = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
         const canvas = document.querySelector("[data-canvas]");
-        // a copy, since the browser warns of a canvas that is read again and again
-        const copy = Object.assign(document.createElement("canvas"), {width: canvas.width, height: canvas.height});
-        const context = copy.getContext("2d", {willReadFrequently: true});
-        context.drawImage(canvas, 0, 0);
-        const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+        // of a copy: the browser warns of a canvas that is read often
+        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+        copy.drawImage(canvas, 0, 0);
+        const data = copy.getImageData(0, 0, canvas.width, canvas.height).data;
         let found = 0;
         for (let place = 3; place < data.length; place += 4) found += data[place] > 0;
         done(found);
@@ -85,6 +84,29 @@ def test_the_map_is_drawn_moved_and_zoomed(visit: Visits, mapped: str) -> None:
     page.keyboard.press("0")
     assert ink(page) == whole
     page.get_by_role("button", name="Zoom out").click()
+    assert 0 < ink(page) != whole
+
+
+def test_the_wheel_scrolls_the_page_and_zooms_with_a_key_or_after_a_click(visit: Visits, mapped: str) -> None:
+    page = open_map(visit, mapped)
+    whole = ink(page)
+    canvas = page.locator("[data-canvas]")
+    canvas.scroll_into_view_if_needed()
+    canvas.hover(position={"x": 3, "y": 3})
+    before = page.evaluate("scrollY")
+    page.mouse.wheel(0, -before)
+    page.wait_for_function("scrollY === 0")
+    assert ink(page) == whole
+    canvas.hover(position={"x": 3, "y": 3})
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, 300)
+    page.keyboard.up("Control")
+    assert 0 < ink(page) != whole
+    page.keyboard.press("Escape")
+    canvas.click(position={"x": 3, "y": 3})
+    page.keyboard.press("0")
+    assert ink(page) == whole
+    page.mouse.wheel(0, 300)
     assert 0 < ink(page) != whole
 
 

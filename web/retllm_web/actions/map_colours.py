@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import sqlalchemy as sa
 
+from retllm.db.facts import folded
 from retllm.db.tables import Item
 from retllm.errors import InvalidInput
 from retllm.filters import Compare, Expression, Field, Has, Not, parse
@@ -25,6 +28,7 @@ DEFAULT = "taken"
 MOST = 8
 """Groups with a colour of their own at most."""
 _YEARS = ("taken", "added")
+_ACCENTS = re.compile("[\u0300-\u036f]+")
 
 Number: TypeAlias = int | float
 
@@ -68,7 +72,7 @@ class Colours:
 
     def group_of(self, value: Any) -> int:
         """Return the group of an item with this value; of several values, the most frequent one decides."""
-        texts = [_key(one) for one in _several(value)]
+        texts = [folded_key(one) for one in _several(value)]
         if not texts:
             return len(self.groups) - 1
         if self.places is not None:
@@ -111,6 +115,10 @@ def field_of(text: str) -> Field:
 def value_of(field: Field) -> sa.ColumnElement[Any]:
     """Return the column with the values of a field; years of times."""
     info = info_of(field)
+    if field.is_column:
+        # the cell as it is written, and not as filters compare it
+        cell = sa.func.jsonb_each_text(Item.further).table_valued("key", "value")
+        return sa.select(cell.c.value).where(folded(cell.c.key) == folded(field.name)).limit(1).scalar_subquery()
     if info.kind is FieldKind.TIME:
         year: sa.ColumnElement[Any] = sa.cast(sa.extract("year", info.column()[0]), sa.Integer)
         return year
@@ -133,10 +141,10 @@ _COUNTED = (FieldKind.NUMBER, FieldKind.TIME, FieldKind.COLUMN)
 
 
 def _values(field: Field, present: Sequence[Any], unknown: Group, *, ordered: bool) -> Colours:
-    counts = Counter(map(_key, present))
+    counts = Counter(map(folded_key, present))
     shown: dict[Any, Any] = {}
     for value in present:
-        shown.setdefault(_key(value), value)
+        shown.setdefault(folded_key(value), value)
     chosen = [key for key, _ in sorted(counts.items(), key=lambda one: (-one[1], str(one[0])))[:MOST]]
     if ordered:
         chosen.sort(key=lambda key: _number(key) or 0)
@@ -175,9 +183,11 @@ def _several(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _key(value: Any) -> Any:
-    # upper and lower case are the same value, as for filters
-    return value.casefold() if isinstance(value, str) else value
+def folded_key(value: Any) -> Any:
+    """Return what equal values have in common: upper and lower case and accents make no difference, as for filters."""
+    if not isinstance(value, str):
+        return value
+    return _ACCENTS.sub("", unicodedata.normalize("NFD", value)).lower()
 
 
 def _number(value: Any) -> Number | None:

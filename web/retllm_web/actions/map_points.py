@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.facts import folded_cells
+from retllm.db.facts import folded
 from retllm.db.many import one_of
 from retllm.db.maps import SIDE, MapPoint, MapResult
 from retllm.db.tables import Collection, Item
@@ -124,14 +124,13 @@ def colours(
 
 
 def columns(session: Session, points: Sequence[Point]) -> list[Field]:
-    """Return the further columns that the first of these points have."""
+    """Return the further columns that the first of these points have, as the items spell them."""
     keys = [point.item_id for point in points[:_WITH_COLUMNS]]
-    name = sa.func.jsonb_object_keys(folded_cells(Item.further)).label("name")
-    names = sa.select(name).where(one_of(Item.id, keys), Item.further.is_not(None)).subquery()
-    return [
-        Field(text, is_column=True)
-        for text in session.scalars(sa.select(names.c.name).distinct().order_by(names.c.name).limit(_MAX_COLUMNS))
-    ]
+    name = sa.func.jsonb_object_keys(Item.further).label("name")
+    names = sa.select(name).where(one_of(Item.id, keys), Item.further.is_not(None)).subquery().c.name
+    # upper and lower case are the same column, as for filters
+    one = sa.select(sa.func.max(names)).group_by(folded(names)).order_by(folded(names)).limit(_MAX_COLUMNS)
+    return [Field(text, is_column=True) for text in session.scalars(one)]
 
 
 def areas(points: Sequence[Point]) -> list[Area]:

@@ -66,6 +66,7 @@ def collection_map(collection_id: UUID) -> ResponseReturnValue:
         right = right_in(session, current_actor(), collection)
         changeable = catalog.changeable(session, current_actor()) if right and right >= Right.CHANGE else []
         drawn = _drawn(session, collection, filters, field)
+        field = _spelled(field, drawn["columns"])
         may_see_places = sees_positions(session, current_actor(), collection)
     return render_template(
         "collection_map.html",
@@ -114,6 +115,12 @@ def _drawn(session: Session, collection: Collection, filters: ItemListFilters, f
         "number": len(page.points),
         "more": page.next is not None,
     }
+
+
+def _spelled(field: Field, columns: Sequence[Field]) -> Field:
+    """Return a further column as the items spell it, if these are theirs."""
+    spelled = {map_colours.folded_key(one.name): one for one in columns} if field.is_column else {}
+    return spelled.get(map_colours.folded_key(field.name), field)
 
 
 def _items(session: Session, areas: Sequence[Area]) -> dict[UUID, Item]:

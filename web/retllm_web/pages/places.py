@@ -16,7 +16,7 @@ from retllm.errors import InvalidInput
 from retllm.filters import narrowed
 from retllm.identity.access import collection_for
 from retllm_web.actions import item_lists, places
-from retllm_web.actions.places import MAX_ZOOM, Cluster, Places, Window
+from retllm_web.actions.places import ACROSS, DOWN, MAX_ZOOM, Cluster, Places, Window
 from retllm_web.http.auth import current_actor
 from retllm_web.http.services import services
 from retllm_web.pages.blueprint import pages
@@ -27,6 +27,8 @@ WIDTH, HEIGHT = 720, 360
 _STEPS = (45, 30, 15, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 _LEAST_LINES = 4
 _SMALLEST, _LARGEST = 9.0, 22.0
+# half of what the circles of two cells are apart at least: on phones all have that radius
+_APART = 17.0
 # so many items are looked at in the gallery and not divided further
 _FEW = 24
 _METRES = 111_320.0
@@ -38,10 +40,10 @@ _NAMES = {
     "North America": (46, -100),
     "South America": (-14, -58),
     "Australia": (-26, 134),
-    "Antarctica": (-82, 0),
+    "Antarctica": (-72, 20),
     "Atlantic": (18, -38),
-    "Pacific": (2, -150),
-    "Indian Ocean": (-22, 78),
+    "Pacific": (12, -150),
+    "Indian Ocean": (-36, 74),
 }
 _NAMES_UNTIL = 2
 
@@ -153,8 +155,10 @@ def _at(window: Window, latitude: float, longitude: float) -> tuple[float, float
 
 
 def _mark(cluster: Cluster, window: Window, address: _Address) -> Mark:
-    x, y = _at(window, cluster.latitude, cluster.longitude)
     radius = min(_LARGEST, _SMALLEST + 3.5 * math.log10(cluster.count))
+    margin = max(_APART, radius)
+    x = _inside((cluster.longitude - window.west) / window.width, ACROSS, WIDTH, margin)
+    y = HEIGHT - _inside((cluster.latitude - window.south) / window.height, DOWN, HEIGHT, margin)
     to_gallery = cluster.count <= _FEW or cluster.is_point or window.zoom == MAX_ZOOM
     where = f"{_degrees(cluster.latitude, 'S', 'N', 2)}, {_degrees(cluster.longitude, 'W', 'E', 2)}"
     items = f"{cluster.count:,} {'item' if cluster.count == 1 else 'items'}"
@@ -166,6 +170,13 @@ def _mark(cluster: Cluster, window: Window, address: _Address) -> Mark:
         address.gallery(cluster) if to_gallery else address.to(cluster.window(window.zoom)),
         f"{items} near {where}: {'open in the gallery' if to_gallery else 'zoom in'}",
     )
+
+
+def _inside(share: float, cells: int, length: float, margin: float) -> float:
+    """Return a place in units; it keeps a margin to the ends of its cell, so that circles of two do not overlap."""
+    cell = length / cells
+    begin = min(int(share * cells), cells - 1) * cell
+    return round(max(begin + margin, min(begin + cell - margin, share * length)), 1)
 
 
 def _degrees(value: float, below: str, above: str, decimals: int) -> str:

@@ -210,7 +210,9 @@ class Hand {
     location.href = root.dataset.item.replace(NO_ITEM, this.view.ids[index]);
   }
 
+  // without a key, the wheel scrolls the page past a map that nobody clicked; touchpads tell a pinch as Ctrl
   wheel(event) {
+    if (!event.ctrlKey && !event.metaKey && document.activeElement !== this.canvas) return;
     event.preventDefault();
     this.view.zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), ...this.at(event));
   }

@@ -51,6 +51,18 @@ def test_the_place_of_each_picture_has_its_shape(reader: Visitor, pictures: str)
     }
 
 
+def test_only_states_that_items_have_are_offered(reader: Visitor, pictures: str) -> None:
+    def offered(query: str) -> list[str]:
+        page = reader.get(f"/collections/{pictures}{query}")
+        links = [
+            link for link in page.all("a", class_="btn") if link.text.split(" ")[0] in ("All", "Indexed", "Failed")
+        ]
+        return [link.text for link in links]
+
+    assert offered("") == ["All 7"]
+    assert offered("?state=failed") == ["All 7", "Failed 0"], "what is chosen can be seen"
+
+
 def test_the_size_is_in_the_address_of_all_views(reader: Visitor, pictures: str) -> None:
     here = f"/collections/{pictures}"
     for size, name in {"": "Medium", "size=s": "Small", "size=l": "Large", "size=huge": "Medium"}.items():

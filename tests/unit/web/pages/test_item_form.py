@@ -152,6 +152,13 @@ def test_a_corrected_form_is_saved_with_all_that_was_typed(reader: Visitor, ada:
     assert facts(ada, tern) == {**FACTS, "camera": "typed before", "taken": "1998"}
 
 
+def test_a_part_of_the_form_can_be_sent_and_refused(reader: Visitor, ada: Caller, tern: str) -> None:
+    reader.get(f"/items/{tern}")
+    page = reader.send(f"/items/{tern}/change", rating="6")
+    assert "This must be less than or equal to 5" in page.text
+    assert facts(ada, tern) == FACTS
+
+
 def test_a_text_can_not_become_one_that_the_collection_has(reader: Visitor, texts: str, ada: Caller) -> None:
     robin = ada.get(f"/collections/{texts}/items").json["items"][0]["id"]
     form = fields(reader.get(f"/items/{robin}"), robin)

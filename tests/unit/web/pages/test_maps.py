@@ -126,11 +126,23 @@ def test_a_filter_that_can_not_be_read_and_a_colour_that_is_none_are_told(
 def test_further_columns_are_offered_as_colours(
     reader: Visitor, ada: Caller, birds: str, birds_on_map: dict[str, str]
 ) -> None:
-    ada.patch(f"/items/{birds_on_map['0.png']}", json={"columns": {"Inv. no": "7"}})
+    for name, cells in {
+        "0.png": {"Prägeort": "Köln"},
+        "1.png": {"Prägeort": "KOLN"},
+        "2.png": {"Prägeort": "Ulm"},
+    }.items():
+        assert ada.patch(f"/items/{birds_on_map[name]}", json={"columns": cells}).status_code == 200
     page = reader.get(f"/collections/{birds}/map")
     (option,) = (one for one in page.all("option") if str(one.attributes.get("value")).startswith("column."))
-    page = reader.get(f"/collections/{birds}/map", query_string={"colour": option.attributes["value"]})
-    assert "7" in legend(page)
+    assert option.text == "Prägeort"
+    for colour in (option.attributes["value"], "column.PRAGEORT"):
+        page = reader.get(f"/collections/{birds}/map", query_string={"colour": colour})
+        assert [one.text for one in page.all("option") if "selected" in one.attributes] == ["Prägeort"]
+        assert next(one.text for one in page.elements if one.attributes.get("id") == "legend-title") == "Prägeort"
+        lines = legend(page)
+        assert len({"Köln", "KOLN"} & set(lines)) == 1, "filters take them for the same"
+        assert {"Ulm", "not"} < set(lines)
+        assert dots(reader.get(next(address for label, address in lines.items() if label.startswith("K")))) == 2
 
 
 def test_who_only_sees_the_collection_sees_its_map_without_forms(

@@ -34,7 +34,7 @@ def test_the_page_leads_from_the_collection_to_the_job_and_to_what_has_text(
     page = reader.get(f"/collections/{birds}")
     assert address in [link.attributes.get("href") for link in page.all("a")]
     page = reader.get(address)
-    assert "Nobody has chosen to read the text in these pictures" in page.text
+    assert "The text in these pictures has not been read yet" in page.text
     page = reader.send(address)
     assert page.path.startswith("/jobs/")
     assert page.one("h1").text == "Text in pictures"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -50,6 +51,13 @@ def marks(page: Page) -> dict[str, str]:
     return {str(one.attributes["aria-label"]): str(one.attributes["href"]) for one in found}
 
 
+def apart(page: Page) -> float:
+    """How far the two nearest circles are from each other, in units of the picture."""
+    found = [one.attributes for one in page.all("circle", class_="places-dot")]
+    places = [(float(str(one["cx"])), float(str(one["cy"]))) for one in found]
+    return min(math.dist(one, other) for one, other in itertools.combinations(places, 2))
+
+
 def shown(page: Page) -> set[str]:
     """The items of a gallery."""
     return {str(box.attributes["value"]) for box in page.all("input", class_="tile-check")}
@@ -73,6 +81,21 @@ def test_a_circle_with_few_items_leads_to_exactly_these(reader: Visitor, birds: 
     assert set().union(*found.values()) == set(located.values())
     assert {located["3.png"], located["4.png"]} in found.values()
     assert "1 item near 90.00° N, 180.00° E: open in the gallery" in found
+
+
+def test_circles_do_not_overlap_and_are_a_list_too(
+    reader: Visitor, ada: Caller, birds: str, located: dict[str, str]
+) -> None:
+    # on the equator, in the cell beside that of Rome, and as near to it as can be
+    for number, latitude in enumerate((22.49, 22.51, 0.0, -0.01)):
+        key = added(ada, birds, (f"near {number}.png", picture(f"rgb(9, 9, {number})")))
+        change = {"position": {"latitude": latitude, "longitude": 12.5}}
+        assert ada.patch(f"/items/{key}", json=change).status_code == 200
+    page = reader.get(f"/collections/{birds}/places")
+    assert apart(page) >= 2 * 17
+    links = [link for link in page.all("a") if " near " in link.text and "aria-label" not in link.attributes]
+    listed = {link.text: link.attributes["href"] for link in links}
+    assert listed == marks(page)
 
 
 def test_a_circle_with_many_items_leads_to_a_closer_look_at_all_of_them(
