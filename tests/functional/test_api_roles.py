@@ -49,6 +49,8 @@ from retllm_web.app import create_app
 schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 
 PHASES = {PhaseName.EXAMPLES, PhaseName.COVERAGE, PhaseName.FUZZING, PhaseName.STATEFUL_TESTING}
+# values in a language that JSON Schema can't express: that of filters, and the names of a collection's fields
+QUERY_VALUES = {"filter": "not has taken", "colour": "camera"}
 # options for sockets, which schemathesis also passes to an app without one when it repeats a request without the token
 SOCKET_OPTIONS = ("max_redirects", "verify", "cert")
 
@@ -215,12 +217,8 @@ def _corrected_requests(app: App, scene: Scene, credentials: Credentials) -> Ite
         if valid and case.headers and "Upload-Length" in case.headers:
             # the limit is a setting, which the document does not have
             case.headers["Upload-Length"] = str(int(case.headers["Upload-Length"]) % (1 << 20))
-        if valid and case.query and case.query.get("filter"):
-            # the language of filters is no pattern of JSON Schema
-            case.query["filter"] = "not has taken"
-        if valid and case.query and case.query.get("colour"):
-            # nor are the names of fields, which a collection's own columns are among
-            case.query["colour"] = "camera"
+        if valid and case.query:
+            case.query |= {name: value for name, value in QUERY_VALUES.items() if case.query.get(name)}
         if valid and not isinstance(case.body, NotSet):
             body = corrected(case.path, case.body, app.builder.embedder, scene.people[Person.READER].name)
             if body is not case.body:
