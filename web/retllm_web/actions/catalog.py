@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from retllm.db.counts import CollectionCount, UnitCount
 from retllm.db.enums import GOING_ON, ItemKind, JobKind, Role, Stage, UnitState
@@ -194,7 +194,10 @@ def _current_jobs() -> sa.Select[Job]:
         return query.correlate(Collection).scalar_subquery()
 
     chosen = sa.func.coalesce(*(newest(Job.state == state) for state in GOING_ON), newest())
-    return sa.select(Job).select_from(Collection).join(Job, Job.id == chosen)
+    # the limit keeps the planner from joining all jobs
+    found = sa.select(Job).where(Job.id == chosen).limit(1)
+    current = aliased(Job, found.correlate(Collection).lateral())
+    return sa.select(current).select_from(Collection).join(current, sa.true())
 
 
 def index_etag(session: Session, actor: Actor, collection_id: UUID) -> tuple[Any, ...]:
