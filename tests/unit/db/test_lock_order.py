@@ -2,7 +2,7 @@
 
 Two transactions run against each other at every point: the first pauses after each of its statements that can lock rows
 in turn, the second runs as far as it can, then the first continues. A removal of a collection has many statements: each
-action comes after every third of them, and so nine actions after each; with ``make soak`` every action after each.
+action comes after every sixth of them, and so six actions after each; with ``make soak`` every action after each.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from retllm.uploads.removal import remove_deleted
 pytestmark = pytest.mark.slow
 
 _SECONDS = 60.0
-_EVERY = scaled(3, 1)
+_EVERY = scaled(6, 1)
 
 
 @pytest.fixture(scope="module")
