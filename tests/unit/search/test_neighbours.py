@@ -421,8 +421,8 @@ def test_a_search_finds_all_matches_up_to_k_wherever_they_lie(
         assert similarities == pytest.approx([nearness for _, nearness in expected[:k]], abs=1e-5)
     elif most_scanned > SIZES[name]:
         near_enough = sum(one >= expected[k - 1][1] - 1e-5 for one in similarities)
-        # the graph of an index is random: now and then it misses one
-        assert near_enough >= min(0.95 * k, k - 1)
+        # the graph of an index is random: now and then it misses a vector, which two items may have
+        assert near_enough >= min(0.95 * k, k - 2)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
