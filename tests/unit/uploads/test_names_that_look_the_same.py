@@ -93,9 +93,11 @@ def test_a_row_may_write_the_very_name_of_a_picture_with_percent_signs(
     files = {f"{other[0]}.png": one, f"{other[1]}.png": two}
     rows = [f"{before}{quote(name)}.png,{text}" for name, text in zip(other, ("first", "second"), strict=True)]
     sheet: Files = {"captions.csv": "\n".join(["file,caption", *rows]).encode()}
-    for some in [{"a.zip": packed(files)}, sheet] if later else [{"a.zip": packed({**files, **sheet})}]:
-        uploads.upload(some)
-    assert captions(uploads, one, two) == ["first", "second"]
+    sent = [{"a.zip": packed(files)}, sheet] if later else [{"a.zip": packed({**files, **sheet})}]
+    jobs = [uploads.upload(some) for some in sent]
+    outcomes = [(row.name, row.status, row.error) for job in jobs for row in uploads.rows(job).values()]
+    errors = [unit.error for job in jobs for unit in uploads.world.units(job)]
+    assert captions(uploads, one, two) == ["first", "second"], (outcomes, errors)
 
 
 @pytest.mark.parametrize("other", PAIRS)
