@@ -26,7 +26,14 @@ TASK_OF = {
 # maximum number of hints sent by the request that creates the units; the dispatcher sends the others
 FIRST_NOTIFIED = 64
 
-_SOCKET = {"socket_timeout": 10, "socket_connect_timeout": 3, "socket_keepalive": True, "retry_on_timeout": True}
+_SOCKET = {
+    "socket_timeout": 10,
+    "socket_connect_timeout": 3,
+    "socket_keepalive": True,
+    "retry_on_timeout": True,
+    # no timeout of a socket applies while a worker waits for a hint; a lost connection is noticed within 1 + 2 x 5 s
+    "health_check_interval": 5,
+}
 
 
 def celery_app(redis_url: str | None) -> Celery:
