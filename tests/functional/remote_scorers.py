@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+from tests.waiting import wait_until
 
 from retllm.cli.client import Api, open_api
 from retllm.cli.up import prepare_client
@@ -19,15 +19,6 @@ from retllm.stack import LocalStack
 from retllm.stack.client_file import read_client
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def wait(condition: Callable[[], Any], what: str, seconds: float = 180) -> Any:
-    """Return the value of the condition as soon as it is true; ``what`` says what is wrong otherwise."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-    return found
 
 
 @contextmanager
@@ -43,7 +34,7 @@ def server(port: int, *arguments: int) -> Iterator[subprocess.Popen[bytes]]:
             return False
 
     try:
-        wait(answers, "the server of the scorer does not start")
+        wait_until(answers, "the server of the scorer does not start")
         yield process
     finally:
         process.kill()

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Locator, Page, expect
 from tests.functional.browsing import BROWSER_MARKS, Scenes, Visits, keys, log_in, ranking, search
+from tests.waiting import wait_until
 
 from retllm.cli.up import Admin
 
@@ -60,9 +61,11 @@ def test_an_upload_lists_the_outcome_of_each_file_and_opens_the_search_form(
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_visible()
     expect(page.get_by_text("not indexed yet")).to_have_count(0)
     assert page.evaluate("window.sameDocument")
-    page.wait_for_function(
-        "() => { const all = [...document.querySelectorAll('.tile img')];"
-        " return all.length === 2 && all.every((one) => one.complete && one.naturalWidth > 0); }"
+    wait_until(
+        lambda: page.evaluate(
+            "() => { const all = [...document.querySelectorAll('.tile img')];"
+            " return all.length === 2 && all.every((one) => one.complete && one.naturalWidth > 0); }"
+        )
     )
 
 

@@ -22,9 +22,10 @@ import redis
 import sqlalchemy as sa
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from tests.functional.remote_scorers import client, wait
+from tests.functional.remote_scorers import client
 from tests.object_store import object_store, stored
 from tests.poolers import PROGRAM, pooler
+from tests.waiting import wait_until
 
 from retllm.cli.client import Api
 from retllm.demo.world import write_collection
@@ -157,7 +158,7 @@ def test_what_one_host_receives_the_other_one_reads_and_nothing_is_left_of_what_
     assert set(originals) < set(stored(bucket))
     # and for good from the trash
     api.call("DELETE", f"/trash/{collection}")
-    wait(lambda: not stored(bucket), "files of a deleted collection are left")
+    wait_until(lambda: not stored(bucket), "files of a deleted collection are left")
     with connect(hosts.database_url) as connection:
         (count,) = connection.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE usename = current_user"

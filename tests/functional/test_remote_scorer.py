@@ -14,8 +14,9 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from tests.functional.remote_scorers import client, installation, server, upload, wait
+from tests.functional.remote_scorers import client, installation, server, upload
 from tests.scoring_server import MODEL
+from tests.waiting import wait_until
 
 from retllm.cli.client import Api
 from retllm.db.enums import AttemptOutcome, Stage, UnitState
@@ -118,11 +119,11 @@ def test_a_search_waits_for_its_server_and_loses_nothing_while_the_other_scorer_
 
     with server(port, ANSWERS) as first:
         waiting = searcher.submitted(REMOTE)
-        wait(lambda: scored(waiting) == 2, "the first unit is not scored")
+        wait_until(lambda: scored(waiting) == 2, "the first unit is not scored")
         first.kill()
         first.wait()
 
-    wait(lambda: len(searcher.reasons(waiting)) == 3, "not every unit waits for the server")
+    wait_until(lambda: len(searcher.reasons(waiting)) == 3, "not every unit waits for the server")
     by_extra = searcher.done(searcher.submitted(LOCAL, injection=OFF))
     told = {reason.partition(" is away")[0] for reason in searcher.reasons(waiting)}
     assert told == {f"The server of the scorer {REMOTE}"}
@@ -152,7 +153,7 @@ def test_a_scorer_on_a_server_beside_a_main_one_here_has_its_own_queue_key_and_l
     stack: LocalStack, api: Api, searcher: Searcher, port: int
 ) -> None:
     waiting = searcher.submitted(REMOTE)
-    wait(lambda: searcher.reasons(waiting), "no unit waits for the server")
+    wait_until(lambda: searcher.reasons(waiting), "no unit waits for the server")
     # what only a model here can do
     by_main = searcher.done(searcher.submitted(None, trace=True))
     plain = searcher.done(searcher.submitted(LOCAL, injection=OFF))

@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable
 from uuid import UUID
 
 import psutil
@@ -15,6 +14,7 @@ import sqlalchemy as sa
 from tests.chaos.client import Client
 from tests.chaos.platform import Platform
 from tests.functional.worker_control import attempts, unit, wait_for_unit, worker
+from tests.waiting import wait_until
 
 from retllm.db.enums import AttemptOutcome, UnitState
 from retllm.db.operations import Worker
@@ -46,13 +46,6 @@ def _job(client: Client) -> UUID:
 def _attempt_count(platform: Platform, outcome: str) -> float:
     with platform.sessions() as session:
         return totals.read(session).get(totals.key_of(ENDED, {"stage": "embed", "outcome": outcome}), 0)
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not become true in time"
-        time.sleep(0.02)
 
 
 def _is_marked_stopped(platform: Platform, pid: int) -> bool:
@@ -111,7 +104,7 @@ def test_a_quit_signal_or_a_second_stop_signal_returns_the_unit_at_once(
         stopped.send_signal(first)
         if others:
             # two identical signals in quick succession are delivered as one
-            _wait(lambda: "worker.stopping" in (platform.logs / f"{name}.log").read_text())
+            wait_until(lambda: "worker.stopping" in (platform.logs / f"{name}.log").read_text())
         for number in others:
             stopped.send_signal(number)
         assert stopped.wait(TIMEOUT_SECONDS) == 0
@@ -127,7 +120,7 @@ def test_a_stopping_worker_finishes_its_unit_and_claims_no_other(platform: Platf
         platform.order("work", "stop")
         job_id = _job(client)
         held = wait_for_unit(platform, only)
-        _wait(lambda: psutil.Process(only.pid).status() == psutil.STATUS_STOPPED)
+        wait_until(lambda: psutil.Process(only.pid).status() == psutil.STATUS_STOPPED)
         # this job stays queued
         waiting = _job(client)
         only.send_signal(signal.SIGINT)

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from tests.functional.serving import THREADS, Server, serving
 from tests.soak import scaled
+from tests.waiting import wait_until
 
 from retllm.stack.client_socket import MIN_BYTES
 
@@ -137,14 +138,6 @@ def connections(server: Server) -> int:
     )
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until a condition is true."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def check_served(server: Server) -> None:
     """Check the responses to requests with and without a token."""
     assert httpx.get(f"{server.address}/healthz", timeout=DEADLINE).json() == {"alive": True}
@@ -160,12 +153,12 @@ def test_other_clients_are_served_while_slow_clients_stay_connected(patient: Ser
     check_served(patient)
     before = patient.memory()
     with slow_clients(patient, kind, first):
-        wait_for(lambda: connections(patient) >= CLIENTS)
+        wait_until(lambda: connections(patient) >= CLIENTS)
         for _ in range(3):
             check_served(patient)
         assert connections(patient) >= CLIENTS, "all slow clients must still be connected"
         assert patient.memory() - before < CLIENTS * MEMORY_PER_CLIENT + 32 * MEBIBYTE
-    wait_for(lambda: connections(patient) == 0)
+    wait_until(lambda: connections(patient) == 0)
 
 
 def test_slow_clients_of_all_kinds_are_disconnected(strict: Server) -> None:
@@ -173,7 +166,7 @@ def test_slow_clients_of_all_kinds_are_disconnected(strict: Server) -> None:
         for kind in KINDS:
             stack.enter_context(slow_clients(strict, kind, first_bytes(strict, kind), min(CLIENTS, 100)))
         check_served(strict)
-        wait_for(lambda: connections(strict) == 0)
+        wait_until(lambda: connections(strict) == 0)
     check_served(strict)
 
 
@@ -247,12 +240,12 @@ def test_clients_above_the_connection_limit_leave_room_for_a_request(patient: Se
         check_served(patient)
         assert connections(patient) <= limit
         assert clients[0].recv(1) == b""
-    wait_for(lambda: connections(patient) == 0)
+    wait_until(lambda: connections(patient) == 0)
 
 
 def test_a_stop_does_not_wait_for_incomplete_requests(patient: Server) -> None:
     """This is the last test of the file, since it stops the server."""
     with slow_clients(patient, "half header", _HALF_HEADER):
-        wait_for(lambda: connections(patient) >= CLIENTS)
+        wait_until(lambda: connections(patient) >= CLIENTS)
         patient.process.terminate()
         assert patient.process.wait(DEADLINE) == 0

@@ -9,9 +9,8 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import pytest
 import sqlalchemy as sa
 from tests.functional.contract import picture
 from tests.functional.forked import Forks
+from tests.waiting import wait_until
 
 from retllm.stack import LocalStack
 from retllm.stack.leftovers import record_path
@@ -69,13 +69,6 @@ class Up:
 
 def running_processes(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not become true in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from tests.functional.forked import Forks
 from tests.soak import scaled
+from tests.waiting import wait_until
 
 from retllm.cli.client import Api, open_api
 from retllm.cli.up import Admin
@@ -192,13 +193,6 @@ def test_photographs_can_be_uploaded_and_searched(retllm: Retllm, tmp_path: Path
     assert itself["coarse_rank"] == 1
 
 
-def _wait(condition, seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 def test_workers_let_web_server_and_database_go_first(stack: LocalStack) -> None:
     nice = {name: psutil.Process(pid).nice() for name, pid in stack.processes.items()}
     workers = {"media", "embed", "score"}
@@ -212,11 +206,11 @@ def test_killed_workers_lose_no_result_and_duplicate_none(stack: LocalStack, api
         api.submit(f"/collections/{collection}/searches", json={"text": query.query, "k": 24})["id"]
         for query in queries[:6]
     ]
-    _wait(lambda: any(api.get(f"/jobs/{job}")["state"] == "running" for job in jobs), 180, "no worker claimed a unit")
+    wait_until(lambda: any(api.get(f"/jobs/{job}")["state"] == "running" for job in jobs), "no worker claimed a unit")
     for name in scaled(("score",), ("score", "embed")):
         before = stack.processes[name]
         stack.kill(name, signal.SIGKILL)
-        _wait(lambda n=name, b=before: stack.processes.get(n) not in (None, b), 180, f"{name} was not started again")
+        wait_until(lambda n=name, b=before: stack.processes.get(n) not in (None, b), f"{name} was not started again")
     for job in jobs:
         ended = api.watch(job, lambda _: None)
         assert ended["state"] == "succeeded", ended
@@ -248,7 +242,7 @@ def test_a_cancelled_search_stops_and_continues_when_retried(
     os.kill(pid, signal.SIGSTOP)
     try:
         job = api.submit(f"/collections/{collection}/searches", json={"text": queries[2].query, "k": 30})["id"]
-        _wait(lambda: len(api.get(f"/jobs/{job}")["stages"]) == 2, 180, "the coarse stage did not end")
+        wait_until(lambda: len(api.get(f"/jobs/{job}")["stages"]) == 2, "the coarse stage did not end")
         assert len(api.get(f"/searches/{job}")["candidates"]) == 30
         retllm("jobs", "cancel", job)
     finally:

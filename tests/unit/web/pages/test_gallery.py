@@ -16,6 +16,7 @@ from tests.unit.web.pages.conftest import Visitor
 from tests.unit.web.pages.in_browser import BROWSER_MARKS, page
 from tests.unit.web.pictures import picture
 from tests.unit.web.vectors import embed_items
+from tests.waiting import wait_until
 
 from retllm.db.session import transaction
 from retllm.db.tables import Item
@@ -124,7 +125,8 @@ class TestInABrowser:
 
     def test_the_pictures_of_a_row_are_equally_high_and_rows_fill_the_width(self, page: Page, pictures: str) -> None:
         page.goto(f"/collections/{pictures}?size=s")
-        page.wait_for_function("() => [...document.querySelectorAll('.tile img')].every((one) => one.naturalWidth)")
+        loaded = "() => [...document.querySelectorAll('.tile img')].every((one) => one.naturalWidth)"
+        wait_until(lambda: page.evaluate(loaded))
         tiles = page.evaluate(_TILES)
         assert len(tiles) == len(SIZES) + 1
         right = page.locator(".gallery").evaluate("one => one.getBoundingClientRect().right")
