@@ -13,11 +13,12 @@ import os
 import random
 import re
 import struct
+import time
 import zlib
 from pathlib import Path
 from typing import Any
 
-from locust import HttpUser, between, task
+from locust import HttpUser, between, events, task
 
 SCENE = json.loads(Path(os.environ["LOAD_SCENE"]).read_text("utf-8"))
 # 1: as people do
@@ -36,6 +37,14 @@ def picture(side: int = 160) -> bytes:
     rows = b"".join(b"\0" + random.randbytes(3 * side) for _ in range(side))
     head = struct.pack("!IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows, 1)) + chunk(b"IEND", b"")
+
+
+@events.user_error.add_listener
+def report(user_instance: HttpUser, exception: Exception, **_: Any) -> None:
+    """Count an error of a person's own code as a failed request: a person who does less than is said is no load."""
+    user_instance.environment.events.request.fire(
+        request_type="-", name="error of a person", response_time=0, response_length=0, exception=exception, context={}
+    )
 
 
 class Person(HttpUser):
@@ -64,7 +73,7 @@ class Person(HttpUser):
         pages = {"/": "/", "/collections": "/collections", f"/collections/{collection}": "/collections/ID"}
         pages |= {"/jobs": "/jobs", "/search": "/search"}
         for path in random.sample(list(pages), 2):
-            self.client.get(path, name=f"page {pages[path]}")
+            self._open(path, pages[path])
 
     @task(4)
     def search(self) -> None:
@@ -86,20 +95,27 @@ class Person(HttpUser):
         """Compare the results of two searches."""
         if len(self.jobs) >= 2:
             first, second = random.sample(self.jobs, 2)
-            self.client.get("/compare", params={"of": [first, second]}, name="page /compare")
+            self._open("/compare", params={"of": [first, second]})
 
     def _watch(self, job: str) -> None:
-        self.client.get(f"/jobs/{job}", name="page /jobs/ID")
+        self._open(f"/jobs/{job}", "/jobs/ID")
         for _ in range(20):
             self._pause()
             answer = self._api("GET", f"/jobs/{job}", "poll")
             if not answer.ok or answer.json()["state"] in ("succeeded", "failed", "partial", "cancelled"):
                 break
-        self.client.get(f"/jobs/{job}", name="page /jobs/ID")
+        self._open(f"/jobs/{job}", "/jobs/ID")
         self.jobs = [*self.jobs[-9:], job]
 
+    def _open(self, path: str, name: str = "", **options: Any) -> None:
+        """Get a page that only people who are logged in see."""
+        with self.client.get(path, name=f"page {name or path}", catch_response=True, **options) as answer:
+            if answer.ok and answer.url.partition("?")[0].endswith("/login"):
+                answer.failure("was not logged in")
+
     def _pause(self) -> None:
-        self._sleep(PACE * random.uniform(0.7, 3))
+        # Locust lets others go on meanwhile
+        time.sleep(PACE * random.uniform(0.7, 3))
 
     def _api(self, method: str, path: str, name: str, **options: Any) -> Any:
         return self._asked(method, f"/api/v1{path}", name, headers=self.api, **options)

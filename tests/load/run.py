@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ import httpx
 import sqlalchemy as sa
 from tests.load.leftovers import broken_rules, grown, resources
 
+from retllm.bench.processor_time import processor_seconds
 from retllm.db.enums import JobState, Stage
 from retllm.db.session import Sessions, make_sessions, transaction
 from retllm.db.tables import Job, Unit
@@ -154,8 +156,9 @@ class Helpers:
     over: threading.Event = field(default_factory=threading.Event)
     kills: int = 0
     reopened: int = 0
-    slowest_health: float = 0.0
+    slowest: dict[str, float] = field(default_factory=lambda: {"/healthz": 0.0, "/readyz": 0.0})
     errors: list[str] = field(default_factory=list)
+    processor_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @contextmanager
     def running(self, *tasks: Callable[[], None]) -> Iterator[None]:
@@ -178,6 +181,16 @@ class Helpers:
                 self.made.stack.kill(random.choice(names), signal.SIGKILL)
                 self.kills += 1
 
+    def count_processor_time(self) -> None:
+        """Add up the processor time of each process of the platform, also of those that are killed."""
+        before = processor_seconds(self.made.stack.processes)
+        for _ in self._each(1.0, ("",)):
+            now = processor_seconds(self.made.stack.processes)
+            for name, seconds in now.items():
+                # one that was started again begins at 0
+                self.processor_seconds[name] += seconds - (last if seconds >= (last := before.get(name, 0)) else 0)
+            before |= now
+
     def hold_connections(self, number: int) -> None:
         """Keep connections open that send half a request; those that the server ends are opened again."""
         where = urlsplit(self.made.stack.url)
@@ -199,15 +212,17 @@ class Helpers:
 
     def ask_health(self) -> None:
         """Ask whether the server lives and is ready."""
-        for path in self._each(1.0, ("/healthz", "/readyz")):
-            began = time.monotonic()
-            try:
-                answer = httpx.get(f"{self.made.stack.url}{path}", timeout=60)
-                if answer.is_error:
-                    self.errors.append(f"{path} answered {answer.status_code}")
-            except httpx.HTTPError as error:
-                self.errors.append(f"{path}: {error!r}")
-            self.slowest_health = max(self.slowest_health, time.monotonic() - began)
+        # one client: to make another takes longer than an answer
+        with httpx.Client(base_url=self.made.stack.url, timeout=60, headers={"Connection": "close"}) as client:
+            for path in self._each(0.5, tuple(self.slowest)):
+                began = time.monotonic()
+                try:
+                    answer = client.get(path)
+                    if answer.is_error:
+                        self.errors.append(f"{path} answered {answer.status_code}")
+                except httpx.HTTPError as error:
+                    self.errors.append(f"{path}: {error!r}")
+                self.slowest[path] = max(self.slowest[path], time.monotonic() - began)
 
     def _each(self, seconds: float, values: Sequence[str]) -> Iterator[str]:
         """Yield the values in turns, one in so many seconds, until it is over."""
@@ -298,10 +313,19 @@ def run(made: Site, folder: Path, options: argparse.Namespace) -> int:
     before = resources(made.stack, made.sessions)
     waited = overtaken(made, made.people[0], made.people[1], options.searches)
     helpers = Helpers(made)
-    with helpers.running(helpers.kill_workers, lambda: helpers.hold_connections(options.slow), helpers.ask_health):
+    client = sum(os.times()[:4])
+    with helpers.running(
+        helpers.kill_workers,
+        lambda: helpers.hold_connections(options.slow),
+        helpers.ask_health,
+        helpers.count_processor_time,
+    ):
         loaded = people_at_work(locust, made, folder, options.people, options.seconds, pace=1)
+    helpers.processor_seconds["client"] = sum(os.times()[:4]) - client
     print("\n".join(table(idle, loaded)))
-    print(f"slowest answer of /healthz and /readyz: {helpers.slowest_health:.2f} s")
+    used = sorted(helpers.processor_seconds.items(), key=lambda one: -one[1])
+    print("processor time, s: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in used))
+    print("slowest answers: " + ", ".join(f"{path} {seconds:.2f} s" for path, seconds in helpers.slowest.items()))
     print(f"{helpers.kills} workers killed; {helpers.reopened} slow connections ended by the server and opened again")
     made.await_work()
     if any(one["num_failures"] for one in loaded):
