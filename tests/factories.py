@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from retllm.db.base import Base
 from retllm.db.enums import ItemKind, JobKind, Role, Stage
+from retllm.db.jobs import Job, Unit
 from retllm.db.searches import Candidate, Score, Search
-from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Job, Unit, User, new_id
+from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, User, new_id
 from retllm.search.submit import question_of
 
 

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, JobState, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.searches import Score
 from retllm.db.session import Sessions
-from retllm.db.tables import Job, Unit
 from retllm.db.uploads import UploadFile
 from retllm.queue.violations import Violation
 

@@ -17,7 +17,7 @@ from sqlalchemy import event, inspect
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from retllm.db.enums import UnitState
-from retllm.db.tables import Unit
+from retllm.db.jobs import Unit
 
 SLOW_SECONDS = 4.0
 _KINDS = {

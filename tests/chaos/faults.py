@@ -17,7 +17,7 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.scene import Scene, Skip
 
 from retllm.db.enums import UnitState
-from retllm.db.tables import Unit
+from retllm.db.jobs import Unit
 from retllm.queue.notifications import Notifier
 from retllm.queue.routing import Notification
 

@@ -24,9 +24,9 @@ from tests.chaos.journal import Journal
 from tests.chaos.models import EMBEDDER, SCORER
 
 from retllm.db.enums import Role, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.migrate import upgrade
 from retllm.db.session import make_sessions, transaction
-from retllm.db.tables import Unit
 from retllm.identity import accounts, tokens
 from retllm.identity.actor import Actor
 from retllm.media.storage import Storage

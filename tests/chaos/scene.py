@@ -19,7 +19,8 @@ from tests.chaos.journal import FaultSnapshot
 from tests.chaos.platform import LEASE, Platform
 
 from retllm.db.deletion import WITH_DELETED
-from retllm.db.tables import Collection, Job
+from retllm.db.jobs import Job
+from retllm.db.tables import Collection
 from retllm.queue.audit import violations
 from retllm.queue.audit_files import orphans
 from retllm.queue.violations import Violation

@@ -18,8 +18,9 @@ from PIL import Image, ImageDraw, ImageFont
 from tests.functional.photographs import SHEET, Written, write_photographs
 
 from retllm.db.enums import JobKind, JobState, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import make_sessions, transaction
-from retllm.db.tables import Job, Unit, User, new_id
+from retllm.db.tables import User, new_id
 from retllm.demo.world import DemoQuery, write_collection
 from retllm.settings import Settings, public_name
 from retllm.stack import LocalStack

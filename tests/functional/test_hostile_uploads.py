@@ -26,8 +26,9 @@ from tests.functional.malformed import SHEET_FORMS, TOTAL, Case, cases, valid_pi
 from tests.functional.malformed_pictures import FORMATS
 from tests.functional.serving import Server, serving
 
+from retllm.db.jobs import Job
 from retllm.db.session import make_sessions
-from retllm.db.tables import Collection, Item, Job, Source
+from retllm.db.tables import Collection, Item, Source
 from retllm.db.uploads import UploadFile
 
 SEED = 4712

@@ -20,8 +20,9 @@ from tests.waiting import wait_until
 
 from retllm.cli.client import Api
 from retllm.db.enums import AttemptOutcome, Stage, UnitState
+from retllm.db.jobs import Attempt, Unit
 from retllm.db.session import make_sessions
-from retllm.db.tables import Attempt, Unit, User
+from retllm.db.tables import User
 from retllm.demo.world import write_collection
 from retllm.errors import InvalidInput, RetllmError
 from retllm.identity.actor import Actor

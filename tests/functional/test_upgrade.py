@@ -16,10 +16,11 @@ from alembic import command
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import AttemptOutcome, Stage, UnitState
+from retllm.db.jobs import Attempt, Unit
 from retllm.db.migrate import config, upgrade
 from retllm.db.searches import Candidate
 from retllm.db.session import Sessions, make_sessions
-from retllm.db.tables import Attempt, Unit, new_id
+from retllm.db.tables import new_id
 from retllm.queue import claim as claims
 from retllm.queue import lifecycle
 from retllm.queue.audit import violations

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from tests.chaos.platform import ROOT, Platform
 
 from retllm.db.enums import AttemptOutcome
-from retllm.db.tables import Attempt, Unit
+from retllm.db.jobs import Attempt, Unit
 from retllm.stack import commands
 
 Worker = subprocess.Popen[bytes]

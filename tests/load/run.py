@@ -32,8 +32,8 @@ from tests.load.leftovers import broken_rules, grown, resources
 
 from retllm.bench.processor_time import processor_seconds
 from retllm.db.enums import JobState, Stage
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import Sessions, make_sessions, transaction
-from retllm.db.tables import Job, Unit
 from retllm.identity import accounts, tokens
 from retllm.identity.actor import Actor
 from retllm.settings import Settings

@@ -16,8 +16,8 @@ from tests.factories import make_collection, make_text, make_user, store
 from tests.unit.stand_ins import SilentNotifier
 
 from retllm.db.enums import Stage
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Job, Unit
 from retllm.identity.actor import Actor
 from retllm.media.storage import get_storage
 from retllm.queue import claim as claims

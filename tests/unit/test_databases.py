@@ -17,13 +17,14 @@ from retllm.db.counts import CollectionCount, FileCount, UnitCount
 from retllm.db.duplicates import Dismissal, DuplicateGroup, DuplicateMember, DuplicateResult, SimilarPair
 from retllm.db.enums import FileStatus, ItemKind, MemberRole, RunSource, Stage, TokenScope, UnitState
 from retllm.db.imports import ImportedFile, ImportedFolder
+from retllm.db.jobs import Attempt
 from retllm.db.maps import MapPoint, MapResult
 from retllm.db.operations import MetricTotal, PausedQueue, Worker
 from retllm.db.people import AuditEntry, CollectionMember, SavedView, ShareLink
 from retllm.db.reviews import EvaluationRun, Judgment
 from retllm.db.searches import CachedScore, SearchCollection
 from retllm.db.session import make_engine, transaction
-from retllm.db.tables import ApiToken, Attempt, EmbeddingClaim, Login, Source
+from retllm.db.tables import ApiToken, EmbeddingClaim, Login, Source
 from retllm.db.uploads import ExpectedFiles, FilePart, LargeFile, Upload, UploadFile
 from retllm.db.vectors import VectorIndex
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from retllm.db.enums import Stage, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Unit, User
+from retllm.db.tables import Collection, User
 from retllm.identity.actor import Actor
 from retllm.media.clutter import ClutterCount
 from retllm.media.ingest import FileOutcome, IncomingFile, Ingest

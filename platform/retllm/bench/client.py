@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from retllm.bench.processor_time import processor_seconds
 from retllm.db.enums import JobState
+from retllm.db.jobs import Job
 from retllm.db.session import Sessions, make_sessions, transaction
-from retllm.db.tables import Job
 from retllm.errors import StackError
 from retllm.identity import accounts, tokens
 from retllm.identity.actor import Actor

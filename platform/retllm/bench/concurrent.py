@@ -15,8 +15,9 @@ from PIL import Image
 
 from retllm.bench.client import Client, running
 from retllm.bench.fine import captions, pictures
+from retllm.db.jobs import Job
 from retllm.db.searches import Candidate, Search
-from retllm.db.tables import Item, Job
+from retllm.db.tables import Item
 from retllm.fine import Content, Injection, Scorer
 from retllm.search.request import InjectionRequest
 from retllm.settings import Settings

@@ -32,9 +32,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, JobState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import make_sessions, transaction
 from retllm.db.tables import Collection as Items
-from retllm.db.tables import Item, Job, Unit, new_id
+from retllm.db.tables import Item, new_id
 from retllm.errors import StackError
 from retllm.identity import accounts
 from retllm.identity.actor import Actor

@@ -19,8 +19,9 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from retllm.db.base import Base
 from retllm.db.deletion import InCollection, InJob
 from retllm.db.enums import FileStatus, ItemKind, Stage, UnitState
+from retllm.db.jobs import Job
 from retllm.db.session import Sessions, run_transaction, transaction
-from retllm.db.tables import Collection, Job
+from retllm.db.tables import Collection
 
 MERGE_SECONDS = 5.0
 """How often a dispatcher merges counts."""

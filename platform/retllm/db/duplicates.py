@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from retllm.db.base import Base, Keyed
 from retllm.db.deletion import InCollection, InJob
 from retllm.db.enums import ItemState
+from retllm.db.jobs import Job
 from retllm.db.many import one_of
 from retllm.db.tables import Item
 
@@ -76,7 +77,7 @@ class SimilarPair(InJob, Base):
 
     __tablename__ = "similar_pairs"
 
-    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
     first: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     second: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     similarity: Mapped[float]

@@ -32,8 +32,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.deletion import hold
+from retllm.db.jobs import Job
 from retllm.db.searches import SearchCollection
-from retllm.db.tables import Collection, Item, Job
+from retllm.db.tables import Collection, Item
 from retllm.errors import NotFound
 
 

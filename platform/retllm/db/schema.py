@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from retllm.db import counts, duplicates, imports, maps, operations, people, reviews, searches, tables, uploads, vectors
+from retllm.db import (
+    counts,
+    duplicates,
+    imports,
+    jobs,
+    maps,
+    operations,
+    people,
+    reviews,
+    searches,
+    tables,
+    uploads,
+    vectors,
+)
 from retllm.db.base import Base
 
 __all__ = [
     "counts",
     "duplicates",
     "imports",
+    "jobs",
     "maps",
     "metadata",
     "operations",

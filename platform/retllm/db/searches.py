@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from retllm.db.base import Base
 from retllm.db.deletion import InCollection
 from retllm.db.enums import DecidedBy, ItemKind
+from retllm.db.jobs import Job
 
 
 class Search(Base):
@@ -30,7 +31,7 @@ class Search(Base):
     __tablename__ = "searches"
     __table_args__ = (sa.Index("ix_searches_question", "question"),)
 
-    id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
     kind: Mapped[ItemKind]
     query_text: Mapped[str | None]
@@ -75,7 +76,7 @@ class SearchCollection(InCollection, Base):
     __table_args__ = (sa.Index("ix_search_collections_collection_id", "collection_id"),)
 
     # its job, whose row is the last that is removed
-    search_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    search_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
     collection_id: Mapped[uuid.UUID] = mapped_column(
         sa.ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
     )

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from retllm.db.base import Base, Keyed
 from retllm.db.enums import FileStatus, ItemKind
+from retllm.db.jobs import Job
 
 UNPACKED = ".unpacked"
 """The end of the key of an archive that is kept in another form than it came in, which is read with less work."""
@@ -25,7 +26,7 @@ class Upload(Base):
     __tablename__ = "uploads"
     __table_args__ = (sa.Index("ix_uploads_open", "active_at", postgresql_where=sa.text("closed_at IS NULL")),)
 
-    id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
     active_at: Mapped[datetime] = mapped_column(server_default=sa.func.now())
     closed_at: Mapped[datetime | None]
     expected: Mapped[int] = mapped_column(server_default=sa.text("0"))

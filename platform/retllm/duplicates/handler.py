@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import Stage, UnitState
-from retllm.db.tables import Job, Unit
+from retllm.db.jobs import Job, Unit
 from retllm.duplicates.submit import GROUP, STEP
 from retllm.queue.handlers import JobHandler, NextUnits
 

@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 
 from retllm.db.duplicates import Dismissal, DuplicateGroup, DuplicateMember, DuplicateResult, SimilarPair
 from retllm.db.enums import JobKind
+from retllm.db.jobs import Job
 from retllm.db.locks import lock_collection
 from retllm.db.many import insert_many, one_of
-from retllm.db.tables import Item, Job, new_id
+from retllm.db.tables import Item, new_id
 from retllm.duplicates.grouping import Member
 from retllm.duplicates.pictures import HashedPictures
 from retllm.errors import NotFound

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.duplicates import Dismissal, DuplicateGroup, DuplicateMember, DuplicateResult, is_group
-from retllm.db.tables import Item, Job
+from retllm.db.jobs import Job
+from retllm.db.tables import Item
 from retllm.duplicates.submit import of_collection
 from retllm.indexing.indexed import is_ready
 

@@ -15,10 +15,11 @@ from sqlalchemy.orm import Session
 
 from retllm.db.duplicates import Dismissal, SimilarPair
 from retllm.db.enums import ItemKind, Stage
+from retllm.db.jobs import Job, Unit
 from retllm.db.many import insert_many, one_of, update_many
 from retllm.db.plans import joined
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Unit
+from retllm.db.tables import Embedding, EmbeddingModel, Item
 from retllm.duplicates.grouping import SIMILARITY, Similar, form_groups
 from retllm.duplicates.pictures import HashedPictures, hashed_pictures
 from retllm.duplicates.replacing import replace_groups

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session, aliased, undefer
 
 from retllm.db.enums import AttemptOutcome, Stage, UnitState
-from retllm.db.tables import Attempt, Job, Unit
+from retllm.db.jobs import Attempt, Job, Unit
 from retllm.errors import Forbidden, NotFound
 from retllm.history.named_items import MAX_NAMED, NamedItem, name_items
 from retllm.identity.access import job_for, require_job_rights

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobState
+from retllm.db.jobs import Job
 from retllm.db.locks import lock_collections_of_jobs
 from retllm.db.searches import Search
-from retllm.db.tables import Job
 from retllm.errors import Conflict, NotFound, Obsolete
 from retllm.identity.access import changeable_jobs, job_for, require_job_rights, visible_jobs
 from retllm.identity.actor import Actor

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import UnitState
-from retllm.db.tables import Unit
+from retllm.db.jobs import Unit
 from retllm.db.vectors import build_progress
 
 _BUILDS = (Unit.state == UnitState.LEASED, Unit.payload.has_key("index"))

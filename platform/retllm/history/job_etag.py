@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from retllm.db.counts import FileCount, UnitCount
 from retllm.db.enums import FileStatus, JobState, UnitState
+from retllm.db.jobs import Job
 from retllm.db.operations import PausedQueue
 from retllm.db.reviews import Judgment
 from retllm.db.searches import Candidate, Score, Search, SearchCollection
-from retllm.db.tables import Job
 from retllm.db.uploads import Upload
 from retllm.errors import NotFound
 from retllm.history.index_builds import builds_index, index_builds

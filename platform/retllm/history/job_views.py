@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 
 from retllm.db.counts import UnitCount
 from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind, JobState, Stage, UnitState
+from retllm.db.jobs import Attempt, Job, Unit
 from retllm.db.searches import Candidate, Search
-from retllm.db.tables import Attempt, Collection, Job, Unit, User
+from retllm.db.tables import Collection, User
 from retllm.errors import NotFound
 from retllm.history.file_counts import NO_FILES, FileCounts, count_not_kept, file_counts
 from retllm.history.index_builds import index_builds

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, JobKind, JobState
+from retllm.db.jobs import Job
 from retllm.db.many import one_of
 from retllm.db.searches import Candidate, Score, Search
-from retllm.db.tables import Item, Job, User
+from retllm.db.tables import Item, User
 from retllm.db.uploads import UploadFile
 from retllm.identity.access import changeable_jobs, visible_jobs, within_visible
 from retllm.identity.actor import Actor

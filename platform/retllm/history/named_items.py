@@ -12,9 +12,10 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus, ItemState, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.many import one_of
 from retllm.db.state_words import PROBLEMS
-from retllm.db.tables import Item, Job, Unit
+from retllm.db.tables import Item
 from retllm.db.uploads import Upload, UploadFile
 
 MAX_NAMED = 3

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, UnitState
-from retllm.db.tables import Unit
+from retllm.db.jobs import Unit
 
 RETRY = "retry"
 """The pass of the units of files that are tried again, with its number behind it."""

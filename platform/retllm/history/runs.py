@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OVER_JOBS, JobKind, JobState, RunSource
+from retllm.db.jobs import Job
 from retllm.db.reviews import EvaluationRun
-from retllm.db.tables import Collection, Job, User
+from retllm.db.tables import Collection, User
 from retllm.history import listing
 from retllm.history.listing import JobFilters
 from retllm.identity.access import within_visible

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage, UnitState
-from retllm.db.tables import Job, Unit
+from retllm.db.jobs import Job, Unit
 from retllm.history.named_items import MAX_NAMED, NamedItem, name_items
 from retllm.history.same_errors import MAX_ERRORS
 from retllm.queue import patience

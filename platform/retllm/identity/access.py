@@ -13,9 +13,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from retllm.db.deletion import WITH_DELETED
 from retllm.db.enums import JobKind, MemberRole, Positions, Role, TokenScope, Visibility
+from retllm.db.jobs import Job
 from retllm.db.people import CollectionMember
 from retllm.db.searches import SearchCollection
-from retllm.db.tables import Collection, Item, Job, is_kept
+from retllm.db.tables import Collection, Item, is_kept
 from retllm.errors import Forbidden, NotFound
 from retllm.identity.actor import Actor
 

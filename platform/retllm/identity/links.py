@@ -16,10 +16,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState, JobKind, Positions, TokenScope
+from retllm.db.jobs import Job
 from retllm.db.locks import lock_collections
 from retllm.db.people import ShareLink
 from retllm.db.searches import Candidate, SearchCollection
-from retllm.db.tables import Collection, Item, Job, User, new_id
+from retllm.db.tables import Collection, Item, User, new_id
 from retllm.errors import Conflict, Forbidden, InvalidInput, NotFound
 from retllm.identity.access import Right, collection_for, job_for, require_scope, right_in
 from retllm.identity.actor import Actor

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus, ItemState, JobKind
 from retllm.db.imports import ImportedFile, ImportedFolder
-from retllm.db.tables import Item, Job, Source
+from retllm.db.jobs import Job
+from retllm.db.tables import Item, Source
 from retllm.db.uploads import UploadFile
 from retllm.imports.scanning import Scan, is_gone
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Role, Stage
-from retllm.db.tables import Unit
+from retllm.db.jobs import Unit
 from retllm.errors import Conflict
 from retllm.identity.access import require_role
 from retllm.identity.actor import Actor

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
+from retllm.db.jobs import Job
 from retllm.db.session import Sessions, make_sessions
-from retllm.db.tables import Job
 from retllm.errors import Conflict, Forbidden, InvalidInput, JobCancelled, RetllmError
 from retllm.imports.allowing import allowed
 from retllm.imports.found import Importable

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from retllm.db.tables import Job, Unit
+from retllm.db.jobs import Job, Unit
 from retllm.indexing.indexed import keep_error
 from retllm.indexing.vector_indexes import next_index_units
 from retllm.queue.handlers import JobHandler

@@ -16,8 +16,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import UnitState
+from retllm.db.jobs import Unit
 from retllm.db.locks import lock_collections_of_jobs
-from retllm.db.tables import Embedding, EmbeddingClaim, EmbeddingModel, Item, Unit
+from retllm.db.tables import Embedding, EmbeddingClaim, EmbeddingModel, Item
 from retllm.errors import StaleClaim
 from retllm.indexing.indexed import fresh_embedding
 from retllm.queue.claim import Claim

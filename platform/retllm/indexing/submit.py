@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind, Stage
+from retllm.db.jobs import Unit
 from retllm.db.plans import joined
-from retllm.db.tables import Collection, EmbeddingModel, Item, Unit
+from retllm.db.tables import Collection, EmbeddingModel, Item
 from retllm.errors import Conflict
 from retllm.identity.access import Right, collection_for
 from retllm.identity.actor import Actor

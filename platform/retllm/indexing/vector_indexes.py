@@ -21,8 +21,9 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import Sessions, direct_engine, transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Unit, new_id
+from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
 from retllm.db.vectors import INDEX_PREFIX, VectorIndex, count_vectors, index_name, usable_index
 from retllm.errors import DatabaseBusy, RetllmError, UnitPostponed
 from retllm.indexing.indexed import current_model

@@ -15,8 +15,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, Job, Unit
+from retllm.db.tables import Embedding, EmbeddingModel, Item
 from retllm.db.vectors import register_model
 from retllm.embedding import fuse
 from retllm.errors import ModelUnavailable, RetllmError, UnitPostponed

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from retllm.db.jobs import Job
 from retllm.db.many import insert_many, one_of
 from retllm.db.maps import MapPoint, MapResult
-from retllm.db.tables import Item, Job
+from retllm.db.tables import Item
 from retllm.indexing.indexed import has_content
 
 _AT_ONCE = 5_000

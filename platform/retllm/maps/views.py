@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from retllm.db.jobs import Job
 from retllm.db.maps import MapResult
-from retllm.db.tables import Collection, Embedding, Item, Job
+from retllm.db.tables import Collection, Embedding, Item
 from retllm.indexing.counts import counts_of
 from retllm.indexing.indexed import current_model, embedder_of, is_ready
 from retllm.maps.submit import of_collection

@@ -15,11 +15,12 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
+from retllm.db.jobs import Job
 from retllm.db.many import one_of
 from retllm.db.maps import SIDE
 from retllm.db.plans import joined
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, Job
+from retllm.db.tables import Embedding, EmbeddingModel, Item
 from retllm.errors import Conflict
 from retllm.indexing.indexed import current_model, is_ready
 from retllm.maps import process

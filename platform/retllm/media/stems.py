@@ -10,7 +10,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus, ItemState
-from retllm.db.tables import Item, Job, Source
+from retllm.db.jobs import Job
+from retllm.db.tables import Item, Source
 from retllm.db.uploads import UploadFile
 from retllm.media.records import PICTURES
 from retllm.media.sniffing import FileKind

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from retllm.db.tables import Job, Unit
+from retllm.db.jobs import Job, Unit
 from retllm.queue.handlers import JobHandler
 
 

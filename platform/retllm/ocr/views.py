@@ -9,7 +9,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from retllm.db.tables import Collection, Item, Job
+from retllm.db.jobs import Job
+from retllm.db.tables import Collection, Item
 from retllm.indexing.indexed import is_ready
 from retllm.ocr.submit import of_collection
 

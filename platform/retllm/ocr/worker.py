@@ -13,9 +13,10 @@ from PIL import Image
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage
+from retllm.db.jobs import Job, Unit
 from retllm.db.many import one_of, update_many
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job, Unit
+from retllm.db.tables import Item
 from retllm.errors import RetllmError
 from retllm.indexing.indexed import has_content, is_ready
 from retllm.media.parallel import InParallel, PixelBudget

@@ -13,10 +13,11 @@ from sqlalchemy.orm import Session
 
 from retllm.db.counts import CollectionCount, UnitCount
 from retllm.db.enums import ItemKind, JobKind, JobState, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.operations import PausedQueue, Worker
 from retllm.db.searches import Search
 from retllm.db.state_words import PROBLEMS
-from retllm.db.tables import Collection, Item, Job, Unit
+from retllm.db.tables import Collection, Item
 from retllm.db.uploads import UploadFile
 from retllm.history.file_counts import FileCounts, file_counts
 from retllm.history.job_views import name_of_collections

@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind, JobState, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.locks import lock_collections_of_jobs
 from retllm.db.searches import Search
-from retllm.db.tables import Collection, Job, Unit
+from retllm.db.tables import Collection
 from retllm.errors import InvalidInput
 from retllm.history.control import NO_HELP
 from retllm.history.job_views import name_of_collections

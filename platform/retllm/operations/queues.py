@@ -12,8 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import UnitState
+from retllm.db.jobs import Unit
 from retllm.db.operations import PausedQueue
-from retllm.db.tables import Unit
 from retllm.errors import NotFound
 from retllm.identity.actor import Actor
 from retllm.queue.notifications import FIRST_NOTIFIED

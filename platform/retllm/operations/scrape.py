@@ -20,9 +20,9 @@ from prometheus_client.samples import Sample
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.operations import Worker
 from retllm.db.session import Sessions, snapshot
-from retllm.db.tables import Unit
 from retllm.metrics import REGISTRY
 from retllm.operations import queues, totals
 from retllm.operations.queues import MAX_COUNTED, Queue

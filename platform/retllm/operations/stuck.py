@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 
 from retllm.db.deletion import WITH_DELETED
 from retllm.db.enums import Stage, UnitState
-from retllm.db.tables import Collection, Unit
+from retllm.db.jobs import Unit
+from retllm.db.tables import Collection
 from retllm.operations import queues, workers
 from retllm.operations.queues import MAX_COUNTED, Queue
 from retllm.operations.workers import WorkerStatus, WorkerView

@@ -16,9 +16,9 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.operations import Worker
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Job, Unit
 from retllm.identity.access import visible_jobs
 from retllm.identity.actor import Actor
 from retllm.operations.totals import Totals

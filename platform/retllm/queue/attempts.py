@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import AttemptOutcome
-from retllm.db.tables import Attempt, Unit, new_id
+from retllm.db.jobs import Attempt, Unit
+from retllm.db.tables import new_id
 
 
 def begin(session: Session, unit: Unit, worker: str) -> UUID:

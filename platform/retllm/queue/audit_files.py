@@ -12,8 +12,9 @@ from fsspec.core import url_to_fs
 from sqlalchemy.orm import Session
 
 from retllm.db.deletion import WITH_DELETED
+from retllm.db.jobs import Job
 from retllm.db.searches import Search
-from retllm.db.tables import Item, Job, Source
+from retllm.db.tables import Item, Source
 from retllm.db.uploads import UNPACKED, FilePart, UploadFile
 from retllm.errors import NotFound, OriginalLost, StorageUnavailable
 from retllm.media import query_pictures

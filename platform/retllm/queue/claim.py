@@ -16,8 +16,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import Sessions, run_transaction, transaction
-from retllm.db.tables import Job, Unit
 from retllm.errors import (
     JobCancelled,
     ModelUnavailable,

@@ -18,8 +18,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import AttemptOutcome, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import Sessions, run_transaction, transaction, was_locked
-from retllm.db.tables import Job, Unit
 from retllm.metrics import LEASES_LOST, PASSED_OVER
 from retllm.queue import attempts, lifecycle, pauses, ready
 from retllm.queue.claim import retry_or_fail

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind, Stage
-from retllm.db.tables import Job, Unit
+from retllm.db.jobs import Job, Unit
 from retllm.errors import Conflict
 from retllm.queue.routing import Notification
 

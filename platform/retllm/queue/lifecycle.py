@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import OPEN_UNITS, JobState, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.locks import lock_collections_of_jobs
 from retllm.db.many import insert_many
 from retllm.db.searches import Search
-from retllm.db.tables import Item, Job, Unit, new_id
+from retllm.db.tables import Item, new_id
 from retllm.queue.handlers import handler_of
 from retllm.queue.notifications import FIRST_NOTIFIED
 from retllm.queue.routing import Notification, notifications

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import UnitState
-from retllm.db.tables import Unit
+from retllm.db.jobs import Unit
 from retllm.settings import Settings
 
 # seconds; a unit whose server is away looks for it at least as often

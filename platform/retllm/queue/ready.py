@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage, UnitState
-from retllm.db.tables import Job, Unit
+from retllm.db.jobs import Job, Unit
 from retllm.queue.routing import Notification, Routing, scorer_of, stage_of
 
 Conditions = tuple[sa.ColumnElement[bool], ...]

@@ -14,7 +14,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from retllm.db.enums import Stage
-from retllm.db.tables import Unit
+from retllm.db.jobs import Unit
 from retllm.settings import Settings, public_name
 
 # the coarse stage has its own queue, so that a search does not wait behind an index job

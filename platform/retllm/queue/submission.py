@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from retllm.db.deletion import WITH_DELETED
 from retllm.db.enums import GOING_ON, JobKind
+from retllm.db.jobs import Job
 from retllm.db.locks import lock_collection
-from retllm.db.tables import Job, new_id
+from retllm.db.tables import new_id
 from retllm.errors import Conflict, InvalidInput
 from retllm.identity.actor import Actor
 from retllm.queue.routing import Notification

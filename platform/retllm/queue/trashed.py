@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from retllm.db.deletion import WITH_DELETED, hold
 from retllm.db.enums import OVER_JOBS, JobState
+from retllm.db.jobs import Job
 from retllm.db.session import Sessions, run_transaction, transaction
-from retllm.db.tables import Collection, Job, is_kept
+from retllm.db.tables import Collection, is_kept
 from retllm.queue import lifecycle
 
 AFTER = timedelta(minutes=10)

@@ -15,8 +15,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Unit
 from retllm.queue.claim import Claim, claim_unit
 from retllm.queue.ready import in_turn, tried_of, users_in_turn
 from retllm.queue.routing import Routing, routing_of, served_queue

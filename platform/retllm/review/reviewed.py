@@ -15,9 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from retllm.db.enums import ItemState
+from retllm.db.jobs import Job
 from retllm.db.reviews import Judgment
 from retllm.db.searches import Candidate, Search
-from retllm.db.tables import Collection, Item, Job
+from retllm.db.tables import Collection, Item
 from retllm.identity.access import visible_collections
 from retllm.identity.actor import Actor
 from retllm.review.measures import Measures, RankPair, measure

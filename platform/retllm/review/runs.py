@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, defer
 
 from retllm.db.enums import ItemKind, JobState, Role, RunSource, TokenScope
+from retllm.db.jobs import Job
 from retllm.db.locks import lock_collection
 from retllm.db.reviews import EvaluationRun
 from retllm.db.searches import Search
-from retllm.db.tables import Collection, Job, User, new_id
+from retllm.db.tables import Collection, User, new_id
 from retllm.errors import Conflict, Forbidden, InvalidInput, NotFound
 from retllm.identity.access import Right, collection_for, has_scope, is_admin, require_scope, right_in, within_visible
 from retllm.identity.actor import Actor

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, Positions
+from retllm.db.jobs import Job
 from retllm.db.searches import Candidate, Search, SearchCollection
-from retllm.db.tables import Collection, EmbeddingModel, Job
+from retllm.db.tables import Collection, EmbeddingModel
 from retllm.errors import Conflict, InvalidInput
 from retllm.filters import Field, bounded, condition, fields_of, parse
 from retllm.indexing.indexed import Among, current_model, filled_among, indexed_among, is_indexed

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
+from retllm.db.jobs import Job
 from retllm.db.searches import Search
 from retllm.db.session import transaction
-from retllm.db.tables import Job
 from retllm.embedding import fuse
 from retllm.errors import ModelUnavailable
 from retllm.indexing.worker import Embedders, Vectors, configured_name, register

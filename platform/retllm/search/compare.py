@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import DecidedBy, ItemState, JobKind, JobState
+from retllm.db.jobs import Job
 from retllm.db.reviews import Judgment
 from retllm.db.searches import Candidate, Search
-from retllm.db.tables import Collection, EmbeddingModel, Item, Job, User
+from retllm.db.tables import Collection, EmbeddingModel, Item, User
 from retllm.errors import InvalidInput, NotFound
 from retllm.history.job_views import name_of_collections
 from retllm.identity.access import collections_of, visible_jobs

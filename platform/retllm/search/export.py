@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from sqlalchemy import RowMapping
 
 from retllm.db.enums import JobKind
+from retllm.db.jobs import Job
 from retllm.db.reviews import Judgment
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Collection, Item, Job, User
+from retllm.db.tables import Collection, Item, User
 from retllm.history.job_views import name_of_collections
 from retllm.history.listing import JobFilters, is_best
 from retllm.identity.access import within_visible

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage
+from retllm.db.jobs import Unit
 from retllm.db.searches import Search
-from retllm.db.tables import Unit
 from retllm.fine.decision import tied
 from retllm.fine.waves import Adaptive, next_wave
 from retllm.search import ranking

@@ -14,8 +14,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemState
+from retllm.db.jobs import Job, Unit
 from retllm.db.searches import Candidate, Score, Search
-from retllm.db.tables import Item, Job, Unit
+from retllm.db.tables import Item
 from retllm.errors import (
     InvalidInput,
     ModelUnavailable,

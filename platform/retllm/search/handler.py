@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Stage
+from retllm.db.jobs import Job, Unit
 from retllm.db.searches import Candidate
-from retllm.db.tables import Job, Unit
 from retllm.queue.handlers import JobHandler, NextUnits
 from retllm.search import fine, ranking
 

@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import DecidedBy, JobKind
+from retllm.db.jobs import Job
 from retllm.db.searches import Candidate, Score, Search
-from retllm.db.tables import Job
 from retllm.fine.abstention import Threshold, learn_threshold, no_match
 from retllm.fine.decision import Ranked, Scored, final_order
 from retllm.fine.fusion import fused

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, Stage
+from retllm.db.jobs import Job
 from retllm.db.many import insert_many
-from retllm.db.tables import Job, new_id
+from retllm.db.tables import new_id
 from retllm.db.uploads import UNPACKED, UploadFile
 from retllm.errors import MediaRejected, NotFound, TooLarge
 from retllm.media import archives, streams

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus
-from retllm.db.tables import Job
+from retllm.db.jobs import Job
 from retllm.db.uploads import LargeFile, Upload, UploadFile
 from retllm.media.file_table import FileRole, role_of
 from retllm.media.sheets.located import Located

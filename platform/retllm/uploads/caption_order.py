@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus, ItemKind, JobKind
+from retllm.db.jobs import Job
 from retllm.db.many import one_of
-from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
 from retllm.errors import MediaRejected, PictureNotSent, TooLarge
 from retllm.media import streams

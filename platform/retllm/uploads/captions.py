@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus, ItemKind
+from retllm.db.jobs import Job
 from retllm.db.many import insert_many, one_of, update_many
 from retllm.db.state_words import PROBLEMS
-from retllm.db.tables import Item, Job, new_id
+from retllm.db.tables import Item, new_id
 from retllm.db.uploads import UploadFile, items_named
 from retllm.errors import PictureNotSent
 from retllm.media.captioning import Applied, Captioner, Document, EarlierRows, Given, Located, NamesSeen, Writing

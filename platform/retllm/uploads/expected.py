@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from retllm.db.enums import FileStatus, JobKind
-from retllm.db.tables import Job
+from retllm.db.jobs import Job
 from retllm.db.uploads import ExpectedFiles, UploadFile
 from retllm.errors import Incomplete, NotSent, Unsendable
 

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, Stage
+from retllm.db.jobs import Job, Unit
 from retllm.db.many import one_of
-from retllm.db.tables import Job, Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.errors import JobCancelled
 from retllm.indexing.handler import INDEX_HANDLER

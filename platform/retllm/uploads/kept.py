@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from retllm.db.enums import FileStatus
+from retllm.db.jobs import Job
 from retllm.db.many import one_of
 from retllm.db.session import Sessions, transaction
 from retllm.db.state_words import PROBLEMS
-from retllm.db.tables import Job
 from retllm.db.uploads import UNPACKED, UploadFile
 from retllm.media.ingest import delete_files
 from retllm.media.sniffing import FileKind

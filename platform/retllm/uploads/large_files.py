@@ -16,8 +16,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from retllm.db.jobs import Job
 from retllm.db.session import Sessions, run_transaction
-from retllm.db.tables import Job, new_id
+from retllm.db.tables import new_id
 from retllm.db.uploads import FilePart, LargeFile, Upload, UploadFile
 from retllm.errors import Conflict, Incomplete, MediaRejected, NotFound, NotSent, TooLarge
 from retllm.media import streams

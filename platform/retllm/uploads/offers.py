@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, ItemKind, JobKind
-from retllm.db.tables import Job, Source, new_id
+from retllm.db.jobs import Job
+from retllm.db.tables import Source, new_id
 from retllm.db.uploads import UNPACKED, Upload, UploadFile
 from retllm.media import records
 from retllm.media.file_table import clutter_of

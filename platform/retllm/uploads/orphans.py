@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 
 from retllm.db.deletion import WITH_DELETED
 from retllm.db.enums import FileStatus
+from retllm.db.jobs import Job
 from retllm.db.searches import Search
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Item, Job, Source
+from retllm.db.tables import Item, Source
 from retllm.db.uploads import LargeFile, Upload, UploadFile
 from retllm.media.storage import Storage
 

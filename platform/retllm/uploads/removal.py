@@ -24,11 +24,12 @@ from retllm.db.counts import CollectionCount
 from retllm.db.deletion import WITH_DELETED
 from retllm.db.duplicates import Dismissal, DuplicateGroup, DuplicateMember, SimilarPair
 from retllm.db.imports import ImportedFile, ImportedFolder
+from retllm.db.jobs import Job, Unit
 from retllm.db.maps import MapPoint
 from retllm.db.people import ShareLink
 from retllm.db.searches import Candidate, Search, SearchCollection
 from retllm.db.session import Sessions, run_transaction
-from retllm.db.tables import Collection, Item, Job, Source, Unit
+from retllm.db.tables import Collection, Item, Source
 from retllm.db.uploads import LargeFile, Upload, UploadFile
 from retllm.media import query_pictures
 from retllm.media.ingest import delete_files

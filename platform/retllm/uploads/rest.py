@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 
 from retllm.db.deletion import WITH_DELETED
 from retllm.db.enums import FileStatus, JobKind
-from retllm.db.tables import Job
+from retllm.db.jobs import Job
 from retllm.db.uploads import Upload, UploadFile
 from retllm.errors import Incomplete, PictureNotSent
 from retllm.media.sheets.targets import AGAIN, CAME

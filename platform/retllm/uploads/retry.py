@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, JobState, Stage, UnitState
-from retllm.db.tables import Job, Unit
+from retllm.db.jobs import Job, Unit
 from retllm.db.uploads import UploadFile
 from retllm.errors import Conflict
 from retllm.history.retries import RETRY

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OPEN_UNITS, FileStatus, JobKind, JobState, Stage
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import Sessions, run_transaction
-from retllm.db.tables import Job, Unit
 from retllm.db.uploads import Upload, UploadFile
 from retllm.errors import Conflict, NotFound
 from retllm.identity.access import Right, collection_for

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, Stage, UnitState
-from retllm.db.tables import Item, Job, Unit
+from retllm.db.jobs import Job, Unit
+from retllm.db.tables import Item
 from retllm.db.uploads import MAY_DESCRIBE, UploadFile, items_named
 from retllm.indexing.indexed import has_content
 from retllm.indexing.submit import in_no_unit, items_in_units, to_embed

@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from retllm.db.counts import FileCount
 from retllm.db.enums import OPEN_UNITS, FileStatus, ItemKind, Stage
+from retllm.db.jobs import Unit
 from retllm.db.state_words import PROBLEMS
-from retllm.db.tables import Item, Source, Unit
+from retllm.db.tables import Item, Source
 from retllm.db.uploads import Upload, UploadFile
 from retllm.history.file_counts import NO_FILES, OUTCOMES_COUNTED, PARTS_COUNTED, file_counts
 from retllm.media.outcomes import FileError, FileOutcome, place

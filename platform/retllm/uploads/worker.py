@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus
+from retllm.db.jobs import Job
 from retllm.db.many import one_of
 from retllm.db.session import Sessions
-from retllm.db.tables import Job
 from retllm.db.uploads import UploadFile
 from retllm.errors import MediaRejected, OriginalLost, TooLarge
 from retllm.media import archives, records, streams

@@ -11,7 +11,7 @@ from retllm.bench import jobs
 from retllm.bench.jobs import Overhead, quantile
 from retllm.cli.main import main
 from retllm.db.enums import UnitState
-from retllm.db.tables import Unit
+from retllm.db.jobs import Unit
 
 
 @pytest.mark.parametrize(

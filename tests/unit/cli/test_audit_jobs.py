@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 from retllm.cli.audit_jobs import audit_jobs
 from retllm.db.enums import JobKind
+from retllm.db.jobs import Job
 from retllm.db.session import make_sessions, transaction
-from retllm.db.tables import Collection, Job, new_id
+from retllm.db.tables import Collection, new_id
 from retllm.identity import accounts
 from retllm.settings import Settings
 

@@ -13,8 +13,9 @@ from retllm.cli import checks
 from retllm.cli.check_work import inspect_work
 from retllm.cli.doctor import doctor
 from retllm.db.enums import JobKind, Stage
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import make_sessions, transaction
-from retllm.db.tables import Collection, Job, Unit, new_id
+from retllm.db.tables import Collection, new_id
 from retllm.identity import accounts
 from retllm.settings import Settings
 from retllm.stack import LocalStack

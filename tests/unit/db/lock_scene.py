@@ -18,10 +18,11 @@ from tests.unit.stand_ins import FakeEmbedder, SilentNotifier
 
 from retllm.db.duplicates import DuplicateGroup, DuplicateMember
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Stage, UnitState, Visibility
+from retllm.db.jobs import Job, Unit
 from retllm.db.locks import lock_collection
 from retllm.db.searches import Candidate, Search
 from retllm.db.session import Sessions, run_transaction, transaction
-from retllm.db.tables import Collection, EmbeddingModel, Item, Job, Source, Unit, new_id
+from retllm.db.tables import Collection, EmbeddingModel, Item, Source, new_id
 from retllm.duplicates import replacing
 from retllm.duplicates.grouping import Member
 from retllm.duplicates.pictures import HashedPictures

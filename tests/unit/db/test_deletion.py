@@ -13,11 +13,12 @@ from tests.factories import make_collection, make_job, make_search, make_text, m
 
 from retllm.db.deletion import WITH_DELETED
 from retllm.db.enums import RunSource
+from retllm.db.jobs import Job, Unit
 from retllm.db.locks import lock_collection, lock_collections_of_jobs
 from retllm.db.reviews import EvaluationRun, Judgment
 from retllm.db.searches import SearchCollection
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Collection, Item, Job, Source, Unit, new_id
+from retllm.db.tables import Collection, Item, Source, new_id
 from retllm.errors import NotFound
 from retllm.media import records
 

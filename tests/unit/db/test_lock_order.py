@@ -21,8 +21,9 @@ from tests.unit.stand_ins import FakeEmbedder
 
 from retllm.db import session as db_session
 from retllm.db.deletion import WITH_DELETED
+from retllm.db.jobs import Job
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Collection, Embedding, Item, Job, Source
+from retllm.db.tables import Collection, Embedding, Item, Source
 from retllm.errors import DatabaseBusy, RetllmError
 from retllm.identity import accounts
 from retllm.identity.actor import Actor

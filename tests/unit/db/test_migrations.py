@@ -18,10 +18,11 @@ from tests.factories import make_collection, make_job, make_search, make_unit, m
 
 from retllm.db import migrate
 from retllm.db.enums import FileStatus, Stage
+from retllm.db.jobs import Attempt, Unit
 from retllm.db.migrate import config, upgrade
 from retllm.db.searches import Candidate, Score
 from retllm.db.session import make_engine
-from retllm.db.tables import Attempt, Embedding, Unit, new_id
+from retllm.db.tables import Embedding, new_id
 from retllm.db.vectors import index_name
 from retllm.errors import StackError
 from retllm.queue.audit import violations

@@ -17,8 +17,9 @@ from tests.unit.stand_ins import SilentNotifier
 from retllm.bench.duplicates import CHANGES
 from retllm.db.duplicates import DuplicateGroup, DuplicateMember, DuplicateResult, SimilarPair, is_group
 from retllm.db.enums import JobState, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Unit
+from retllm.db.tables import Item
 from retllm.demo.scenes import random_scene, render
 from retllm.duplicates import replacing, views
 from retllm.duplicates import worker as searching

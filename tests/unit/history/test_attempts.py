@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from tests.unit.stand_ins import SilentNotifier
 
 from retllm.db.enums import AttemptOutcome, JobKind, Stage, UnitState, Visibility
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Job, Unit, new_id
+from retllm.db.tables import Collection, new_id
 from retllm.errors import MediaRejected, NotFound
 from retllm.history.attempts import AttemptView, UnitPosition, attempts
 from retllm.identity import accounts

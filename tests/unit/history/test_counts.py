@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from tests.unit.stand_ins import SilentNotifier
 
 from retllm.db.enums import Stage, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Unit
 from retllm.errors import InvalidInput, JobCancelled
 from retllm.indexing.submit import submit_index
 from retllm.metrics import REGISTRY

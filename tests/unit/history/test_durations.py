@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage
+from retllm.db.jobs import Attempt, Job
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Job
 from retllm.history.control import retry_job
 from retllm.history.job_views import job_view
 from retllm.history.listing import JobFilters

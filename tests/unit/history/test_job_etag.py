@@ -10,11 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, JobKind, JobState, Stage
+from retllm.db.jobs import Job, Unit
 from retllm.db.operations import PausedQueue
 from retllm.db.reviews import Judgment
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Job, Unit, new_id
+from retllm.db.tables import new_id
 from retllm.errors import NotFound
 from retllm.history import control
 from retllm.history.job_etag import EtagValues, job_etag

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Role, TokenScope, Visibility
+from retllm.db.jobs import Job
 from retllm.db.people import CollectionMember
-from retllm.db.tables import Collection, Item, Job, User, new_id
+from retllm.db.tables import Collection, Item, User, new_id
 from retllm.errors import Forbidden, NotFound
 from retllm.identity import access, accounts
 from retllm.identity.access import Right

@@ -17,8 +17,8 @@ from tests.unit.imports.conftest import Imports
 from tests.unit.uploads.conftest import packed, picture
 
 from retllm.db.enums import FileStatus
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import Job
 from retllm.errors import Conflict, InvalidInput
 from retllm.history import control
 from retllm.imports import sending

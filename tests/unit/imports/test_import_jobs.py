@@ -14,8 +14,8 @@ from tests.factories import make_user
 from tests.unit.uploads.conftest import Uploads, context, picture, uploads, world
 
 from retllm.db.enums import JobState, Role
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import Job
 from retllm.db.uploads import Upload
 from retllm.errors import Conflict, Forbidden
 from retllm.history import control

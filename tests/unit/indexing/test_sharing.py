@@ -16,8 +16,9 @@ from tests.soak import scaled
 from tests.unit.stand_ins import FakeEmbedder
 
 from retllm.db.enums import AttemptOutcome, JobState, UnitState
+from retllm.db.jobs import Attempt, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Embedding, EmbeddingClaim, Item, Unit
+from retllm.db.tables import Embedding, EmbeddingClaim, Item
 from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import embed_unit
 from retllm.media import records

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from tests.unit.stand_ins import FakeEmbedder, index, run
 
 from retllm.db.enums import AttemptOutcome, JobState, UnitState
+from retllm.db.jobs import Attempt, Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Collection, Embedding, Item, Job, Unit
+from retllm.db.tables import Collection, Embedding, Item
 from retllm.db.vectors import INDEX_PREFIX, VectorIndex, index_name
 from retllm.history import control, index_builds
 from retllm.history.job_etag import EtagValues, job_etag

@@ -19,8 +19,9 @@ from tests.factories import make_text, store
 from tests.unit.stand_ins import FakeEmbedder, index, png, run
 
 from retllm.db.enums import ItemKind, JobState, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, EmbeddingModel, Item, Unit, new_id
+from retllm.db.tables import Embedding, EmbeddingModel, Item, new_id
 from retllm.errors import JobCancelled, ModelUnavailable, StorageUnavailable
 from retllm.history import control
 from retllm.history.job_views import job_view

@@ -15,9 +15,10 @@ from tests.unit.job_world import World
 from tests.unit.stand_ins import SilentNotifier
 
 from retllm.db.enums import ItemState, JobState, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.maps import MapPoint, MapResult
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Item, Unit, new_id
+from retllm.db.tables import Collection, Item, new_id
 from retllm.errors import Conflict, StackError
 from retllm.history import control
 from retllm.maps import process, views

@@ -15,8 +15,9 @@ from tests.unit.ocr.readers import ColourReader
 from tests.unit.stand_ins import SilentNotifier
 
 from retllm.db.enums import ItemKind, JobState, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import ITEM_WORDS, Collection, Item, Unit
+from retllm.db.tables import ITEM_WORDS, Collection, Item
 from retllm.errors import Conflict
 from retllm.history import control
 from retllm.history.job_views import job_view

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from retllm.db.enums import ItemKind, JobKind, JobState, Role, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Job, Unit, new_id
+from retllm.db.tables import new_id
 from retllm.identity import accounts
 from retllm.identity.actor import Actor
 from retllm.operations import activity, queues, workers

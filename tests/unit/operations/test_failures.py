@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from retllm.db.enums import JobState, Role, UnitState, Visibility
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Unit
+from retllm.db.tables import Collection
 from retllm.errors import InvalidInput
 from retllm.history import control
 from retllm.identity import accounts

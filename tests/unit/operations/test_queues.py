@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from retllm.db.enums import Stage, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import snapshot, transaction
-from retllm.db.tables import Unit
 from retllm.errors import NotFound
 from retllm.indexing.submit import submit_index
 from retllm.operations import queues

@@ -12,8 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from retllm import metrics
 from retllm.db.enums import JobKind, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Job, Unit, new_id
+from retllm.db.tables import new_id
 from retllm.operations import queues, scrape, workers
 from retllm.operations.totals import Totals
 from retllm.operations.usage import Usage

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from tests.factories import make_collection
 
 from retllm.db.enums import Stage
+from retllm.db.jobs import Unit
 from retllm.db.operations import Worker
 from retllm.db.session import transaction
-from retllm.db.tables import Unit
 from retllm.errors import MediaRejected, ModelUnavailable
 from retllm.indexing.submit import submit_index
 from retllm.operations import queues, stuck, workers

@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 from tests.unit.queue.core_model import VERSION, MClaim
 
 from retllm.db.enums import Stage
+from retllm.db.jobs import Job
 from retllm.db.searches import Candidate, Score, Search
-from retllm.db.tables import Embedding, Job
+from retllm.db.tables import Embedding
 from retllm.queue import claim as claims
 from retllm.queue.routing import Notification
 from retllm.settings import default_of

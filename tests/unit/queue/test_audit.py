@@ -14,9 +14,10 @@ from tests.unit.stand_ins import FakeScorer, index, run, search
 from tests.unit.uploads.conftest import Uploads, picture
 
 from retllm.db.enums import Stage
+from retllm.db.jobs import Attempt, Job, Unit
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Embedding, Item, Job, Unit
+from retllm.db.tables import Embedding, Item
 from retllm.db.uploads import Upload, UploadFile
 from retllm.db.vectors import VectorIndex, index_name
 from retllm.history import control

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobState, UnitState
+from retllm.db.jobs import Attempt, Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Collection, Item, Job, Unit
+from retllm.db.tables import Collection, Item
 from retllm.errors import JobCancelled, MediaRejected, ModelUnavailable, StaleClaim
 from retllm.history import control
 from retllm.indexing.submit import submit_index

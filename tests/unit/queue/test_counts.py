@@ -15,8 +15,9 @@ from tests.factories import make_job, make_unit, store
 
 from retllm.db.counts import OF_FILES, OF_UNITS, Counted, FileCount, UnitCount, merge
 from retllm.db.enums import FileStatus, JobKind, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Job, Unit, new_id
+from retllm.db.tables import new_id
 from retllm.db.uploads import Upload, UploadFile
 from retllm.errors import Incomplete
 from retllm.history.file_counts import come, file_counts

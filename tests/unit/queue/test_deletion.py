@@ -17,8 +17,9 @@ from tests.unit.deleting import delete_collection
 from tests.unit.stand_ins import FakeEmbedder, SilentNotifier
 
 from retllm.db import session as db_session
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import Collection, Embedding, Item, Job, Unit, new_id
+from retllm.db.tables import Collection, Embedding, Item, new_id
 from retllm.errors import Conflict, NotFound, StaleClaim
 from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import embed_unit

@@ -11,8 +11,8 @@ import redis
 import sqlalchemy as sa
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
+from retllm.db.jobs import Attempt, Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Job, Unit
 from retllm.indexing.submit import submit_index
 from retllm.queue import ready
 from retllm.queue.dispatcher import Dispatcher

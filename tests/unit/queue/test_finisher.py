@@ -10,8 +10,8 @@ import pytest
 from tests.unit.stand_ins import FakeEmbedder
 
 from retllm.db.enums import UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Unit
 from retllm.indexing.submit import submit_index
 from retllm.indexing.worker import embed_unit
 from retllm.queue.claim import complete

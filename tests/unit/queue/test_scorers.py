@@ -13,8 +13,9 @@ from tests.factories import make_job, make_search, make_unit, store
 from tests.unit.job_world import World
 
 from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Unit, new_id
+from retllm.db.tables import new_id
 from retllm.errors import ServerAway
 from retllm.operations import failures, queues, scrape, stuck, workers
 from retllm.operations.failures import FailureFilters

@@ -26,9 +26,10 @@ from tests.unit.queue.plain_results import embed, results
 from tests.unit.stand_ins import SilentNotifier
 
 from retllm.db.enums import AttemptOutcome, JobState, Stage, UnitState
+from retllm.db.jobs import Attempt, Job, Unit
 from retllm.db.searches import Score
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Collection, Embedding, Job, Unit, new_id
+from retllm.db.tables import Collection, Embedding, new_id
 from retllm.db.vectors import register_model
 from retllm.errors import Conflict, JobCancelled, MediaRejected, ModelUnavailable, RetllmError, StaleClaim
 from retllm.history import control

@@ -12,8 +12,9 @@ from tests.factories import make_job, make_search, make_user, store
 from tests.unit.job_world import World
 
 from retllm.db.enums import OPEN_UNITS, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Job, Unit, new_id
+from retllm.db.tables import new_id
 from retllm.operations import queues
 from retllm.queue import claim as claims
 from retllm.queue.claim import Claim

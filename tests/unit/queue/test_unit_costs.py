@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Job, Unit
 from retllm.indexing.submit import submit_index
 from retllm.queue import lifecycle
 from retllm.uploads.submit import close_upload, open_upload

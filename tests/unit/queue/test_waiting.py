@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from retllm.db.enums import AttemptOutcome, JobState, UnitState
+from retllm.db.jobs import Attempt, Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Job, Unit
 from retllm.errors import ServerAway
 from retllm.history import control
 from retllm.history.job_views import job_view

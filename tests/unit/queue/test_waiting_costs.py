@@ -13,8 +13,8 @@ from tests.factories import make_job, make_search, store
 from tests.unit.job_world import World
 
 from retllm.db.enums import Stage
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Unit
 from retllm.queue.ready import in_turn, take_ready, tried_of, users_in_turn
 from retllm.queue.routing import Routing
 

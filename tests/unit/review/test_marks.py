@@ -9,9 +9,10 @@ import sqlalchemy as sa
 from tests.unit.review.conftest import World
 
 from retllm.db.enums import ItemState, Visibility
+from retllm.db.jobs import Job
 from retllm.db.reviews import Judgment
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Item, Job, new_id
+from retllm.db.tables import Collection, Item, new_id
 from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.review import marks
 

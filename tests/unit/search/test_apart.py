@@ -13,8 +13,8 @@ from tests.unit.search.pools import ready_units
 from tests.unit.stand_ins import FakeEmbedder, FakeScorer, index, search, view_of
 
 from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Unit
 from retllm.errors import RetllmError, ServerAway, ServerBusy, ServerFailed
 from retllm.fine import Content
 from retllm.history import control

@@ -26,9 +26,10 @@ from tests.unit.two_embedders import (
 
 from retllm import embedding
 from retllm.db.enums import ItemKind, JobState, Stage, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.searches import Candidate, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Unit, new_id
+from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, new_id
 from retllm.errors import Conflict, InvalidInput, ModelUnavailable
 from retllm.indexing import vector_indexes
 from retllm.queue.worker import WorkerContext

@@ -11,8 +11,8 @@ from tests.unit.search.pools import ready_units
 from tests.unit.stand_ins import FakeEmbedder, FakeScorer, fine_unit, index, search, view_of
 
 from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Job, Unit
 from retllm.errors import Obsolete
 from retllm.history import control
 from retllm.history.control import NO_HELP, BulkAction

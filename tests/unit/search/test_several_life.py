@@ -12,10 +12,10 @@ from tests.unit.stand_ins import FakeEmbedder, FakeScorer, fine_unit, run, searc
 from tests.unit.two_embedders import even
 
 from retllm.db.enums import JobKind, JobState, Role, Stage, UnitState
+from retllm.db.jobs import Job
 from retllm.db.reviews import Judgment
 from retllm.db.searches import Candidate, Score, Search, SearchCollection
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import Job
 from retllm.errors import Forbidden, NotFound
 from retllm.history import listing
 from retllm.history.control import cancel_job, delete_job

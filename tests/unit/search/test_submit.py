@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from tests.factories import make_collection, make_text, store
 
 from retllm.db.enums import ItemKind, Role, Stage
+from retllm.db.jobs import Job
 from retllm.db.searches import Search
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, Item, Job, new_id
+from retllm.db.tables import Embedding, Item, new_id
 from retllm.db.vectors import register_model
 from retllm.errors import Conflict, InvalidInput, NotFound
 from retllm.history import control

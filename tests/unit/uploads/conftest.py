@@ -18,8 +18,9 @@ from tests.unit.job_world import World, context, world
 from tests.unit.stand_ins import FakeEmbedder
 
 from retllm.db.enums import FileStatus, Stage, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Unit
+from retllm.db.tables import Item
 from retllm.db.uploads import UploadFile
 from retllm.indexing.worker import embed_unit
 from retllm.media.outcomes import IncomingFile

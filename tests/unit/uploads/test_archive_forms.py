@@ -17,8 +17,8 @@ from tests.unit.uploads.conftest import Uploads, packed, picture
 from tests.unit.uploads.test_retry import retry
 
 from retllm.db.enums import FileStatus
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import Job
 from retllm.errors import JobCancelled
 from retllm.history.file_counts import file_counts
 from retllm.media import tars

@@ -6,8 +6,9 @@ import sqlalchemy as sa
 from tests.unit.uploads.conftest import Uploads, packed, picture
 from tests.unit.uploads.test_rows_of_pages_that_may_come import document, sheet
 
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job
+from retllm.db.tables import Item
 from retllm.media.came_in import archives_of
 from retllm.media.ingest import delete_item
 

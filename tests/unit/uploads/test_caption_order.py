@@ -12,9 +12,10 @@ from tests.unit.uploads.conftest import Files, Uploads, packed, picture
 from tests.unit.uploads.test_rows_of_pages_that_may_come import document
 
 from retllm.db.enums import FileStatus
+from retllm.db.jobs import Job
 from retllm.db.many import one_of
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job, new_id
+from retllm.db.tables import Item, new_id
 from retllm.db.uploads import UploadFile
 from retllm.history.control import cancel_job
 from retllm.media.ingest import delete_item

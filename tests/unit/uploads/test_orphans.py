@@ -13,8 +13,9 @@ from tests.unit.stand_ins import png
 from tests.unit.uploading import add_files
 
 from retllm.db.enums import FileStatus
+from retllm.db.jobs import Job
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Item, Job, new_id
+from retllm.db.tables import Item, new_id
 from retllm.db.uploads import LargeFile, UploadFile
 from retllm.media.ingest import IncomingFile, Ingest
 from retllm.media.storage import Storage

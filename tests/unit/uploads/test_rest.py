@@ -11,8 +11,8 @@ from tests.unit.uploads.test_retry import retry
 from tests.unit.uploads.test_rows_of_unsent_pictures import broken_off
 
 from retllm.db.enums import FileStatus
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import Job
 from retllm.history.file_counts import FileCounts, file_counts
 from retllm.queue import lifecycle
 from retllm.uploads import unsent

@@ -16,8 +16,9 @@ from tests.unit.media.test_parts import pages, plain
 from tests.unit.uploads.conftest import Uploads, packed, picture
 
 from retllm.db.enums import FileStatus, ItemState, JobState, Stage
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job
+from retllm.db.tables import Item
 from retllm.errors import Conflict
 from retllm.history import control
 from retllm.history.file_counts import count_not_kept, file_counts

@@ -10,8 +10,8 @@ from tests.unit.deleting import delete_collection
 from tests.unit.uploads.conftest import Uploads, packed, picture
 
 from retllm.db.enums import FileStatus, JobState, Stage
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import Job
 from retllm.db.uploads import Upload
 from retllm.errors import Conflict, NotFound
 from retllm.history import control

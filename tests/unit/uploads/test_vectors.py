@@ -16,9 +16,10 @@ from tests.unit.stand_ins import FakeEmbedder
 from tests.unit.uploads.conftest import Uploads, packed, picture
 
 from retllm.db.enums import FileStatus, JobState, Stage, UnitState
+from retllm.db.jobs import Job
 from retllm.db.many import insert_many
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, Item, Job, new_id
+from retllm.db.tables import Embedding, Item, new_id
 from retllm.db.uploads import MAY_DESCRIBE, PICTURED, UploadFile
 from retllm.errors import MediaRejected
 from retllm.history import control

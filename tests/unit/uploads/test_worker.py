@@ -15,8 +15,9 @@ from tests.unit.media.handmade_tars import tarred
 from tests.unit.uploads.conftest import Files, Uploads, packed, picture
 
 from retllm.db.enums import FileStatus, ItemKind, ItemState, JobState, Stage, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Unit
+from retllm.db.tables import Item
 from retllm.errors import JobCancelled, StorageFull
 from retllm.history import control
 from retllm.history.job_views import job_view

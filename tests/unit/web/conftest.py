@@ -16,8 +16,9 @@ from tests.unit.web.commands import empty, folder, run
 from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import Role, Stage
+from retllm.db.jobs import Unit
 from retllm.db.session import Sessions, transaction
-from retllm.db.tables import Unit, User
+from retllm.db.tables import User
 from retllm.identity import accounts, audit, logins, tokens
 from retllm.identity.actor import Actor
 from retllm.identity.audit import Action

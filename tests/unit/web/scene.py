@@ -27,12 +27,13 @@ from tests.unit.web.policy import Person
 
 from retllm.db.duplicates import DuplicateGroup, DuplicateMember
 from retllm.db.enums import FileStatus, ItemKind, JobKind, JobState, MemberRole, Role, RunSource, UnitState, Visibility
+from retllm.db.jobs import Unit
 from retllm.db.maps import MapPoint, MapResult
 from retllm.db.people import CollectionMember, SavedView, ShareLink
 from retllm.db.reviews import EvaluationRun, Judgment
 from retllm.db.searches import Search
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Item, Source, Unit, User, new_id
+from retllm.db.tables import Collection, Item, Source, User, new_id
 from retllm.db.uploads import LargeFile, Upload, UploadFile
 from retllm.fine.injection import Injection
 from retllm.fine.trace import Trace, Weights

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from tests.unit.web.conftest import Caller
 
 from retllm.db.enums import Stage, UnitState
+from retllm.db.jobs import Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Unit
 from retllm_web.http.services import Services
 
 

@@ -34,9 +34,9 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 from retllm.db.enums import Visibility
+from retllm.db.jobs import Job
 from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
-from retllm.db.tables import Job
 from retllm.settings import Settings
 from retllm_web.actions import uploads
 from retllm_web.app import create_app

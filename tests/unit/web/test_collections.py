@@ -12,9 +12,10 @@ from tests.factories import make_job
 from tests.unit.web.conftest import Caller
 
 from retllm.db.enums import JobKind
+from retllm.db.jobs import Job
 from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, Job, new_id
+from retllm.db.tables import Collection, Embedding, EmbeddingModel, Item, new_id
 from retllm.queue.submission import current_job
 from retllm.settings import Settings, public_name
 from retllm.uploads.removal import remove_deleted

@@ -15,10 +15,11 @@ from tests.unit.web.route_requests import BODIES, RequestSender
 from tests.unit.web.scene import SceneBuilder
 
 from retllm.db.base import Base
+from retllm.db.jobs import Job
 from retllm.db.people import AuditEntry, CollectionMember
 from retllm.db.reviews import EvaluationRun
 from retllm.db.session import Sessions, make_sessions, transaction
-from retllm.db.tables import ApiToken, Collection, Item, Job
+from retllm.db.tables import ApiToken, Collection, Item
 from retllm.db.uploads import LargeFile
 from retllm.settings import Settings
 from retllm_web.app import create_app

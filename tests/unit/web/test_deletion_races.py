@@ -15,8 +15,8 @@ from tests.unit.web.route_requests import BODIES, RequestSender
 from tests.unit.web.scene import Scene, SceneBuilder
 from werkzeug.routing import Rule
 
+from retllm.db.jobs import Job
 from retllm.db.session import Sessions, make_sessions, transaction
-from retllm.db.tables import Job
 from retllm.media import records
 from retllm.settings import Settings
 from retllm_web.app import create_app

@@ -16,11 +16,12 @@ from tests.unit.web.conftest import Caller
 from tests.unit.web.pictures import picture
 
 from retllm.db.enums import ItemKind, JobKind, JobState, MemberRole, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.people import AuditEntry, CollectionMember
 from retllm.db.reviews import Judgment
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job, Unit, new_id
+from retllm.db.tables import Item, new_id
 from retllm.fine.injection import Injection
 from retllm.search import export
 from retllm.search.submit import question_of

@@ -14,9 +14,10 @@ from tests.unit.web.pictures import picture
 from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job, Unit, new_id
+from retllm.db.tables import Item, new_id
 from retllm.settings import Settings, public_name
 from retllm_web.http.services import Services
 

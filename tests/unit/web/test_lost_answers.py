@@ -18,10 +18,11 @@ from tests.unit.web.route_requests import RequestSender
 from tests.unit.web.scene import SceneBuilder
 
 from retllm.db.enums import JobKind
+from retllm.db.jobs import Job
 from retllm.db.reviews import EvaluationRun
 from retllm.db.searches import Search
 from retllm.db.session import transaction
-from retllm.db.tables import Embedding, Item, Job, new_id
+from retllm.db.tables import Embedding, Item, new_id
 from retllm.db.vectors import register_model
 from retllm.queue.audit import violations
 from retllm.settings import public_name

@@ -18,9 +18,10 @@ from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
 from retllm.db.enums import JobKind, JobState, TokenScope, UnitState
+from retllm.db.jobs import Job
 from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
-from retllm.db.tables import ApiToken, Job
+from retllm.db.tables import ApiToken
 from retllm.errors import Forbidden
 from retllm.identity.access import changeable_jobs
 from retllm.identity.actor import Actor

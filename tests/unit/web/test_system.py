@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from tests.unit.web.conftest import Caller, RecordingNotifier
 
 from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Job, Unit
 from retllm.operations import workers
 from retllm.operations.workers import WorkerReport
 from retllm_web.http.services import Services

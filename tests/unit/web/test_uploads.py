@@ -21,8 +21,9 @@ from tests.unit.web.pictures import picture
 from tests.unit.web.uploads import BLUE, RED, STREAM, TUS, Body, begin, needs, outcomes, send, sha256
 
 from retllm.db.enums import FileStatus, JobState, Stage
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job, Unit
+from retllm.db.tables import Item
 from retllm.db.uploads import UploadFile
 from retllm.media.records import empty_item
 from retllm_web.http.services import Services

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from retllm.db.jobs import Job
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import Job
 from retllm.history import control, listing
 from retllm.history.control import BulkAction, JobChanges
 from retllm.history.listing import JobFilters

@@ -13,10 +13,11 @@ from sqlalchemy.orm import Session, aliased
 
 from retllm.db.counts import CollectionCount, UnitCount
 from retllm.db.enums import GOING_ON, ItemKind, JobKind, Role, Stage, UnitState
+from retllm.db.jobs import Job
 from retllm.db.locks import lock_collection
 from retllm.db.operations import PausedQueue
 from retllm.db.session import run_transaction
-from retllm.db.tables import DEFAULT_LANGUAGE, Collection, EmbeddingModel, Job, User, new_id
+from retllm.db.tables import DEFAULT_LANGUAGE, Collection, EmbeddingModel, User, new_id
 from retllm.errors import Conflict, NotFound
 from retllm.identity.access import (
     Right,

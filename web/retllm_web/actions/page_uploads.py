@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import OVER_JOBS, FileStatus, JobKind, JobState
-from retllm.db.tables import Job
+from retllm.db.jobs import Job
 from retllm.db.uploads import UploadFile
 from retllm.history.file_counts import FileCounts, file_counts
 from retllm.identity.access import collection_for

@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 
 from retllm.db.counts import CollectionCount
 from retllm.db.enums import JobKind
+from retllm.db.jobs import Job
 from retllm.db.many import one_of
 from retllm.db.searches import Search
-from retllm.db.tables import Collection, Job, User
+from retllm.db.tables import Collection, User
 from retllm.history.job_views import name_of_collections
 from retllm.identity.access import visible_collections, visible_jobs
 from retllm.identity.actor import Actor

@@ -12,8 +12,9 @@ import structlog
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import Positions
+from retllm.db.jobs import Job
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import Collection, Item, Job
+from retllm.db.tables import Collection, Item
 from retllm.history import control
 from retllm.history.job_views import JobView, RetriedJobView, job_view, retried_view
 from retllm.identity.access import collection_for, job_for

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from werkzeug.exceptions import HTTPException
 
 from retllm.db.enums import FileStatus, JobKind
+from retllm.db.jobs import Job
 from retllm.db.session import Sessions, run_transaction, transaction
-from retllm.db.tables import Job
 from retllm.errors import NotFound, RetllmError, TooLarge
 from retllm.history.job_views import RetriedJobView, job_view, retried_view
 from retllm.identity import access

@@ -14,8 +14,9 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobKind
+from retllm.db.jobs import Job
 from retllm.db.session import run_transaction, transaction
-from retllm.db.tables import Collection, Job, new_id
+from retllm.db.tables import Collection, new_id
 from retllm.errors import NotFound, RetllmError
 from retllm.history.job_views import JobView
 from retllm.identity import access

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import GOING_ON, OVER_JOBS, JobKind, Role, Stage
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import DEFAULT_LANGUAGE, Collection, Job
+from retllm.db.tables import DEFAULT_LANGUAGE, Collection
 from retllm.db.vectors import usable_index
 from retllm.errors import InvalidInput, RetllmError
 from retllm.history.file_counts import file_counts

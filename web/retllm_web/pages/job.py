@@ -14,9 +14,10 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import FileStatus, JobKind
+from retllm.db.jobs import Job
 from retllm.db.session import snapshot, transaction
 from retllm.db.state_words import again_words
-from retllm.db.tables import Collection, Job
+from retllm.db.tables import Collection
 from retllm.errors import Forbidden, RetllmError
 from retllm.history.attempts import attempts, may_change
 from retllm.history.job_etag import job_etag

@@ -12,8 +12,9 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import Job, new_id
+from retllm.db.tables import new_id
 from retllm.errors import RetllmError
 from retllm.history import control, listing
 from retllm.history.control import BulkAction

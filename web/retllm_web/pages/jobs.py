@@ -13,10 +13,11 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from retllm.db.enums import JobState, Role, UnitState
+from retllm.db.jobs import Job
 from retllm.db.people import SavedView
 from retllm.db.session import transaction
 from retllm.db.state_words import PROBLEMS
-from retllm.db.tables import Collection, Job, User
+from retllm.db.tables import Collection, User
 from retllm.history import listing, runs
 from retllm.history.job_views import JobView, job_views
 from retllm.history.listing import JobFilters

@@ -21,9 +21,10 @@ from tests.unit.web.pages.upload_script import Outcomes, Script
 from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import DecidedBy, JobState, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.searches import Candidate, Search
 from retllm.db.session import transaction
-from retllm.db.tables import EmbeddingModel, Item, Job, Unit
+from retllm.db.tables import EmbeddingModel, Item
 from retllm.db.uploads import UploadFile
 from retllm.fine.injection import Injection
 from retllm.settings import Settings, public_name

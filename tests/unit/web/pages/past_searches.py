@@ -8,9 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from retllm.db.enums import ItemKind, JobKind, JobState
+from retllm.db.jobs import Job
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job, new_id
+from retllm.db.tables import Item, new_id
 from retllm.fine.injection import Injection
 from retllm.search.submit import question_of
 from retllm_web.http.services import Services

@@ -11,9 +11,10 @@ from tests.unit.web.conftest import PASSWORD
 from tests.unit.web.pages.conftest import Page, Visitor
 
 from retllm.db.enums import Role, Visibility
+from retllm.db.jobs import Job
 from retllm.db.searches import Search
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Job
+from retllm.db.tables import Collection
 from retllm.identity import accounts
 from retllm_web.http.services import Services
 

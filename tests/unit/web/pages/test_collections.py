@@ -16,9 +16,10 @@ from tests.unit.web.pictures import picture
 from tests.unit.web.vectors import embed_items
 
 from retllm.db.enums import JobKind, JobState
+from retllm.db.jobs import Job
 from retllm.db.operations import PausedQueue
 from retllm.db.session import transaction
-from retllm.db.tables import Job, new_id
+from retllm.db.tables import new_id
 from retllm.settings import Settings, public_name
 from retllm.uploads.removal import remove_deleted
 from retllm_web.actions import item_lists

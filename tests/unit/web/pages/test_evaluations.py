@@ -17,11 +17,12 @@ from tests.unit.web.pages.test_quality import add_search, mark
 from tests.unit.web.pictures import picture
 
 from retllm.db.enums import JobState, Role
+from retllm.db.jobs import Job
 from retllm.db.people import AuditEntry
 from retllm.db.reviews import EvaluationRun
 from retllm.db.searches import Candidate, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Job, new_id
+from retllm.db.tables import new_id
 from retllm.evaluation.run import Result
 from retllm.evaluation.variants import Variant
 from retllm.identity import accounts

@@ -11,8 +11,9 @@ from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Page, Visitor
 
 from retllm.db.enums import FileStatus, JobKind, JobState, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job, Unit, new_id
+from retllm.db.tables import Item, new_id
 from retllm.db.uploads import Upload, UploadFile
 from retllm_web.http.services import Services
 

@@ -12,9 +12,10 @@ from tests.unit.web.pages.conftest import Page, Visitor
 from tests.unit.web.pages.past_searches import store_search
 
 from retllm.db.enums import JobState, RunSource
+from retllm.db.jobs import Job
 from retllm.db.reviews import EvaluationRun
 from retllm.db.session import transaction
-from retllm.db.tables import Job, new_id
+from retllm.db.tables import new_id
 from retllm.history.runs import state_of
 from retllm_web.http.services import Services
 from retllm_web.pages import jobs as history

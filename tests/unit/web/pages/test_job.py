@@ -13,10 +13,11 @@ from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.db.enums import AttemptOutcome, ItemKind, JobState, Stage, UnitState, Visibility
+from retllm.db.jobs import Attempt, Unit
 from retllm.db.operations import PausedQueue
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Attempt, Collection, Item, Unit, new_id
+from retllm.db.tables import Collection, Item, new_id
 from retllm.fine.trace import Trace, Weights
 from retllm_web.http.services import Services
 

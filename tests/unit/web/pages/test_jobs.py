@@ -12,9 +12,10 @@ from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.cli import show
 from retllm.db.enums import JobState, Stage, UnitState
+from retllm.db.jobs import Job, Unit
 from retllm.db.searches import Candidate, Score, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Job, Unit, new_id
+from retllm.db.tables import new_id
 from retllm.history import index_builds
 from retllm.history.same_errors import MAX_ERRORS
 from retllm_web.http.services import Services

@@ -10,8 +10,8 @@ from tests.unit.web.pages.conftest import Page, Visitor
 from tests.unit.web.test_item_changes import added
 from tests.unit.web.test_maps import birds_on_map, listed
 
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import Job
 from retllm_web.http.services import Services
 
 __all__ = ["birds_on_map"]

@@ -8,8 +8,8 @@ from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.db.enums import JobState
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import Job
 
 
 def _figures(page: Page) -> list[str]:

@@ -11,9 +11,10 @@ from flask import Flask
 from tests.unit.web.conftest import Caller
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
+from retllm.db.jobs import Job
 from retllm.db.searches import Candidate, Search
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Job, new_id
+from retllm.db.tables import Collection, new_id
 from retllm.search.submit import question_of
 from retllm_web.http.services import Services
 

@@ -9,10 +9,11 @@ from tests.unit.web.conftest import PASSWORD, Caller
 from tests.unit.web.pages.conftest import Page, Searched, Visitor
 
 from retllm.db.enums import ItemState, MemberRole, Role
+from retllm.db.jobs import Job
 from retllm.db.people import CollectionMember
 from retllm.db.reviews import Judgment
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job
+from retllm.db.tables import Item
 from retllm.identity import accounts
 from retllm_web.http.services import Services
 

@@ -11,8 +11,8 @@ from tests.unit.web.pages.search_requests import ask_on_page, filled_form, newes
 from retllm.cli import search
 from retllm.cli.client import RequestRejected
 from retllm.db.enums import Stage
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import Job
 from retllm.errors import ServerAway
 from retllm.operations import workers
 from retllm.operations.workers import WorkerReport

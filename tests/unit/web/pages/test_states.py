@@ -19,9 +19,9 @@ from tests.unit.web.pages.conftest import Element, Visitor
 from retllm.cli import jobs as command
 from retllm.cli.client import Api
 from retllm.db.enums import OVER_JOBS, AttemptOutcome, FileStatus, JobKind, JobState, Stage, UnitState
+from retllm.db.jobs import Attempt
 from retllm.db.session import transaction
 from retllm.db.state_words import ATTEMPT_OUTCOMES, JOB_STATES, TONES, UNIT_STATES
-from retllm.db.tables import Attempt
 from retllm.operations.workers import WorkerStatus
 from retllm_web.http.services import Services
 from retllm_web.pages.states import COLOURS, FILE_STATUSES, STATES, STEPS, WORKER_STATES

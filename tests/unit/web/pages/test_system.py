@@ -12,10 +12,11 @@ from tests.unit.web.conftest import Caller, RecordingNotifier
 from tests.unit.web.pages.conftest import Page, Visitor
 
 from retllm.db.enums import JobState, Stage, UnitState, Visibility
+from retllm.db.jobs import Job, Unit
 from retllm.db.operations import PausedQueue, Worker
 from retllm.db.people import AuditEntry
 from retllm.db.session import transaction
-from retllm.db.tables import Collection, Job, Unit
+from retllm.db.tables import Collection
 from retllm.identity.audit import Action
 from retllm.operations import workers
 from retllm.operations.workers import WorkerReport

@@ -16,8 +16,9 @@ from tests.unit.web.pages.conftest import Page, Visitor, hidden_fields
 from tests.unit.web.pages.upload_script import BLUE, BROKEN, RED, SCRIPT, Outcomes, Script
 
 from retllm.db.enums import FileStatus, JobState
+from retllm.db.jobs import Job, Unit
 from retllm.db.session import transaction
-from retllm.db.tables import Item, Job, Unit
+from retllm.db.tables import Item
 from retllm.db.uploads import UploadFile
 from retllm.queue import lifecycle
 from retllm_web.http.services import Services

@@ -11,8 +11,8 @@ from tests.unit.web.pages.conftest import Page, Visitor
 from tests.unit.web.pages.upload_script import BLUE, BROKEN, RED, Script
 
 from retllm.db.enums import JobState
+from retllm.db.jobs import Job
 from retllm.db.session import transaction
-from retllm.db.tables import Job
 from retllm_web.http.services import Services
 
 
