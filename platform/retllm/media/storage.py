@@ -193,13 +193,20 @@ class Storage:
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders under ``prefix``."""
+        return self._names(prefix, "directory")
+
+    def files(self, prefix: str) -> list[str]:
+        """Return the names of the files in the folder ``prefix``."""
+        return self._names(prefix, "file")
+
+    def _names(self, prefix: str, kind: str) -> list[str]:
         fs, path = self._locate(prefix)
         fs.invalidate_cache(path)
         try:
             found = fs.ls(path, detail=True)
         except FileNotFoundError:
             return []
-        return [str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory"]
+        return [str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == kind]
 
     def delete_folder(self, key: str) -> None:
         """Delete a folder with all files in it, if it exists."""

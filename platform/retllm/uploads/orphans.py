@@ -1,6 +1,7 @@
 """Deletes stored files that no row names: those of requests and workers that were killed, and of deleted jobs.
 
-Every folder is named after a UUID v7, which tells its age. A folder younger than ``AGE`` may still be written.
+Every folder, and every file of an upload, is named after a UUID v7, which tells its age. What is younger than ``AGE``
+may still be written.
 """
 
 from __future__ import annotations
@@ -19,18 +20,23 @@ from retllm.db.jobs import Job
 from retllm.db.searches import Search
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Item, Source
-from retllm.db.uploads import LargeFile, Upload, UploadFile
+from retllm.db.uploads import UNPACKED, LargeFile, Upload, UploadFile
 from retllm.media.storage import Storage
 
 AGE = timedelta(days=1)
 """No request and no attempt takes this long."""
 _BATCH = 1000
+_UUID_LENGTH = 36
 
 Named = Callable[[Session, list[UUID]], set[UUID]]
 
 
 def delete_orphans(sessions: Sessions, storage: Storage, *, age: timedelta = AGE) -> int:
-    """Delete the folders of pictures, whole files and uploads that no row names; return their number."""
+    """Delete the folders of pictures, whole files and uploads that no row names, and files of uploads that none names.
+
+    Returns:
+        The number of folders and files.
+    """
     deleted = 0
     before = datetime.now(UTC) - age
     prefixes: list[tuple[str, Named]] = [("queries", _searches), ("uploads", _uploads), ("parts", _large_files)]
@@ -44,7 +50,24 @@ def delete_orphans(sessions: Sessions, storage: Storage, *, age: timedelta = AGE
             for key in set(batch) - known:
                 storage.delete_folder(f"{prefix}/{key}")
                 deleted += 1
+            if prefix == "uploads":
+                deleted += sum(_delete_files(sessions, storage, f"{prefix}/{key}", before) for key in known)
     return deleted
+
+
+def _delete_files(sessions: Sessions, storage: Storage, folder: str, before: datetime) -> int:
+    """Delete the files in the folder of an upload that no row names, and return their number.
+
+    Others in it are kept, maybe for long; a worker that was killed when it had made an item left the file of that.
+    """
+    keys = [f"{folder}/{name}" for name in storage.files(folder) if any(_old([name[:_UUID_LENGTH]], before))]
+    # the other form of an archive belongs to the archive until that is listed, and then in its place
+    named = {form for key in keys for form in (key, key.removesuffix(UNPACKED))}
+    with transaction(sessions) as session:
+        kept = set(session.scalars(sa.select(UploadFile.file_key).where(UploadFile.file_key.in_(named))))
+    left = [key for key in keys if not kept & {key, key.removesuffix(UNPACKED)}]
+    storage.delete_all(left)
+    return len(left)
 
 
 def _old(names: Iterable[str], before: datetime) -> Iterator[UUID]:

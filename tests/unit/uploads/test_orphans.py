@@ -16,7 +16,7 @@ from retllm.db.enums import FileStatus
 from retllm.db.jobs import Job
 from retllm.db.session import Sessions, transaction
 from retllm.db.tables import Item, new_id
-from retllm.db.uploads import LargeFile, UploadFile
+from retllm.db.uploads import UNPACKED, LargeFile, UploadFile
 from retllm.media.ingest import IncomingFile, Ingest
 from retllm.media.storage import Storage
 from retllm.settings import Settings
@@ -90,6 +90,22 @@ def test_the_bytes_of_an_upload_are_kept_for_rejected_files_only_and_not_forever
     assert drop_old(ingest.sessions, ingest.storage, timedelta(days=7)) == 0
     assert drop_old(ingest.sessions, ingest.storage, NOW) == 1
     assert not ingest.storage.exists(key)
+
+
+def test_files_of_a_kept_upload_that_no_row_names_are_deleted(ingest: Ingest) -> None:
+    """As a worker leaves them that is killed when it has committed an item, if other files of the upload are kept."""
+    cut = io.BytesIO(png("blue").getvalue()[:60])
+    add_files(ingest, [IncomingFile("red.png", png("red")), IncomingFile("cut.png", cut)])
+    with ingest.sessions() as session:
+        job, added = session.execute(sa.select(UploadFile.job_id, UploadFile.id).filter_by(name="red.png")).one()
+        kept = session.scalars(sa.select(UploadFile.file_key).filter_by(name="cut.png")).one()
+    assert kept is not None
+    left = [_put(ingest.storage, f"uploads/{job}/{key}") for key in (added, new_id(), f"{new_id()}{UNPACKED}")]
+    other_form = _put(ingest.storage, f"{kept}{UNPACKED}")
+    assert delete_orphans(ingest.sessions, ingest.storage) == 0, "they may still be written"
+    assert delete_orphans(ingest.sessions, ingest.storage, age=NOW) == len(left)
+    assert not any(ingest.storage.exists(key) for key in left)
+    assert all(ingest.storage.exists(key) for key in (kept, other_form))
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
