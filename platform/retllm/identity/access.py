@@ -5,6 +5,8 @@ All access checks are here. A hidden object gives the same 404 as a missing one;
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from enum import IntEnum
 from uuid import UUID
 
@@ -16,10 +18,11 @@ from retllm.db.enums import JobKind, MemberRole, Positions, Role, TokenScope, Vi
 from retllm.db.jobs import Job
 from retllm.db.people import CollectionMember
 from retllm.db.searches import SearchCollection
-from retllm.db.tables import Collection, Item, is_kept
+from retllm.db.tables import Collection, Item, User, is_kept
 from retllm.errors import Forbidden, NotFound
 from retllm.identity.actor import Actor
 
+_OfActor = Callable[[Actor], sa.ColumnElement[bool]]
 Column = sa.ColumnElement[UUID] | InstrumentedAttribute[UUID] | InstrumentedAttribute[UUID | None]
 
 
@@ -72,6 +75,23 @@ def is_admin(actor: Actor) -> bool:
     return actor.role is Role.ADMIN and has_scope(actor, TokenScope.MANAGE)
 
 
+def _kept_for_each_account(
+    make: Callable[[Actor], sa.ColumnElement[bool]],
+) -> Callable[[Actor], sa.ColumnElement[bool]]:
+    """Make a condition once for each account, role and scope: a page needs it several times, and to make it is slow."""
+
+    @functools.lru_cache(maxsize=256)
+    def made(user_id: UUID, role: Role, scope: TokenScope | None) -> sa.ColumnElement[bool]:
+        return make(Actor(User(id=user_id, name="", role=role), scope))
+
+    @functools.wraps(make)
+    def condition(actor: Actor) -> sa.ColumnElement[bool]:
+        return made(actor.id, actor.role, actor.scope)
+
+    return condition
+
+
+@_kept_for_each_account
 def visible_collections(actor: Actor) -> sa.ColumnElement[bool]:
     """Return a condition for the collections that ``actor`` may see: owned, member of, or visible to everyone."""
     if not has_scope(actor, TokenScope.READ):
@@ -84,6 +104,7 @@ def visible_collections(actor: Actor) -> sa.ColumnElement[bool]:
     )
 
 
+@_kept_for_each_account
 def changeable_collections(actor: Actor) -> sa.ColumnElement[bool]:
     """Return a condition for the collections that ``actor`` may change, see ``Right.CHANGE``."""
     if not has_scope(actor, TokenScope.CHANGE) or actor.role is Role.VIEWER:
@@ -114,6 +135,7 @@ def within_visible(actor: Actor, collection_id: Column) -> sa.ColumnElement[bool
     return collection_id.in_(sa.select(Collection.id).where(visible_collections(actor)))
 
 
+@_kept_for_each_account
 def visible_jobs(actor: Actor) -> sa.ColumnElement[bool]:
     """Return a condition for the jobs that ``actor`` may see: those of a collection that they may see.
 
