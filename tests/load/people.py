@@ -64,7 +64,7 @@ class Person(HttpUser):
         found = _TOKEN.search(self.client.get("/login", name="page /login").text)
         fields = {"name": self.account["name"], "password": self.account["password"]}
         fields["csrf_token"] = found[1] if found else ""
-        return bool(self._asked("POST", "/login", "log in", data=fields).ok)
+        return self._asked("POST", "/login", "log in", data=fields).status_code == 200
 
     @task(10)
     def browse(self) -> None:
@@ -102,7 +102,7 @@ class Person(HttpUser):
         for _ in range(20):
             self._pause()
             answer = self._api("GET", f"/jobs/{job}", "poll")
-            if not answer.ok or answer.json()["state"] in ("succeeded", "failed", "partial", "cancelled"):
+            if answer.status_code != 200 or answer.json()["state"] in ("succeeded", "failed", "partial", "cancelled"):
                 break
         self._open(f"/jobs/{job}", "/jobs/ID")
         self.jobs = [*self.jobs[-9:], job]
@@ -110,7 +110,7 @@ class Person(HttpUser):
     def _open(self, path: str, name: str = "", **options: Any) -> None:
         """Get a page that only people who are logged in see."""
         with self.client.get(path, name=f"page {name or path}", catch_response=True, **options) as answer:
-            if answer.ok and answer.url.partition("?")[0].endswith("/login"):
+            if answer.status_code == 200 and answer.url.partition("?")[0].endswith("/login"):
                 answer.failure("was not logged in")
 
     def _pause(self) -> None:
@@ -121,7 +121,7 @@ class Person(HttpUser):
         return self._asked(method, f"/api/v1{path}", name, headers=self.api, **options)
 
     def _asked(self, method: str, path: str, name: str, **options: Any) -> Any:
-        # an answer that asks to come again later is no failure: the person does
+        # an answer that asks to come again later is no failure: the person does. Locust's `ok` is true of it then
         with self.client.request(method, path, name=name, catch_response=True, **options) as answer:
             if answer.status_code in (429, 503) and "Retry-After" in answer.headers:
                 answer.request_meta["name"] = f"{name}: asked to wait"

@@ -30,7 +30,7 @@ import httpx
 import sqlalchemy as sa
 from tests.load.leftovers import broken_rules, grown, resources
 
-from retllm.bench.processor_time import processor_seconds
+from retllm.bench.processor_time import seconds_of_each
 from retllm.db.enums import JobState, Stage
 from retllm.db.jobs import Job, Unit
 from retllm.db.session import Sessions, make_sessions, transaction
@@ -72,6 +72,7 @@ class Site:
     settings: Settings
     sessions: Sessions
     people: list[Person] = field(default_factory=list)
+    clients: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, closing: ExitStack) -> Person:
         """Add an account with a collection of four texts."""
@@ -182,14 +183,12 @@ class Helpers:
                 self.kills += 1
 
     def count_processor_time(self) -> None:
-        """Add up the processor time of each process of the platform, also of those that are killed."""
-        before = processor_seconds(self.made.stack.processes)
+        """Add up the processor time of the platform's processes, also of those that end meanwhile."""
+        first = latest = seconds_of_each(self.made.stack.processes)
         for _ in self._each(1.0, ("",)):
-            now = processor_seconds(self.made.stack.processes)
-            for name, seconds in now.items():
-                # one that was started again begins at 0
-                self.processor_seconds[name] += seconds - (last if seconds >= (last := before.get(name, 0)) else 0)
-            before |= now
+            latest = latest | seconds_of_each(self.made.stack.processes | self.made.clients)
+        for (name, pid), seconds in latest.items():
+            self.processor_seconds[name] += seconds - first.get((name, pid), 0)
 
     def hold_connections(self, number: int) -> None:
         """Keep connections open that send half a request; those that the server ends are opened again."""
@@ -244,7 +243,7 @@ def people_at_work(
     ]
     scene.write_text(json.dumps({"accounts": listed}), "utf-8")
     options = ["--users", str(people), "--spawn-rate", "10", "--run-time", f"{seconds}s", "--stop-timeout", "60"]
-    done = subprocess.run(
+    with subprocess.Popen(
         [
             locust,
             "--headless",
@@ -259,9 +258,10 @@ def people_at_work(
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=(folder / "locust.log").open("ab"),
-        check=False,
-    )
-    found: list[dict[str, Any]] = json.loads(done.stdout[done.stdout.index(b"[") :])
+    ) as running:
+        made.clients["people"] = running.pid
+        printed = running.communicate()[0]
+    found: list[dict[str, Any]] = json.loads(printed[printed.index(b"[") :])
     return found
 
 
@@ -313,7 +313,6 @@ def run(made: Site, folder: Path, options: argparse.Namespace) -> int:
     before = resources(made.stack, made.sessions)
     waited = overtaken(made, made.people[0], made.people[1], options.searches)
     helpers = Helpers(made)
-    client = sum(os.times()[:4])
     with helpers.running(
         helpers.kill_workers,
         lambda: helpers.hold_connections(options.slow),
@@ -321,7 +320,6 @@ def run(made: Site, folder: Path, options: argparse.Namespace) -> int:
         helpers.count_processor_time,
     ):
         loaded = people_at_work(locust, made, folder, options.people, options.seconds, pace=1)
-    helpers.processor_seconds["client"] = sum(os.times()[:4]) - client
     print("\n".join(table(idle, loaded)))
     used = sorted(helpers.processor_seconds.items(), key=lambda one: -one[1])
     print("processor time, s: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in used))

@@ -20,12 +20,20 @@ def processor_seconds(processes: Mapping[str, int]) -> dict[str, float]:
         processes: process ids by name.
     """
     found: defaultdict[str, float] = defaultdict(float)
+    for (name, _), seconds in seconds_of_each(processes).items():
+        found[name] += seconds
+    return dict(found)
+
+
+def seconds_of_each(processes: Mapping[str, int]) -> dict[tuple[str, int], float]:
+    """Return the same for each process that there is, by name and process id."""
+    found = {}
     for name, pid in processes.items():
         for one in _with_descendants(pid):
             with suppress(psutil.NoSuchProcess):
                 times, is_decoder = one.cpu_times(), decoder.__file__ in one.cmdline()
-                found[f"{name} decoders" if is_decoder else name] += times.user + times.system
-    return dict(found)
+                found[f"{name} decoders" if is_decoder else name, one.pid] = times.user + times.system
+    return found
 
 
 def _with_descendants(pid: int) -> list[psutil.Process]:

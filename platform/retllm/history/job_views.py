@@ -143,12 +143,13 @@ def job_views(session: Session, jobs: Sequence[Job]) -> list[JobView]:
     """Return several jobs, without those deleted meanwhile, with a fixed number of queries."""
     ids = [job.id for job in jobs]
     stages = _stages(session, ids)
-    pools = _pools(session, [job.id for job in jobs if job.kind is JobKind.SEARCH and job.finished_at is None])
+    running = [job for job in jobs if job.finished_at is None]
+    pools = _pools(session, [job.id for job in running if job.kind is JobKind.SEARCH])
     errors = errors_of(session, [job.id for job in jobs if job.state is not JobState.SUCCEEDED])
-    builds = index_builds(session, [job.id for job in jobs if job.finished_at is None])
+    builds = index_builds(session, [job.id for job in running if job.kind is not JobKind.SEARCH])
     uploads = [job.id for job in jobs if job.kind is JobKind.UPLOAD]
     files = dict.fromkeys(uploads, NO_FILES) | (file_counts(session, uploads) if uploads else {})
-    retried = retries(session, [job.id for job in jobs if job.kind is JobKind.UPLOAD and job.finished_at is None])
+    retried = retries(session, [job.id for job in running if job.kind is JobKind.UPLOAD])
     names: dict[UUID, tuple[str, str, bool]] = {
         job_id: (collection, user, final)
         for job_id, collection, user, final in session.execute(_named(), {"job_ids": ids})

@@ -61,6 +61,8 @@ class ClientSocket(socket.socket):
         """Those of the requests of this connection; changed only between two requests."""
         self._seconds = seconds
         self._received = self._sent = self._mark = 0
+        # bytes of a body that are still to come, and how many of them wake a thread
+        self._due, self._wakes = 0, 1
         self._waited = 0.0
         # of the thread that handles a request of this connection
         self._holds_slot = True
@@ -68,6 +70,20 @@ class ClientSocket(socket.socket):
     def start_period(self) -> None:
         """Start a new period for the client."""
         self._mark, self._waited = self._progress(), 0.0
+
+    def expect(self, count: int) -> None:
+        """Say how many bytes of a body are still to come; 0 or less: nobody knows, or none.
+
+        A thread that waits for them is not woken for each few: that takes as long as for many, and hundreds of clients
+        that send a byte now and then would keep the server busy.
+        """
+        self._due = max(0, count)
+        self._wake_for(1)
+
+    def _wake_for(self, count: int) -> None:
+        if count != self._wakes:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+            self._wakes = count
 
     @contextmanager
     def without_slot(self) -> Iterator[None]:
@@ -108,6 +124,7 @@ class ClientSocket(socket.socket):
                 self._wait(select.POLLIN)
             else:
                 self._received += len(data)
+                self._due = max(0, self._due - len(data))
                 return data
 
     def send(self, data: Any, flags: int = 0) -> int:
@@ -130,6 +147,8 @@ class ClientSocket(socket.socket):
     def _wait(self, event: int) -> None:
         if self._timeout == 0:
             raise BlockingIOError
+        if event == select.POLLIN:
+            self._wake_for(max(1, min(self._due, MIN_BYTES)))
         poll = select.poll()
         poll.register(self, event)
         with self.without_slot():

@@ -3,7 +3,7 @@
 Gunicorn's own worker starts a thread at the first byte of a request, which then waits for the rest of the request and
 for the client to read the answer: a few slow clients can block all threads. In this worker
 
-- the main loop reads the header of a request, and a thread starts when the header is complete;
+- the main loop reads the header of a request, and a thread takes it when the header is complete;
 - a thread that waits for its client to send a body or read an answer, or for a decoder, or that sends an export or an
   original, holds no request slot (``client_socket``);
 - each health check has a request slot of its own, so that it is answered while all others are in use;
@@ -12,6 +12,7 @@ for the client to read the answer: a few slow clients can block all threads. In 
 
 from __future__ import annotations
 
+import contextvars
 import errno
 import re
 import selectors
@@ -21,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import gunicorn.util
@@ -33,11 +35,13 @@ from retllm.stack.client_socket import ClientSocket, RequestSlots
 
 # a longer header is read by a thread, whose parser enforces the limits
 _HEADER_BYTES = 16 << 10
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 # before closing, read what the client still sends; otherwise a reset could lose the answer
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 64 << 10
 _SWEEP_SECONDS = 0.5
+_FREE_SECONDS = 5.0
 # what forms are parsed in; Gunicorn reads up to 1 MiB ahead, and copies all of it again for each piece that is parsed
 _BODY_BYTES = 64 << 10
 _CHECK = re.compile(rb"(?:GET|HEAD) /(healthz|readyz)[ ?]")
@@ -65,6 +69,15 @@ class Connection(TConn):  # type: ignore[misc]  # Gunicorn has no types
             or not (self.received[:1].isalpha() or self.received[:1] == b"\r")
         )
 
+    def take(self) -> bytes:
+        """Return what was received, and let the socket wait for the rest of the body."""
+        taken = bytes(self.received)
+        self.received.clear()
+        end = taken.find(b"\r\n\r\n") + 4
+        length = _LENGTH.search(taken, 0, end) if end > 3 else None
+        self.sock.expect(int(length[1]) - (len(taken) - end) if length else 0)
+        return taken
+
 
 class Line:
     """Connections with a request that waits for one of ``count`` slots."""
@@ -83,6 +96,48 @@ class Line:
         return self._ready.popleft() if self._ready and self.slots.try_acquire() else None
 
 
+class Threads:
+    """Runs tasks in threads, each at once; a thread that is done waits some seconds for another task.
+
+    To start a thread takes as long as a short answer, and the main loop would wait for it. Each task has context
+    variables of its own, as in a new thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tasks: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._free = 0
+
+    def run(self, task: Callable[[], object]) -> None:
+        """Run a task, which raises nothing.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                self._tasks.put(task)
+                return
+        threading.Thread(target=self._work, args=(task,), daemon=True).start()
+
+    def _work(self, task: Callable[[], object]) -> None:
+        while True:
+            contextvars.Context().run(task)
+            del task
+            with self._lock:
+                self._free += 1
+            try:
+                task = self._tasks.get(timeout=_FREE_SECONDS)
+            except Empty:
+                with self._lock:
+                    # whoever lowered the number has given or will give a task to one of those that are left
+                    if self._free:
+                        self._free -= 1
+                        return
+                task = self._tasks.get()
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
     """Serves requests with ``threads`` threads, which slow clients do not block."""
 
@@ -90,6 +145,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
         super().__init__(*args, **kwargs)
         SocketUnreader.max_body_chunk = _BODY_BYTES
         self._seconds = get_settings().client_seconds
+        self._threads = Threads()
         self._requests, *checks = (
             Line(count, lambda: self.method_queue.defer(self._start_ready)) for count in (self.cfg.threads, 1, 1)
         )
@@ -185,7 +241,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
         for line in (*self._checks.values(), self._requests):
             while conn := line.next():
                 try:
-                    threading.Thread(target=self._serve, args=(conn, line.slots), daemon=True).start()
+                    self._threads.run(partial(self._serve, conn, line.slots))
                 except RuntimeError as error:
                     self.log.warning("Can't start a thread: %s", error)
                     self._close(conn)
@@ -203,12 +259,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
         """Handle the request whose header was read; return whether the connection stays open."""
         conn.sock.start_period()
         conn.init()
-        conn.parser.unreader.unread(bytes(conn.received))
-        conn.received.clear()
+        conn.parser.unreader.unread(conn.take())
         return bool(super().handle(conn))
+
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        """Return whether the connection can be used again, after the rest of a body that was answered without it.
+
+        Gunicorn waits 5 seconds for the rest; slow clients would come again, and each time for an answer.
+        """
+        return keepalive and bool(conn.parser.finish_body(deadline=time.monotonic() + self._seconds))
 
     def _finish(self, conn: Connection, keep: bool) -> None:
         try:
+            conn.sock.expect(0)
             if not keep:
                 conn.sock.shutdown(socket.SHUT_WR)
                 self._watch(conn, _LINGER_SECONDS, self._linger)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
 import socket
+import struct
+import termios
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.waiting import wait_until
 
-from retllm.stack.client_socket import ClientSocket, RequestSlots
+from retllm.stack.client_socket import MIN_BYTES, ClientSocket, RequestSlots
 
 Ends = tuple[socket.socket, socket.socket]
 DEADLINE = 60
@@ -110,3 +116,50 @@ def test_data_in_the_send_queue_is_not_counted_as_read(ends: Ends, slots: Reques
             server.sendall(bytes(64 << 20))
         # the client has not read anything, but its system has received a bufferful
         assert server._progress() <= client.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < server._sent
+
+
+@pytest.mark.parametrize("due", [100, 200 << 10])
+def test_a_thread_that_waits_for_a_body_is_not_woken_for_each_byte(ends: Ends, slots: RequestSlots, due: int) -> None:
+    """It is woken when the rest is there, or enough of it."""
+    client, accepted = ends
+    enough = min(due, MIN_BYTES)
+    with ClientSocket(accepted, slots, DEADLINE) as server, ThreadPoolExecutor(1) as thread:
+        server.expect(due)
+        waiting = thread.submit(server.recv, due)
+        wait_until(slots.try_acquire)
+        slots.release()
+        for sent in range(1, 50):
+            client.sendall(b"x")
+            wait_until(lambda sent=sent: _unread(server) == sent)
+            assert not waiting.done()
+        client.sendall(b"x" * (enough - sent - 1))
+        wait_until(lambda: _unread(server) == enough - 1)
+        assert not waiting.done()
+        client.sendall(b"x")
+        assert waiting.result(DEADLINE) == b"x" * enough
+
+
+def test_the_end_of_a_connection_wakes_a_thread_that_waits_for_a_body(ends: Ends, slots: RequestSlots) -> None:
+    client, accepted = ends
+    with ClientSocket(accepted, slots, DEADLINE) as server, ThreadPoolExecutor(1) as thread:
+        server.expect(100)
+        waiting = thread.submit(server.recv, 100)
+        client.sendall(b"half")
+        client.shutdown(socket.SHUT_WR)
+        assert waiting.result(DEADLINE) == b"half"
+
+
+def test_the_next_request_of_a_connection_is_read_from_its_first_byte(ends: Ends, slots: RequestSlots) -> None:
+    client, accepted = ends
+    with ClientSocket(accepted, slots, DEADLINE) as server:
+        server.expect(10)
+        client.sendall(b"x" * 10)
+        assert server.recv(10) == b"x" * 10
+        server.expect(0)
+        client.sendall(b"G")
+        assert select.select([server], [], [], DEADLINE)[0]
+
+
+def _unread(server: ClientSocket) -> int:
+    """Return how many bytes the system has received for it."""
+    return int(struct.unpack("i", fcntl.ioctl(server, termios.FIONREAD, bytes(4)))[0])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextvars
 import socket
+import threading
+from queue import SimpleQueue
 
 import pytest
 from gunicorn.config import Config
 from gunicorn.workers.gthread import ThreadWorker
+from tests.waiting import wait_until
 
+from retllm.stack import gunicorn_worker
 from retllm.stack.client_socket import ClientSocket, RequestSlots
-from retllm.stack.gunicorn_worker import Connection, Line, Worker
+from retllm.stack.gunicorn_worker import Connection, Line, Threads, Worker
 
 
 @pytest.mark.parametrize(
@@ -83,3 +88,69 @@ def test_each_health_check_has_a_slot_of_its_own_if_it_is_whole(
         assert connection.add(header)
         worker.enqueue_req(connection)
         assert client.slots is lines[check].slots
+
+
+@pytest.mark.parametrize(
+    ("received", "due"),
+    [
+        (b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc", 7),
+        (b"POST / HTTP/1.1\r\ncontent-length:  10 \r\nHost: a\r\n\r\n", 10),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 0),
+        # with the beginning of the next request
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET", 0),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nff", 0),
+        # of the body, and of a header that is not complete
+        (b"POST / HTTP/1.1\r\nHost: a\r\n\r\n\r\nContent-Length: 10\r\n", 0),
+        (b"POST / HTTP/1.1\r\nContent-Length: 10\r\nX: " + b"x" * 20_000, 0),
+        (b"POST / HTTP/1.1\r\nContent-Length: many\r\n\r\n", 0),
+    ],
+)
+def test_a_thread_knows_how_much_of_a_body_is_to_come(received: bytes, due: int) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, ClientSocket(ours, RequestSlots(1, lambda: None), 60) as client:
+        connection = Connection(Config(), client, ("127.0.0.1", 1), ("127.0.0.1", 2))
+        assert connection.add(received)
+        assert connection.take() == received
+        assert client._due == due
+        assert not connection.received
+
+
+class TestThreads:
+    def test_every_task_runs_at_once_and_threads_are_used_again(self) -> None:
+        threads, used, together = Threads(), set(), threading.Barrier(5)
+
+        def task() -> None:
+            used.add(threading.get_ident())
+            together.wait(60)
+
+        for _ in range(20):
+            for _ in range(4):
+                threads.run(task)
+            together.wait(60)
+            wait_until(lambda: threads._free == 4)
+        assert len(used) == 4
+
+    def test_threads_without_a_task_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gunicorn_worker, "_FREE_SECONDS", 0.01)
+        threads, ended = Threads(), threading.Semaphore(0)
+        before = threading.active_count()
+        for _ in range(50):
+            for _ in range(3):
+                threads.run(ended.release)
+            for _ in range(3):
+                assert ended.acquire(timeout=60), "a task was given to a thread that ends"
+        wait_until(lambda: threading.active_count() <= before)
+        assert threads._free == 0
+
+    def test_a_task_sees_nothing_that_another_set(self) -> None:
+        threads, variable = Threads(), contextvars.ContextVar("variable", default="unset")
+        seen: SimpleQueue[str] = SimpleQueue()
+
+        def task() -> None:
+            seen.put(variable.get())
+            variable.set("set")
+
+        for _ in range(3):
+            threads.run(task)
+            assert seen.get(timeout=60) == "unset"
+            wait_until(lambda: threads._free == 1)
