@@ -15,8 +15,7 @@ def wait_until(
     """Return the value of a condition as soon as it is true.
 
     Raises:
-        AssertionError: With ``what`` as its message, if the condition is not true within this many seconds.
-
+        AssertionError: it is not true within so many seconds; ``what`` is the message.
     """
     deadline = time.monotonic() + seconds
     while not (found := condition()):

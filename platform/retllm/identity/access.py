@@ -75,9 +75,7 @@ def is_admin(actor: Actor) -> bool:
     return actor.role is Role.ADMIN and has_scope(actor, TokenScope.MANAGE)
 
 
-def _kept_for_each_account(
-    make: Callable[[Actor], sa.ColumnElement[bool]],
-) -> Callable[[Actor], sa.ColumnElement[bool]]:
+def _kept_for_each_account(make: _OfActor) -> _OfActor:
     """Make a condition once for each account, role and scope: a page needs it several times, and to make it is slow."""
 
     @functools.lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -28,6 +29,7 @@ AGE = timedelta(days=1)
 _BATCH = 1000
 _UUID_LENGTH = 36
 
+Key = TypeVar("Key")
 Named = Callable[[Session, list[UUID]], set[UUID]]
 
 
@@ -60,14 +62,18 @@ def _delete_files(sessions: Sessions, storage: Storage, folder: str, before: dat
 
     Others in it are kept, maybe for long; a worker that was killed when it had made an item left the file of that.
     """
-    keys = [f"{folder}/{name}" for name in storage.files(folder) if any(_old([name[:_UUID_LENGTH]], before))]
-    # the other form of an archive belongs to the archive until that is listed, and then in its place
-    named = {form for key in keys for form in (key, key.removesuffix(UNPACKED))}
-    with transaction(sessions) as session:
-        kept = set(session.scalars(sa.select(UploadFile.file_key).where(UploadFile.file_key.in_(named))))
-    left = [key for key in keys if not kept & {key, key.removesuffix(UNPACKED)}]
-    storage.delete_all(left)
-    return len(left)
+    old = (name for name in storage.files(folder) if any(_old([name[:_UUID_LENGTH]], before)))
+    deleted = 0
+    for names in _batches(old):
+        keys = [f"{folder}/{name}" for name in names]
+        # the other form of an archive belongs to the archive until that is listed, and then in its place
+        forms = {form for key in keys for form in (key, key.removesuffix(UNPACKED))}
+        with transaction(sessions) as session:
+            kept = set(session.scalars(sa.select(UploadFile.file_key).where(UploadFile.file_key.in_(forms))))
+        left = [key for key in keys if not kept & {key, key.removesuffix(UNPACKED)}]
+        storage.delete_all(left)
+        deleted += len(left)
+    return deleted
 
 
 def _old(names: Iterable[str], before: datetime) -> Iterator[UUID]:
@@ -81,7 +87,7 @@ def _old(names: Iterable[str], before: datetime) -> Iterator[UUID]:
             yield key
 
 
-def _batches(keys: Iterator[UUID]) -> Iterator[list[UUID]]:
+def _batches(keys: Iterator[Key]) -> Iterator[list[Key]]:
     while batch := list(islice(keys, _BATCH)):
         yield batch
 

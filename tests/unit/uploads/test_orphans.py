@@ -20,6 +20,7 @@ from retllm.db.uploads import UNPACKED, LargeFile, UploadFile
 from retllm.media.ingest import IncomingFile, Ingest
 from retllm.media.storage import Storage
 from retllm.settings import Settings
+from retllm.uploads import orphans
 from retllm.uploads.kept import drop_old
 from retllm.uploads.large_files import folder_of
 from retllm.uploads.orphans import delete_orphans
@@ -92,8 +93,12 @@ def test_the_bytes_of_an_upload_are_kept_for_rejected_files_only_and_not_forever
     assert not ingest.storage.exists(key)
 
 
-def test_files_of_a_kept_upload_that_no_row_names_are_deleted(ingest: Ingest) -> None:
+@pytest.mark.parametrize("batch", [1, 1000])
+def test_files_of_a_kept_upload_that_no_row_names_are_deleted(
+    ingest: Ingest, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a worker leaves them that is killed when it has committed an item, if other files of the upload are kept."""
+    monkeypatch.setattr(orphans, "_BATCH", batch)
     cut = io.BytesIO(png("blue").getvalue()[:60])
     add_files(ingest, [IncomingFile("red.png", png("red")), IncomingFile("cut.png", cut)])
     with ingest.sessions() as session:
